@@ -1,0 +1,99 @@
+"""What a model and its training are made of: frozen settings, checked once, unknown names refused."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from glance_fast.errors import ConfigError
+
+
+
+class _Settings(BaseModel):
+    """A frozen group of settings; a wrong one raises `ConfigError` through `checked`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(_Settings):
+    """Everything that fixes the two networks, the grid of patches and the score.
+
+    Sizes are in pixels of the image as the networks see it, after resizing to `image_size`.
+    """
+
+    image_size: tuple[int, int] = Field((256, 256), description="height, width")
+    patch: int = Field(32, ge=8, le=512, description="side P of the square patch")
+    stride: int = Field(8, ge=1, description="grid stride s between patch locations")
+    features: int = Field(64, ge=1, le=4096, description="length n of z_l and z_g")
+    local_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128), min_length=1)
+    global_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128, 128), min_length=1)
+    global_convs: int = Field(1, ge=1, le=8, description="partial convolutions a level")
+    readout: int = Field(1, ge=1, le=9, description="side of the square of cells that z_g is read from")
+    dad_width: int = Field(128, ge=1, le=4096, description="hidden units of the DAD classifier")
+    lam: float = Field(0.5, ge=0, le=1, description="weight λ of IAD in the score")
+    top: int = Field(1, ge=1, description="image score: mean of this many highest locations")
+    teacher: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        height, width = self.image_size
+        if min(height, width) < self.patch:
+            raise ValueError(
+                f"image_size {height}x{width} is smaller than one {self.patch}x{self.patch} patch; "
+                f"use an image_size of at least {self.patch}x{self.patch} or a smaller patch"
+            )
+        if max(height, width) > 16384:
+            raise ValueError(f"image_size {height}x{width} is beyond 16384 pixels a side")
+        smallest = 2 ** (len(self.global_channels) - 1) * self.readout
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"{len(self.global_channels)} Global-Net levels and a {self.readout}-cell read-out need "
+                f"an image of at least {smallest} pixels a side, got {height}x{width}; "
+                "use fewer global_channels or a larger image_size"
+            )
+        for name in ("local_channels", "global_channels"):
+            if not all(1 <= c <= 4096 for c in getattr(self, name)):
+                raise ValueError(f"{name} must be widths from 1 to 4096, got {getattr(self, name)}")
+        return self
+
+
+class TrainConfig(_Settings):
+    """Everything that fixes a training run; with the same data and seed it gives the same weights."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    distil_steps: int = Field(1200, ge=1)
+    finetune_steps: int = Field(300, ge=1)
+    global_steps: int = Field(800, ge=1)
+    dad_steps: int = Field(600, ge=1)
+    patches: int = Field(128, ge=2, description="patches a step while Local-Net trains")
+    images: int = Field(4, ge=1, description="images a step while Global-Net and DAD train")
+    holes: int = Field(6, ge=1, description="random hole rows, and as many columns, an image")
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    compactness: float = Field(0.1, ge=0, description="weight of l_c beside l_k in fine-tuning")
+    calibration_fraction: float = Field(0.15, gt=0, lt=1, description="normal images held out")
+    false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="of normal images above the threshold")
+    pixel_false_alarm_rate: float = Field(0.005, gt=0, lt=1, description="of normal pixels marked")
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    devices: int = Field(1, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+Settings = TypeVar("Settings", bound=_Settings)
+
+
+def checked(kind: type[Settings], values: dict[str, Any], source: str) -> Settings:
+    """Build `kind` from `values`; raise `ConfigError` naming `source`, every wrong value and the legal ones."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(kind, detail) for detail in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _explain(kind: type[_Settings], detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown setting '{name}'; legal settings are {', '.join(kind.model_fields)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{name} = {detail['input']!r}: {message}" if name else message

@@ -1,0 +1,31 @@
+"""The errors a user can meet: each says what was given, what is legal and what to do next."""
+
+from __future__ import annotations
+
+
+class GlanceError(Exception):
+    """Base class of every error that glance_fast raises on purpose."""
+
+
+class ConfigError(GlanceError, ValueError):
+    """A configuration with an unknown name or an impossible value."""
+
+
+class ImageError(GlanceError, ValueError):
+    """An image that cannot be read or scored."""
+
+
+class DataError(GlanceError, ValueError):
+    """A data folder that cannot be trained or evaluated on."""
+
+
+class ModelFolderError(GlanceError, ValueError):
+    """A model folder that is damaged, foreign or incomplete."""
+
+
+class BackendError(GlanceError, RuntimeError):
+    """A backend or a method that cannot run what was asked of it."""
+
+
+class MissingDependencyError(GlanceError, ImportError):
+    """A package of an optional extra is not installed."""

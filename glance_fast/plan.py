@@ -1,0 +1,222 @@
+"""The plan: every cell that the per-patch loop would ever compute, named once, before any image is seen.
+
+The loop runs Global-Net once for each hole. What a run leaves in a cell depends only on *where the hole
+meets the cell's receptive field*, and that is a rectangle, so it splits into one interval an axis:
+
+    key of a cell  =  (y, I_y) x (x, I_x),      I = hole ∩ receptive field
+
+A cell whose key is empty along either axis is not touched by the hole: it is a **base** cell, shared by all
+locations. Every other key is an **entry**, shared by all locations that meet the cell in the same way. A key
+that fills its receptive field along both axes sees nothing at all: it is **dead**, its value is 0, and it is
+never stored.
+
+Because keys split by axis, so does all the work of finding them. `compile_axis` starts from the cells that
+are read out for the holes' positions along one axis, walks down the layers and numbers the distinct
+`(cell, I)` of every level: a few hundred. A level of the plan is the outer product of two such lists.
+
+This module is plain numpy; `glance_fast.dense` runs a plan, `docs/plan.md` explains it in pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from glance_fast.axis import UNTOUCHED, Hop, Keys, Reads, compile_axis
+from glance_fast.errors import ConfigError
+from glance_fast.layers import OUTSIDE, Ints, Layer
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the values of a level lie in memory, one row of channels a cell: `base | entries | a zero row`."""
+
+    rows: Keys
+    cols: Keys
+    base_shape: tuple[int, int]
+
+    @property
+    def base(self) -> int:
+        """Number of base cells: the level's height times its width."""
+        return self.base_shape[0] * self.base_shape[1]
+
+    @property
+    def entries(self) -> int:
+        """Number of entries: the outer product of the axes' keys without its dead corner."""
+        dead = (len(self.rows) - self.rows.alive) * (len(self.cols) - self.cols.alive)
+        return len(self.rows) * len(self.cols) - dead
+
+    @property
+    def zero(self) -> int:
+        """The row that dead cells and cells outside the image point at."""
+        return self.base + self.entries
+
+    def find(self, rows: Reads, cols: Reads) -> Ints:
+        """Table rows that the windows of `rows` x `cols` read, int64 [n_rows * n_cols, kernel * kernel]."""
+        row_cell, row_key, row_dead = (a[:, None, :, None] for a in (rows.cell, rows.key, rows.dead))
+        col_cell, col_key, col_dead = (a[None, :, None, :] for a in (cols.cell, cols.key, cols.dead))
+        base = row_cell * self.base_shape[1] + col_cell
+        touched = (row_key != UNTOUCHED) & (col_key != UNTOUCHED)
+        nothing = (row_cell == OUTSIDE) | (col_cell == OUTSIDE) | (row_dead & col_dead)
+        found = np.where(nothing, self.zero, np.where(touched, self._entry(row_key, col_key), base))
+        return found.reshape(found.shape[0] * found.shape[1], found.shape[2] * found.shape[3])
+
+    def _entry(self, row: Ints, col: Ints) -> Ints:
+        """Rows of the entries (row, col): alive rows with all columns, then dead rows with alive columns."""
+        tall = row * len(self.cols) + col
+        corner = self.rows.alive * len(self.cols) + (row - self.rows.alive) * self.cols.alive + col
+        return self.base + np.where(row < self.rows.alive, tall, corner)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of the plan: from the table of the level below to its own."""
+
+    layer: Layer
+    channels_in: int
+    below: Table
+    table: Table
+    rows: Hop
+    cols: Hop
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Reads, Reads], ...]:
+        """The outer products whose cells, one after the other, are the rows of `table` (less its zero row)."""
+        alive, dead = slice(self.rows.alive), slice(self.rows.alive, None)
+        return (
+            (self.rows.plain, self.cols.plain),
+            (self.rows.keys.part(alive), self.cols.keys),
+            (self.rows.keys.part(dead), self.cols.keys.part(slice(self.cols.alive))),
+        )
+
+    def sources(self) -> Ints:
+        """Rows of `below` that each row of `table` reads, int64 [base + entries, kernel * kernel]."""
+        return np.concatenate([self.below.find(rows, cols) for rows, cols in self.blocks])
+
+    def valid(self) -> Ints:
+        """sum(M) of each row's window: its cells inside the image that are not dead, int64 [base + entries]."""
+        counts = [
+            np.outer(rows.inside.sum(1), cols.inside.sum(1)) - np.outer(rows.dead.sum(1), cols.dead.sum(1))
+            for rows, cols in self.blocks
+        ]
+        return np.concatenate([count.ravel() for count in counts])
+
+    @property
+    def window_macs(self) -> int:
+        """Multiply-adds of one window."""
+        return self.layer.kernel**2 * self.channels_in * self.layer.channels if self.layer.kind == "conv" else 0
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of one window in float32: its cells read, its result written."""
+        return 4 * (self.layer.kernel**2 * self.channels_in + self.layer.channels)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The dense pass for one image size, one set of holes and one Global-Net: `str(plan)` is its table.
+
+    `holes_y`, `holes_x`: first pixels of the holes, whose outer product is the set of locations.
+    `readout`: table rows of the last level that each location reads, int64 [locations, readout * readout].
+    """
+
+    steps: tuple[Step, ...]
+    image_size: tuple[int, int]
+    patch: int
+    holes_y: tuple[int, ...]
+    holes_x: tuple[int, ...]
+    readout: Ints
+
+    @property
+    def locations(self) -> int:
+        return len(self.holes_y) * len(self.holes_x)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the dense pass for one image: every distinct cell once."""
+        return sum(step.table.zero * step.window_macs for step in self.steps)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the dense pass reads and writes for one image in float32."""
+        return sum(step.table.zero * step.window_bytes for step in self.steps)
+
+    @property
+    def loop_macs(self) -> int:
+        """Multiply-adds of the per-patch loop for one image: every cell of every layer for every location."""
+        return self.locations * sum(step.table.base * step.window_macs for step in self.steps)
+
+    @property
+    def loop_bytes(self) -> int:
+        """Bytes that the loop reads and writes for one image in float32, its windows gathered likewise."""
+        return self.locations * sum(step.table.base * step.window_bytes for step in self.steps)
+
+    def blind(self) -> int:
+        """Number of locations whose whole read-out is dead: the hole covers all that it could see."""
+        return int((self.readout == self.steps[-1].table.zero).all(axis=1).sum())
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':<15}{'cells':>9}{'base':>9}{'entries':>9}{'GMAC':>8}{'loop':>9}{'MB':>7}{'loop':>9}"]
+        for i, step in enumerate(self.steps):
+            name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"
+            cells = "{}x{}".format(*step.table.base_shape)
+            dense, loop = step.table.zero, self.locations * step.table.base
+            costs = (dense * step.window_macs, loop * step.window_macs, dense * step.window_bytes, loop * step.window_bytes)
+            lines.append(_line(name, cells, (step.table.base, step.table.entries), costs))
+        total = tuple(sum(getattr(step.table, part) for step in self.steps) for part in ("base", "entries"))
+        lines.append(_line("total", "", total, (self.macs, self.loop_macs, self.bytes, self.loop_bytes)))
+        ratios = f"{self.loop_macs / max(self.macs, 1):.1f} times the multiply-adds and {self.loop_bytes / self.bytes:.1f}"
+        lines.append(f"The loop's {self.locations:,} runs take {ratios} times the bytes of the dense pass.")
+        return "\n".join(lines)
+
+
+def _line(name: str, cells: str, counts: tuple[int, ...], costs: tuple[int, int, int, int]) -> str:
+    numbers = "".join(f"{count:>9,}" for count in counts)
+    macs = f"{costs[0] / 1e9:>8.2f}{costs[1] / 1e9:>9.2f}"
+    return f"{name:<15}{cells:>9}{numbers}{macs}{costs[2] / 1e6:>7.0f}{costs[3] / 1e6:>9,.0f}"
+
+
+def compile_plan(
+    layers: Sequence[Layer],
+    image_size: tuple[int, int],
+    patch: int,
+    holes: tuple[Sequence[int], Sequence[int]],
+    readout: int = 1,
+) -> Plan:
+    """Compile the plan of a Global-Net for the holes at `holes[0]` x `holes[1]` (first pixels, any order).
+
+    Raises ConfigError for no holes, holes beyond the image, and images too small for the layers or the read-out.
+    """
+    for starts, side in zip(holes, image_size, strict=True):
+        if not len(starts) or min(starts) < 0 or max(starts) + patch > side:
+            raise ConfigError(f"holes of {patch} pixels must start from 0 to {side - patch}, got {list(starts)}")
+    sizes = _sizes(layers, image_size, readout)
+    rows, cols = (
+        compile_axis(layers, [size[a] for size in sizes], np.asarray(holes[a], np.int64), patch, readout)
+        for a in (0, 1)
+    )
+    tables = [Table(y, x, size) for y, x, size in zip(rows.keys, cols.keys, sizes, strict=True)]
+    channels = [3, *(layer.channels for layer in layers)]
+    if any(layer.kind == "pool" and layer.channels != before for layer, before in zip(layers, channels, strict=False)):
+        raise ConfigError(f"a pool keeps the channels of the layer below, got channels {channels[1:]}")
+    steps = [
+        Step(layer, channels[i], tables[i], tables[i + 1], rows.hops[i], cols.hops[i])
+        for i, layer in enumerate(layers)
+    ]
+    read = tables[-1].find(rows.readout, cols.readout)
+    return Plan(tuple(steps), image_size, patch, tuple(holes[0]), tuple(holes[1]), read)
+
+
+def _sizes(layers: Sequence[Layer], image_size: tuple[int, int], readout: int) -> list[tuple[int, int]]:
+    sizes = [image_size]
+    for i, layer in enumerate(layers):
+        height, width = (layer.size(side) for side in sizes[-1])
+        if min(height, width) < 1:
+            raise ConfigError(f"layer {i} ({layer.kind}) has no cell left on an image of {image_size}")
+        sizes.append((height, width))
+    if min(sizes[-1]) < readout:
+        raise ConfigError(f"the last level has {sizes[-1]} cells, fewer than a read-out of {readout} a side")
+    return sizes

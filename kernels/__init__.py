@@ -1,0 +1,1 @@
+"""The operations of the dense pass, one file each: formula, reference, fast form."""
