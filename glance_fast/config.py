@@ -70,6 +70,7 @@ class TrainConfig(_Settings):
     images: int = Field(4, ge=1, description="images a step while Global-Net and DAD train")
     holes: int = Field(6, ge=1, description="random hole rows, and as many columns, an image")
     learning_rate: float = Field(1e-3, gt=0, le=1)
+    jitter: float = Field(0.1, ge=0, le=0.5, description="random brightness and contrast of training images")
     compactness: float = Field(0.1, ge=0, description="weight of l_c beside l_k in fine-tuning")
     calibration_fraction: float = Field(0.15, gt=0, lt=1, description="normal images held out")
     false_alarm_rate: float = Field(0.05, gt=0, lt=1, description="of normal images above the threshold")

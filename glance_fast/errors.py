@@ -29,3 +29,11 @@ class BackendError(GlanceError, RuntimeError):
 
 class MissingDependencyError(GlanceError, ImportError):
     """A package of an optional extra is not installed."""
+
+
+class SaveError(GlanceError, OSError):
+    """A file that cannot be written: a full disk, a missing right, a folder in the way."""
+
+
+class TrainingError(GlanceError, RuntimeError):
+    """A training run that cannot start, go on or end well."""

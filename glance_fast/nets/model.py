@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from glance_fast.config import ModelConfig
+from glance_fast.errors import ConfigError
 from glance_fast.geometry import grid_starts
 from glance_fast.nets.global_net import GlobalNet, global_layers
 from glance_fast.nets.heads import DistortionHead, dad, iad
@@ -33,14 +34,24 @@ class GlanceModel(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, H, W, 3] -> what the networks see, floating [B, 3, H, W]."""
-        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255 - self.mean) / self.std
+        """What the networks see of images [B, 3, H, W] in 0..1: ImageNet's mean taken off, over its deviation."""
+        return (images - self.mean) / self.std
+
+    def from_uint8(self, images: Tensor) -> Tensor:
+        """What the networks see of images uint8 [B, H, W, 3]: floating [B, 3, H, W]."""
+        return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
 
     def plan(self) -> Plan:
-        """The plan for the configuration's whole grid of patches."""
+        """The plan for the configuration's whole grid of patches; ConfigError where Global-Net would see nothing."""
         c = self.config
         holes = [grid_starts(side, c.patch, c.stride) for side in c.image_size]
-        return compile_plan(self.global_net.layers, c.image_size, c.patch, (holes[0], holes[1]), c.readout)
+        plan = compile_plan(self.global_net.layers, c.image_size, c.patch, (holes[0], holes[1]), c.readout)
+        if plan.blind():
+            raise ConfigError(
+                f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that the read-out "
+                "sees; use more global_channels levels, more global_convs, a larger readout or a smaller patch"
+            )
+        return plan
 
     def score(self, z_local: Tensor, z_global: Tensor) -> Tensor:
         """`s = λ·s_IAD + (1−λ)·s_DAD` for features [..., n]."""

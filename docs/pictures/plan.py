@@ -1,0 +1,490 @@
+"""Draw the pictures and fill in the tables of docs/plan.md, all from compiled plans; run it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Polygon, Rectangle
+
+from glance_fast.axis import Keys, Reads
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.geometry import grid_starts
+from glance_fast.layers import OUTSIDE, conv, pool
+from glance_fast.nets.global_net import global_layers
+from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import Plan, Step, Table, compile_plan
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "plan.md"
+
+Pair = tuple[float, float]
+Kind = Literal["base", "entry", "dead", "hole", "unread", "outside"]
+FACE: dict[Kind, str] = {
+    "base": "#a9bccd",
+    "entry": "#f0923b",
+    "dead": "#2e333b",
+    "hole": "white",
+    "unread": "#f7e3d0",
+    "outside": "white",
+}
+MEANING: dict[Kind, str] = {
+    "base": "base: untouched",
+    "entry": "entry: touched",
+    "dead": "dead: sees only hole",
+    "hole": "hole",
+    "unread": "touched, never read",
+    "outside": "outside the image",
+}
+LINES: dict[Kind, tuple[str, str]] = {"hole": ("////", "-"), "outside": ("", ":")}
+INK, QUIET = "#1f2328", "#59636e"
+LOOP, DENSE = "#b9c0c8", "#1f7a74"
+
+# Small enough to draw every cell, deep enough for all kinds of cells: levels of 32, 16 and 8 cells a side.
+LAYERS = (conv(4), pool(4), conv(4), pool(4), conv(4))
+NAMES = ("pixels", "conv 1", "pool 1", "conv 2", "pool 2", "conv 3")
+SIDE, PATCH = 32, 12
+
+
+def toy(*starts: int) -> Plan:
+    """The small plan of most pictures, with holes at `starts` x `starts`."""
+    return compile_plan(LAYERS, (SIDE, SIDE), PATCH, (starts, starts))
+
+
+def default_plan(starts: Sequence[int], patch: int = 32) -> Plan:
+    """The plan of the default Global-Net with holes at `starts` x `starts`."""
+    config = ModelConfig()
+    layers = global_layers(config.global_channels, config.global_convs)
+    return compile_plan(layers, config.image_size, patch, (starts, starts), config.readout)
+
+
+def tables(plan: Plan) -> list[Table]:
+    return [plan.steps[0].below, *(step.table for step in plan.steps)]
+
+
+def seen(plan: Plan, level: int, cell: int) -> tuple[int, int]:
+    """First and one past the last pixel that a cell of a level sees: a walk down the plan's reads."""
+    cells = np.array([cell])
+    for step in reversed(plan.steps[:level]):
+        cells = np.unique(step.rows.plain.cell[cells])
+        cells = cells[cells != OUTSIDE]
+    return int(cells[0]), int(cells[-1]) + 1
+
+
+def kinds(plan: Plan, level: int) -> list[Kind]:
+    """What the cells of a level are along the rows' axis, for a plan with one hole."""
+    table, start = tables(plan)[level], plan.holes_y[0]
+    fields = [seen(plan, level, cell) for cell in range(table.base_shape[0])]
+    out: list[Kind] = ["unread" if a < start + plan.patch and b > start else "base" for a, b in fields]
+    for i, cell in enumerate(table.rows.cell):
+        out[cell] = "entry" if i < table.rows.alive else "dead"
+    return out
+
+
+def crossed(row: Kind, col: Kind) -> Kind:
+    """What a cell is whose row and column are of these kinds."""
+    if "base" in (row, col):
+        return "base"
+    if "unread" in (row, col):
+        return "unread"
+    return "dead" if row == col == "dead" else "entry"
+
+
+def canvas(height: float, xs: Pair, ys: Pair) -> tuple[Figure, Axes]:
+    """One drawing area with equal units and no frame, room for a legend below; y grows downwards."""
+    figure = plt.figure(figsize=(10, height))
+    ax = figure.add_axes((0, 0.08, 1, 0.92))
+    frame(ax, xs, ys)
+    return figure, ax
+
+
+def frame(ax: Axes, xs: Pair, ys: Pair) -> None:
+    ax.set(xlim=xs, ylim=ys[::-1], aspect="equal")
+    ax.axis("off")
+
+
+def box(ax: Axes, at: Pair, size: Pair, kind: Kind, text: str = "", font: float = 10) -> None:
+    edge = QUIET if kind in LINES else "white"
+    hatch, line = LINES.get(kind, ("", "-"))
+    # Holes lie above their neighbours, whose white edges would cut into the hole's.
+    layer = 2 if hatch else 1
+    ax.add_patch(Rectangle(at, *size, fc=FACE[kind], ec=edge, hatch=hatch, ls=line, lw=0.8, zorder=layer))
+    colour = "white" if kind == "dead" else INK
+    middle = at[0] + size[0] / 2, at[1] + size[1] / 2
+    ax.text(*middle, text, ha="center", va="center_baseline", size=font, color=colour)
+
+
+def legend(figure: Figure, *shown: Kind) -> None:
+    lines = [LINES.get(kind, ("", "-")) for kind in shown]
+    handles = [
+        Patch(fc=FACE[kind], ec=QUIET, hatch=hatch, ls=line, label=MEANING[kind])
+        for kind, (hatch, line) in zip(shown, lines, strict=True)
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=len(shown), columnspacing=1.8)
+
+
+def save(figure: Figure, name: str) -> None:
+    figure.savefig(HERE / f"plan_{name}.png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+    plt.close(figure)
+
+
+def draw_hole() -> None:
+    """What one hole changes in the default Global-Net: its convolutions, seen as images."""
+    start, plan = 112, default_plan([112])
+    order: tuple[Kind, ...] = ("base", "unread", "entry", "dead")
+    colours = ListedColormap([FACE[kind] for kind in order])
+    figure, axes = plt.subplots(2, 3, figsize=(10, 7.4))
+    levels = [i for i, step in enumerate(plan.steps, 1) if step.layer.kind == "conv"]
+    for ax, level in zip(axes.flat, levels, strict=True):
+        along = kinds(plan, level)
+        picture = [[order.index(crossed(row, col)) for col in along] for row in along]
+        ax.imshow(picture, cmap=colours, vmin=0, vmax=len(order) - 1, extent=(0, 256, 256, 0))
+        low, high = (96, 160) if len(along) >= 64 else (0, 256)
+        ticks = np.linspace(0, 256, len(along) + 1)
+        ax.vlines(ticks, 0, 256, color="white", lw=0.3 if len(along) > 100 else 0.6)
+        ax.hlines(ticks, 0, 256, color="white", lw=0.3 if len(along) > 100 else 0.6)
+        edge = "white" if "dead" in along else INK
+        ax.add_patch(Rectangle((start, start), 32, 32, fc="none", ec=edge, hatch="///", lw=1.2, zorder=3))
+        ax.set(xlim=(low, high), ylim=(high, low), xticks=[], yticks=[], frame_on=False)
+        count = plan.steps[level - 1].table.entries
+        noun = "entry" if count == 1 else "entries"
+        ax.set_title(f"layer {level - 1}: {len(along)}×{len(along)}, {count} {noun}")
+    axes[0, 0].set_ylabel("middle 64 pixels", color=INK)
+    axes[1, 0].set_ylabel("whole image", color=INK)
+    figure.tight_layout(rect=(0, 0.05, 1, 1), h_pad=1.5)
+    legend(figure, "base", "entry", "dead", "unread", "hole")
+    save(figure, "hole")
+
+
+def draw_axis() -> None:
+    """All levels of one axis under one hole, and how one cell's key comes about."""
+    start, level, cell, floor = 8, 3, 9, 11.0
+    plan = toy(start)
+    figure, ax = canvas(4.9, (-3.5, 33), (-0.5, 15))
+    for i, table in enumerate(tables(plan)):
+        wide, y = SIDE / table.base_shape[0], floor - 2.2 * i
+        for c, kind in enumerate(kinds(plan, i)):
+            box(ax, (c * wide, y), (wide, 1.3), "base" if i == 0 else kind)
+        ax.text(-0.6, y + 0.65, NAMES[i], ha="right", va="center")
+    box(ax, (start, floor), (PATCH, 1.3), "hole")
+    table = tables(plan)[level]
+    wide, y = SIDE / table.base_shape[0], floor - 2.2 * level
+    low, high = seen(plan, level, cell)
+    cone = [(cell * wide, y + 1.3), (low, floor), (high, floor), ((cell + 1) * wide, y + 1.3)]
+    ax.add_patch(Polygon(cone, fc="white", alpha=0.35, ec="none"))
+    ax.add_patch(Polygon(cone, fc="none", ec=INK, lw=1.2, zorder=3))
+    ax.add_patch(Rectangle((cell * wide, y), wide, 1.3, fc="none", ec=INK, lw=2.2, zorder=3))
+    first, last = table.rows.hole[list(table.rows.cell).index(cell)]
+    names = f"receptive field of cell {cell}", "I = hole ∩ field"
+    for y, (a, b), text in zip((13, 14.3), ((low, high), (first, last)), names, strict=True):
+        ax.plot([a, b], [y, y], color=INK, lw=2, marker="|", ms=9, mew=2)
+        ax.text(b + 0.6, y, f"{text}: [{a}, {b})", va="center_baseline")
+    legend(figure, "base", "entry", "dead", "unread", "hole")
+    save(figure, "axis")
+
+
+def numbers_of(keys: Keys, every: Keys) -> list[int]:
+    """Which of `every` key the `keys` are."""
+    pairs = list(zip(every.cell.tolist(), every.hole.tolist(), strict=True))
+    return [pairs.index(pair) for pair in zip(keys.cell.tolist(), keys.hole.tolist(), strict=True)]
+
+
+def draw_keys() -> None:
+    """One level under all holes of an axis: cells with the same number are one key, computed once."""
+    starts, level = grid_starts(SIDE, PATCH, 4), 2
+    every = tables(toy(*starts))[level].rows
+    figure, ax = canvas(5.4, (-2.4, 16.2), (-0.8, 9))
+    for c in range(SIDE // 2):
+        ax.text(c + 0.5, -0.3, str(c), ha="center", color=QUIET)
+    ax.text(-0.25, -0.3, "cell", ha="right", color=QUIET)
+    for row, start in enumerate(starts):
+        one = toy(start)
+        mine = tables(one)[level].rows
+        numbers = dict(zip(mine.cell.tolist(), numbers_of(mine, every), strict=True))
+        for c, kind in enumerate(kinds(one, level)):
+            box(ax, (c, row), (1, 0.86), kind, str(numbers.get(c, "")))
+        ax.text(-0.25, row + 0.43, f"hole at {start}", ha="right", va="center")
+    wide = SIDE / 2 / len(every)
+    for i in range(len(every)):
+        box(ax, (i * wide, 7), (wide, 0.86), "entry" if i < every.alive else "dead", str(i), font=8.5)
+    ax.text(-0.25, 7.43, "keys", ha="right", va="center")
+    ax.text(every.alive * wide / 2, 8.4, f"{every.alive} alive: each belongs to one hole", ha="center")
+    dead = len(every) - every.alive
+    ax.text((len(every) - dead / 2) * wide, 8.4, f"{dead} dead: at most one a cell", ha="center")
+    legend(figure, "base", "entry", "dead")
+    save(figure, "keys")
+
+
+def draw_product() -> None:
+    """A level's cells at one location, and the table of all its keys, rows times columns."""
+    starts, level = (4, 8), 2
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5.5), width_ratios=(1, 1.12))
+    rows, cols = (kinds(toy(start), level) for start in starts)
+    frame(left, (-0.2, 16.2), (-0.2, 16.2))
+    for y, x in np.ndindex(len(rows), len(cols)):
+        box(left, (x, y), (1, 1), crossed(rows[y], cols[x]))
+    corner = starts[1] / 2, starts[0] / 2
+    left.add_patch(Rectangle(corner, PATCH / 2, PATCH / 2, fc="none", ec="white", hatch="///"))
+    left.set_title(f"Cells of {NAMES[level]}, hole at row {starts[0]}, column {starts[1]}")
+    draw_key_table(right, *(tables(toy(*holes))[level].rows for holes in (starts, *zip(starts, strict=True))))
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    legend(figure, "base", "entry", "dead", "hole")
+    save(figure, "product")
+
+
+def draw_key_table(ax: Axes, keys: Keys, row_keys: Keys, col_keys: Keys) -> None:
+    """All pairs of `keys`, numbered as they are stored; a ring round those that one location reads."""
+    table, n = Table(keys, keys, (0, 0)), len(keys)
+    frame(ax, (-3.4, n + 0.2), (-3.4, n + 0.2))
+    used = [numbers_of(mine, keys) for mine in (row_keys, col_keys)]
+    for row, col in np.ndindex(n, n):
+        dead = row >= keys.alive and col >= keys.alive
+        number = "" if dead else str(entry_number(table, row, col))
+        box(ax, (col, row), (1, 1), "dead" if dead else "entry", number, font=7.8)
+        if row in used[0] and col in used[1]:
+            ax.add_patch(Rectangle((col + 0.06, row + 0.06), 0.88, 0.88, fc="none", ec="white", lw=1.6))
+    box(ax, (-1.3, -1.3), (n + 1.3, 1.1), "base", "column untouched")
+    box(ax, (-1.3, -0.2), (1.1, n + 0.2), "base")
+    ax.text(-0.75, n / 2, "row untouched", rotation=90, ha="center", va="center", size=10)
+    middles = keys.alive / 2, (keys.alive + n) / 2
+    for middle, name in zip(middles, (f"{keys.alive} alive", f"{n - keys.alive} dead"), strict=True):
+        ax.text(middle, -1.7, name, ha="center")
+        ax.text(-1.7, middle, name, rotation=90, va="center", ha="right")
+    ax.set_title("Row keys × column keys, numbered as stored\n(framed: for the hole on the left)", y=0.97)
+
+
+def entry_number(table: Table, row: int, col: int) -> int:
+    """Which of a table's entries a pair of keys is, for a table without base cells."""
+    read = [Reads(*(np.array([[part]]) for part in (0, key, key >= table.rows.alive))) for key in (row, col)]
+    return int(table.find(read[0], read[1])[0, 0])
+
+
+def draw_mask() -> None:
+    """sum(M) of a 3x3 window of the first layer: at a hole's edge, at its corner, at the image's border."""
+    cases = (("hole's edge", (8, 14, 7)), ("hole's corner", (8, 8, 8)), ("image's border", (0, 0, 12)))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 4.3))
+    for ax, (name, (start, y, x)) in zip(axes, cases, strict=True):
+        frame(ax, (x - 3.1, x + 4.1), (y - 3.1, y + 4.1))
+        hole = range(start, start + PATCH)
+        for cy, cx in np.ndindex(7, 7):
+            at = (y - 3 + cy, x - 3 + cx)
+            kind: Kind = "outside" if min(at) < 0 else "hole" if at[0] in hole and at[1] in hole else "base"
+            box(ax, at[::-1], (1, 1), kind)
+        ax.add_patch(Rectangle((x - 1, y - 1), 3, 3, fc="none", ec=FACE["entry"], lw=4, zorder=3))
+        ax.set_title(f"window at a {name}" if name[0] == "h" else f"window at the {name}")
+        ax.text(x + 0.5, y + 4.35, window_sum(toy(start).steps[0], y, x), ha="center", va="top")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    legend(figure, "base", "hole", "outside")
+    save(figure, "mask")
+
+
+def window_sum(step: Step, y: int, x: int) -> str:
+    """sum(M) of the window at a touched cell, as the plan has it, with its four counts."""
+    keys, reads = step.table.rows, step.rows.keys
+    row, col = (list(keys.cell).index(cell) for cell in (y, x))
+    counts = [int(part[i].sum()) for part in (reads.inside, reads.dead) for i in (row, col)]
+    entry = entry_number(Table(keys, keys, (0, 0)), row, col)
+    total = step.valid()[step.table.base + entry]
+    assert total == counts[0] * counts[1] - counts[2] * counts[3]
+    return "sum(M) = {}·{} − {}·{} = {}".format(*counts, total)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A table drawn as one line of blocks, not to scale: what each holds, its first row, its left edge."""
+
+    y: float
+    kinds: tuple[Kind, ...]
+    labels: tuple[str, ...]
+    rows: tuple[int, ...]
+    lefts: tuple[float, ...] = (0, 34, 64, 91, 100)
+
+    def block(self, row: int) -> int:
+        return int(np.searchsorted(self.rows, row, side="right")) - 1
+
+    def place(self, row: int) -> float:
+        """Where the middle of a row is drawn."""
+        i = self.block(row)
+        part = (row + 0.5 - self.rows[i]) / (self.rows[i + 1] - self.rows[i])
+        return self.lefts[i] + part * (self.lefts[i + 1] - self.lefts[i])
+
+
+def strip(table: Table, y: float) -> Strip:
+    """The four blocks of a table."""
+    keys, (height, width) = table.rows, table.base_shape
+    dead = len(keys) - keys.alive
+    labels = (
+        f"base\n{height} × {width} cells",
+        f"alive rows × all columns\n{keys.alive} × {len(keys)}",
+        f"dead rows × alive columns\n{dead} × {keys.alive}",
+        "zero\nrow",
+    )
+    rows = (0, table.base, table.base + keys.alive * len(keys), table.zero, table.zero + 1)
+    return Strip(y, ("base", "entry", "entry", "dead"), labels, rows)
+
+
+def draw_strip(ax: Axes, blocks: Strip, name: str) -> None:
+    for i, (kind, text) in enumerate(zip(blocks.kinds, blocks.labels, strict=True)):
+        box(ax, (blocks.lefts[i], blocks.y), (blocks.lefts[i + 1] - blocks.lefts[i], 6), kind, text)
+        y, va = (-0.6, "bottom") if blocks.y == 0 else (blocks.y + 6.6, "top")
+        ax.text(blocks.lefts[i] + 0.4, y, str(blocks.rows[i]), va=va, color=QUIET, size=10)
+    ax.text(-1.2, blocks.y + 3, name, ha="right", va="center")
+
+
+def draw_memory() -> None:
+    """How two neighbouring tables lie in memory, and what one row of the second reads of the first."""
+    i = 2
+    step = toy(9).steps[i]
+    below, above = strip(step.below, 0), strip(step.table, 15)
+    windows = step.sources()
+    reads = [[below.kinds[below.block(source)] for source in window] for window in windows]
+    row = next(n for n, met in enumerate(reads) if len(set(met)) == 3)
+    figure, ax = canvas(5.4, (-9, 101), (-4, 50))
+    draw_strip(ax, below, NAMES[i])
+    draw_strip(ax, above, NAMES[i + 1])
+    for source in windows[row]:
+        ax.plot([below.place(source), above.place(row)], [6, above.y], color=INK, lw=1)
+    ax.plot([above.place(row)] * 2, [above.y, above.y + 6], color=INK, lw=3)
+    for n, source in enumerate(windows[row]):
+        box(ax, (n % 3 * 6, 31 + n // 3 * 6), (6, 6), reads[row][n], str(source))
+    ax.text(9, 30, f"the window of row {row}", ha="center", va="bottom")
+    told = (
+        ("gather", f"its nine rows of {NAMES[i]}, C numbers each: one row of 9·C"),
+        ("multiply", "by the weights, 9·C × C′: all rows at once, one matrix product"),
+        ("scale", f"by 9 / sum(M), here 9 / {step.valid()[row]}"),
+        ("finish", f"add the bias, ReLU: row {row} of {NAMES[i + 1]}, C′ numbers"),
+    )
+    for n, (verb, rest) in enumerate(told):
+        ax.text(25, 33 + 4.8 * n, verb, weight="bold", va="center")
+        ax.text(38, 33 + 4.8 * n, rest, va="center")
+    legend(figure, "base", "entry", "dead")
+    save(figure, "memory")
+
+
+def draw_cost(plan: Plan) -> None:
+    """Multiply-adds of the loop and of the dense pass, a convolution a pair of bars."""
+    steps = [(i, step) for i, step in enumerate(plan.steps) if step.window_macs]
+    names = [*("layer {}\n{}×{}".format(i, *step.table.base_shape) for i, step in steps), "all"]
+    dense = np.array([*(step.table.zero * step.window_macs for _, step in steps), plan.macs]) / 1e9
+    once = [step.table.base * step.window_macs for _, step in steps]
+    loop = np.array([*once, sum(once)]) * plan.locations / 1e9
+    figure, ax = plt.subplots(figsize=(10, 5))
+    place = np.arange(len(names))
+    ax.barh(place - 0.2, loop, 0.38, color=LOOP, label=f"loop, {plan.locations} runs")
+    ax.barh(place + 0.2, dense, 0.38, color=DENSE, label="dense pass")
+    for y, a, b in zip(place, loop, dense, strict=True):
+        ax.text(a * 1.06, y - 0.2, f"{a:.1f}", va="center_baseline", size=10)
+        ax.text(b * 1.06, y + 0.2, f"{b:.2f}   ({a / b:.0f} times fewer)", va="center_baseline", size=10)
+    ax.set(xscale="log", xlim=(0.05, 1000), yticks=place, yticklabels=names)
+    ax.set_xlabel("GMAC an image, log scale", color=INK)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.invert_yaxis()
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.set_axisbelow(True)
+    ax.grid(axis="x", color="#e4e8ec")
+    figure.legend(loc="lower center", ncols=2)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    save(figure, "cost")
+
+
+def sentence_count(plan: Plan) -> str:
+    loop = plan.locations * sum(step.table.base for step in plan.steps)
+    dense = sum(step.table.zero for step in plan.steps)
+    return (
+        f"All in all the loop's {plan.locations} runs compute {loop:,} cells of feature maps. "
+        f"The dense pass computes {dense:,}, or {dense / loop:.1%} of them."
+    )
+
+
+def table_keys(plan: Plan) -> str:
+    """How many cells the loop computes, how many of them matter, how many of those differ."""
+    lines = ["layer|keys an axis|loop|touched and read|entries|base", "---|--:|--:|--:|--:|--:"]
+    alone = [default_plan([start]) for start in plan.holes_y]
+    for i, step in enumerate(plan.steps):
+        keys = step.table.rows
+        mine = [one.steps[i].table.rows for one in alone]
+        read = sum(map(len, mine)) ** 2 - sum(len(k) - k.alive for k in mine) ** 2
+        loop = plan.locations * step.table.base
+        split = f"{keys.alive} alive, {len(keys) - keys.alive} dead"
+        name = f"{i} {step.layer.kind}"
+        lines.append(f"{name}|{split}|{loop:,}|{read:,}|{step.table.entries:,}|{step.table.base:,}")
+    return rows_of(lines)
+
+
+def table_growth() -> str:
+    """Cost of the dense pass and its ratio to the loop's for patches and strides."""
+    strides = (4, 8, 16, 32)
+    lines = ["patch|" + "|".join(f"stride {s}" for s in strides), "--:|" + "--:|" * len(strides)]
+    for patch in (16, 32, 64, 96):
+        plans = [default_plan(grid_starts(256, patch, s), patch) for s in strides]
+        assert not any(p.blind() for p in plans)
+        cells = [f"{p.macs / 1e9:.1f} GMAC ({p.loop_macs / p.macs:.0f}×)" for p in plans]
+        lines.append(f"{patch}|" + "|".join(cells))
+    return rows_of(lines)
+
+
+def table_training() -> str:
+    """Forward cost of an image with the holes of some random rows and columns, a mean over 20 draws."""
+    lines = ["random rows × columns|holes|loop|dense pass|of it, base pass", "---|--:|--:|--:|--:"]
+    for count in (1, 2, 4, TrainConfig().holes, 8, 12):
+        rng = np.random.default_rng(0)
+        plans = [default_plan(np.sort(rng.integers(0, 225, count)).tolist()) for _ in range(20)]
+        macs = float(np.mean([p.macs for p in plans]))
+        loop = plans[0].loop_macs
+        base = loop / plans[0].locations / 1e9
+        lines.append(f"{count} × {count}|{count**2}|{loop / 1e9:.2f}|{macs / 1e9:.2f}|{base:.2f}")
+    return rows_of(lines)
+
+
+def rows_of(lines: Iterable[str]) -> str:
+    return "\n".join(f"| {line.strip('|').replace('|', ' | ')} |" for line in lines)
+
+
+def fill(blocks: dict[str, str]) -> None:
+    """Put the blocks between their markers in the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        start, end = f"<!-- {name}: written by pictures/plan.py -->\n", "\n<!-- end -->"
+        assert page.count(start) == 1, f"{PAGE.name} has {page.count(start)} places for {name}"
+        before, after = page.split(start)
+        page = before + start + block + end + after.split(end.strip(), 1)[1]
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def style() -> None:
+    mpl.rc("font", size=11)
+    mpl.rc("text", color=INK)
+    mpl.rc("axes", titlesize=11, titlepad=5)
+    mpl.rc("legend", frameon=False, handlelength=1.4)
+    mpl.rc("hatch", linewidth=0.8)
+    mpl.rc("savefig", facecolor="white")
+
+
+def main() -> None:
+    style()
+    plan = GlanceModel(ModelConfig()).plan()
+    for draw in (draw_hole, draw_axis, draw_keys, draw_product, draw_mask, draw_memory):
+        draw()
+    draw_cost(plan)
+    fill(
+        {
+            "count": sentence_count(plan),
+            "cost": f"```text\n{plan}\n```",
+            "keys": table_keys(plan),
+            "growth": table_growth(),
+            "training": table_training(),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

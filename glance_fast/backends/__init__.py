@@ -1,0 +1,31 @@
+"""What runs the networks, one backend a file; the one that was asked for, or an error that says what to do."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from glance_fast.backends.torch_backend import TorchBackend
+from glance_fast.errors import BackendError
+from glance_fast.store import ModelFiles, build_model
+
+BACKENDS = ("auto", "torch")
+METHODS = ("dense", "loop")
+
+log = logging.getLogger("glance_fast")
+
+
+def make_backend(files: ModelFiles, backend: str, device: str) -> TorchBackend:
+    """The backend called `backend` for a model; "auto" logs what it chose. Raises BackendError."""
+    if backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; this version has {', '.join(BACKENDS)}")
+    if backend == "auto":
+        log.info("backend auto: torch on %s, the only one in this version", device)
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise BackendError(f"unknown device {device!r}; legal are cpu, cuda and cuda:<index>") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError("device 'cuda' was asked for and no CUDA device is there; use device='cpu'")
+    return TorchBackend(build_model(files), place)

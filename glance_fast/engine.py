@@ -1,0 +1,146 @@
+"""The engine: a trained model that scores images, from any thread, with maps in each image's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glance_fast.backends import METHODS, TorchBackend, make_backend
+from glance_fast.calibration import Calibration
+from glance_fast.errors import BackendError, ImageError
+from glance_fast.geometry import map_weights
+from glance_fast.images import ImageInput, as_rgb, resize
+from glance_fast.store import ModelFiles, read_model
+from glance_fast.tensors import resize_tensor, tensor_as_rgb
+
+Map = TypeVar("Map", NDArray[np.float32], Tensor)
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Result(Generic[Map]):
+    """What the engine says of one image.
+
+    `score`: the image's anomaly score. `p_value`: share of normal images that score as high. `is_anomalous`:
+    score above `threshold`. `map`: float32 [H, W] in the image's own size, a tensor on the image's device when
+    the image was one.
+    """
+
+    score: float
+    p_value: float
+    threshold: float
+    is_anomalous: bool
+    map: Map = field(repr=False)
+    pixel_threshold: float
+
+    @property
+    def mask(self) -> Any:
+        """Pixels that the map marks, bool [H, W]: above the pixel threshold."""
+        return self.map > self.pixel_threshold
+
+
+class Engine:
+    """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: no state but the model."""
+
+    def __init__(self, files: ModelFiles, backend: TorchBackend) -> None:
+        self.files = files
+        self.config = files.model
+        self.calibration: Calibration = files.calibration
+        self.backend = backend
+
+    @classmethod
+    def load(cls, folder: str | Path, backend: str = "auto", device: str = "cpu") -> Engine:
+        """Load the model in `folder`. Raises ModelFolderError for a damaged folder, BackendError for a backend."""
+        files = read_model(Path(folder))
+        return cls(files, make_backend(files, backend, device))
+
+    def __repr__(self) -> str:
+        height, width = self.config.image_size
+        return f"Engine({str(self.files.path)!r}, {self.backend.name} on {self.backend.device}, {height}x{width})"
+
+    @property
+    def threshold(self) -> float:
+        """Image scores above it are anomalous."""
+        return self.calibration.threshold
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Pixels of a map above it are marked."""
+        return self.calibration.pixel_threshold
+
+    @overload
+    def score(self, img: Tensor, method: str = ...) -> Result[Tensor]: ...
+    @overload
+    def score(self, img: ImageInput, method: str = ...) -> Result[NDArray[np.float32]]: ...
+    @overload
+    def score(self, img: Sequence[ImageInput | Tensor], method: str = ...) -> list[Result[Any]]: ...
+
+    def score(self, img: Any, method: str = "dense") -> Any:
+        """Score one image, or a list of them.
+
+        An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a path, or
+        a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop" runs the
+        paper's per-patch loop instead of the dense pass. Raises ImageError, BackendError.
+        """
+        if method not in METHODS:
+            raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")
+        if isinstance(img, (list, tuple)):
+            return [result for low in range(0, len(img), BATCH) for result in self._score(img[low : low + BATCH], method)]
+        return self._score([img], method)[0]
+
+    def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
+        pixels = [tensor_as_rgb(image) if isinstance(image, Tensor) else as_rgb(image) for image in images]
+        for image in pixels:
+            self._check_size(image.shape[0], image.shape[1])
+        grids = self.backend.tensor_grids(torch.stack([self._input(image) for image in pixels]), method)
+        return [self._result(grid, image) for grid, image in zip(grids, pixels, strict=True)]
+
+    def _check_size(self, height: int, width: int) -> None:
+        patch = self.config.patch
+        if min(height, width) < patch:
+            raise ImageError(
+                f"an image of {height}x{width} pixels is smaller than one {patch}x{patch} patch; "
+                "give a larger image or train a model with a smaller patch"
+            )
+
+    def _input(self, pixels: NDArray[np.uint8] | Tensor) -> Tensor:
+        """An image at the model's size, uint8 [H, W, 3] on the backend's device."""
+        if isinstance(pixels, Tensor):
+            return resize_tensor(pixels, self.config.image_size).to(self.backend.device)
+        return torch.from_numpy(np.array(resize(pixels, self.config.image_size))).to(self.backend.device)
+
+    def _result(self, grid: Tensor, pixels: NDArray[np.uint8] | Tensor) -> Result[Any]:
+        top = grid.flatten().topk(min(self.config.top, grid.numel())).values
+        score = float(top.mean())
+        rows, cols = (
+            _weights(own, side, self.config.patch, self.config.stride)
+            for own, side in zip(pixels.shape[:2], self.config.image_size, strict=True)
+        )
+        anomaly_map: Any
+        if isinstance(pixels, Tensor):
+            place = pixels.device
+            anomaly_map = torch.from_numpy(rows).to(place) @ grid.to(place) @ torch.from_numpy(cols).to(place).mT
+        else:
+            anomaly_map = rows @ grid.cpu().numpy() @ cols.T
+        return Result(
+            score=score,
+            p_value=self.calibration.p_value(score),
+            threshold=self.threshold,
+            is_anomalous=score > self.threshold,
+            map=anomaly_map,
+            pixel_threshold=self.pixel_threshold,
+        )
+
+
+@lru_cache(maxsize=64)
+def _weights(pixels: int, side: int, patch: int, stride: int) -> NDArray[np.float32]:
+    return map_weights(pixels, side, patch, stride)

@@ -1,0 +1,285 @@
+"""Evaluation of a model on a test folder: scores, metrics, timings, and the files that show them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from glance_fast.errors import DataError, ImageError, SaveError
+from glance_fast.files import replace_file
+from glance_fast.folders import Sample, read_mask, test_samples
+from glance_fast.images import read_image
+from glance_fast.metrics import PixelCurve, auroc, f1_max
+from glance_fast.overlay import Scored
+from glance_fast.report import galleries_of, printable, write_report
+
+PRO_LIMIT = 0.3  # false-positive rate up to which the per-region overlap is integrated, as MVTec AD does
+
+
+class Scorer(Protocol):
+    """What an evaluation needs of an engine."""
+
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def pixel_threshold(self) -> float: ...
+    def score(self, img: NDArray[np.uint8], /) -> Scored: ...
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One scored test image; `path` is relative to the data folder, `defect` is "good" for a normal one."""
+
+    path: str
+    defect: str
+    score: float
+    p_value: float
+    is_anomalous: bool
+
+
+@dataclass(frozen=True)
+class PixelMetrics:
+    """How well the maps find the defects' pixels; `aupro` is integrated to a false-positive rate of 0.3."""
+
+    auroc: float
+    aupro: float
+    f1_max: float
+    f1_threshold: float
+
+
+@dataclass(frozen=True)
+class DefectRow:
+    """One class of defects against the normal images; pixel metrics are None where no mask marks a pixel."""
+
+    defect: str
+    images: int
+    image_auroc: float
+    pixel_auroc: float | None
+    aupro: float | None
+    detection_rate: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Time of `engine.score` alone, one image a call, in milliseconds, after one untimed call."""
+
+    images: int
+    median_ms: float
+    p95_ms: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a test folder; the two rates are at the engine's calibrated `threshold`."""
+
+    data: str
+    threshold: float
+    pixel_threshold: float
+    image_auroc: float
+    f1_max: float
+    f1_threshold: float
+    pixel: PixelMetrics | None
+    false_alarm_rate: float
+    detection_rate: float
+    defects: tuple[DefectRow, ...]
+    timing: Timing
+    images: tuple[ImageScore, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A sample with what the engine said of it; the mask is None where the folder has none."""
+
+    sample: Sample
+    row: ImageScore
+    result: Scored
+    mask: NDArray[np.bool_] | None
+    seconds: float
+
+
+def evaluate(
+    engine: Scorer,
+    folder: Path,
+    output: Path | None,
+    progress: bool = True,
+    title: str = "Evaluation",
+    facts: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Score every test image of `folder` and compute the metrics.
+
+    With an `output` folder it writes `evaluation.json`, `scores.csv` and `report.html` there; `title` and
+    `facts` stand in the report. Raises DataError without both normal and defective images or with a mask of
+    another size, ImageError for an image that cannot be read or scored, SaveError for an impossible output.
+    """
+    samples = test_samples(folder)
+    _require_both_kinds(samples, folder)
+    if output is not None:
+        _make_folder(output)
+    engine.score(read_image(samples[0].path))  # plans, caches and thread pools are no image's time
+    steps = track(samples, "Scoring", console=Console(stderr=True), disable=not progress, transient=True)
+    seen = [_look(engine, sample, folder) for sample in steps]
+    evaluation = _summary(engine, folder, seen)
+    if output is not None:
+        replace_file(output / "evaluation.json", _json(evaluation))
+        replace_file(output / "scores.csv", _csv(evaluation.images))
+        write_report(evaluation, galleries_of(seen), facts or {}, output / "report.html", title)
+    return evaluation
+
+
+def as_table(evaluation: Evaluation) -> Table:
+    """The evaluation as a table for the terminal: one row a defect class, and one for all of them."""
+    timing, pixel = evaluation.timing, evaluation.pixel
+    table = Table(title=Text(f"{printable(evaluation.data)}: {timing.images} images"), caption_justify="left")
+    table.add_column("defect")
+    for heading in ("images", "image AUROC", "pixel AUROC", f"AUPRO {PRO_LIMIT}", "detected"):
+        table.add_column(heading, justify="right")
+    for row in evaluation.defects:
+        table.add_row(Text(printable(row.defect)), *_cells(row))
+    table.add_section()
+    everything = DefectRow(
+        defect="all",
+        images=sum(row.images for row in evaluation.defects),
+        image_auroc=evaluation.image_auroc,
+        pixel_auroc=pixel.auroc if pixel else None,
+        aupro=pixel.aupro if pixel else None,
+        detection_rate=evaluation.detection_rate,
+    )
+    table.add_row("all", *_cells(everything))
+    at_pixels = f", pixels {pixel.f1_max:.3f} at {pixel.f1_threshold:.4g}" if pixel else ""
+    table.caption = (
+        f"threshold {evaluation.threshold:.4g}: {evaluation.false_alarm_rate:.1%} false alarms\n"
+        f"F1-max: images {evaluation.f1_max:.3f} at {evaluation.f1_threshold:.4g}{at_pixels}\n"
+        f"time an image: median {timing.median_ms:.1f} ms, p95 {timing.p95_ms:.1f} ms, "
+        f"{timing.images_per_second:.1f} images/s"
+    )
+    return table
+
+
+def _cells(row: DefectRow) -> list[str]:
+    numbers = ["-" if n is None else f"{n:.3f}" for n in (row.image_auroc, row.pixel_auroc, row.aupro)]
+    return [str(row.images), *numbers, f"{row.detection_rate:.1%}"]
+
+
+def _require_both_kinds(samples: Sequence[Sample], folder: Path) -> None:
+    normal = sum(sample.is_normal for sample in samples)
+    if normal in (0, len(samples)):
+        raise DataError(
+            f"{folder} has {normal} normal and {len(samples) - normal} defective test images; an evaluation "
+            "needs at least one of each: put them in test/good and in test/<defect>"
+        )
+
+
+def _make_folder(output: Path) -> None:
+    """Before anything is scored, so that a wrong output costs no time."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"cannot make the folder {output}: {error.strerror}; choose another one") from error
+
+
+def _look(engine: Scorer, sample: Sample, folder: Path) -> Seen:
+    image = read_image(sample.path)
+    start = time.perf_counter()
+    try:
+        result = engine.score(image)
+    except ImageError as error:
+        raise ImageError(f"{sample.path}: {error}") from error
+    seconds = time.perf_counter() - start
+    if not (np.isfinite(result.score) and np.isfinite(result.map).all()):
+        raise ImageError(f"{sample.path}: the model's score or map is not finite; train the model again")
+    path = sample.path.relative_to(folder).as_posix()
+    score, p_value = float(result.score), float(result.p_value)
+    row = ImageScore(path, sample.defect, score, p_value, bool(result.is_anomalous))
+    return Seen(sample, row, result, _mask(sample, image.shape[0], image.shape[1]), seconds)
+
+
+def _mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:
+    if sample.is_normal:
+        return np.zeros((height, width), np.bool_)
+    return None if sample.mask is None else read_mask(sample.mask, (height, width))
+
+
+def _summary(engine: Scorer, folder: Path, seen: Sequence[Seen]) -> Evaluation:
+    normal = [one for one in seen if one.sample.is_normal]
+    defective = [one for one in seen if not one.sample.is_normal]
+    labels, scores = _labels_and_scores(seen)
+    best, at = f1_max(labels, scores)
+    names = sorted({one.sample.defect for one in defective})
+    classes = [[one for one in defective if one.sample.defect == name] for name in names]
+    return Evaluation(
+        data=folder.resolve().name,
+        threshold=float(engine.threshold),
+        pixel_threshold=float(engine.pixel_threshold),
+        image_auroc=float(auroc(labels, scores)),
+        f1_max=float(best),
+        f1_threshold=float(at),
+        pixel=_pixel_metrics(seen),
+        false_alarm_rate=_alarm_rate(normal),
+        detection_rate=_alarm_rate(defective),
+        defects=tuple(_defect_row(normal, members) for members in classes),
+        timing=_timing([one.seconds for one in seen]),
+        images=tuple(one.row for one in seen),
+    )
+
+
+def _labels_and_scores(seen: Sequence[Seen]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    return np.array([not one.sample.is_normal for one in seen]), np.array([one.row.score for one in seen])
+
+
+def _alarm_rate(seen: Sequence[Seen]) -> float:
+    return sum(one.row.is_anomalous for one in seen) / len(seen)
+
+
+def _defect_row(normal: Sequence[Seen], defective: Sequence[Seen]) -> DefectRow:
+    together = [*normal, *defective]
+    pixel = _pixel_metrics(together)
+    return DefectRow(
+        defect=defective[0].sample.defect,
+        images=len(defective),
+        image_auroc=float(auroc(*_labels_and_scores(together))),
+        pixel_auroc=pixel.auroc if pixel else None,
+        aupro=pixel.aupro if pixel else None,
+        detection_rate=_alarm_rate(defective),
+    )
+
+
+def _pixel_metrics(seen: Sequence[Seen]) -> PixelMetrics | None:
+    """Over the images that have a mask, normal ones with an empty one; None when no pixel is marked."""
+    pairs = [(one.mask, one.result.map) for one in seen if one.mask is not None]
+    if not any(mask.any() for mask, _ in pairs):
+        return None
+    curve = PixelCurve([mask for mask, _ in pairs], [anomaly_map for _, anomaly_map in pairs])
+    best, at = curve.f1_max()
+    return PixelMetrics(float(curve.auroc()), float(curve.aupro(PRO_LIMIT)), float(best), float(at))
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    median, p95 = np.percentile(seconds, [50, 95]) * 1000
+    return Timing(len(seconds), float(median), float(p95), len(seconds) / max(sum(seconds), 1e-9))
+
+
+def _json(evaluation: Evaluation) -> bytes:
+    values = {name: value for name, value in asdict(evaluation).items() if name != "images"}
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _csv(rows: Sequence[ImageScore]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(ImageScore.__dataclass_fields__), lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    return text.getvalue().encode(errors="backslashreplace")  # a file name need not be valid Unicode

@@ -1,0 +1,42 @@
+"""Images given as torch tensors: checked and resized on the device that they are on."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glance_fast.errors import ImageError
+
+
+def tensor_as_rgb(image: Tensor) -> Tensor:
+    """A tensor [H, W], [1 or 3, H, W] or [H, W, 1 or 3], uint8 or floating in 0..1 -> uint8 [H, W, 3]; ImageError."""
+    if image.dim() == 3 and image.shape[0] in (1, 3):
+        image = image.permute(1, 2, 0)
+    if image.dim() == 2:
+        image = image[:, :, None]
+    if image.dim() != 3 or image.shape[2] not in (1, 3) or image.numel() == 0:
+        raise ImageError(f"a tensor of shape {tuple(image.shape)} is no image; give [H, W], [3, H, W] or [H, W, 3]")
+    if image.dtype != torch.uint8:
+        image = _from_float(image)
+    return image.expand(-1, -1, 3)
+
+
+def _from_float(image: Tensor) -> Tensor:
+    if not image.dtype.is_floating_point:
+        raise ImageError(f"a tensor of {image.dtype} is no image; give torch.uint8, or floating point in 0..1")
+    if not bool(torch.isfinite(image).all()):
+        raise ImageError("the tensor holds NaN or infinite pixels; give finite values in 0..1")
+    low, high = (float(value) for value in image.aminmax())
+    if low < 0 or high > 1:
+        raise ImageError(f"a floating tensor must lie in 0..1, got {low:g}..{high:g}; divide by the largest value")
+    return (image * 255).round().to(torch.uint8)
+
+
+def resize_tensor(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bilinear resize of uint8 [H, W, 3] to `size`; within one grey level of `images.resize`."""
+    if tuple(image.shape[:2]) == size:
+        return image
+    planes = image.permute(2, 0, 1)[None].float()
+    scaled = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,63 @@
+"""The photographs of a run, read once, checked early, at the size the networks see."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from glance_fast.calibration import images_needed
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.errors import DataError
+from glance_fast.folders import normal_images
+from glance_fast.images import read_image, resize
+
+Photos = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Normal images uint8 [n, H, W, 3]: those to train on, and those held out for calibration."""
+
+    train: Photos
+    held_out: Photos
+    fingerprint: str
+
+
+def read_split(folder: Path, model: ModelConfig, train: TrainConfig) -> Split:
+    """Read a folder's normal images and hold some out; raises DataError or ImageError before any training."""
+    paths = normal_images(folder)
+    needed = images_needed(train.false_alarm_rate)
+    held = max(round(len(paths) * train.calibration_fraction), needed)
+    if len(paths) - held < 1:
+        raise DataError(
+            f"{folder} has {len(paths)} normal images; a false-alarm rate of {train.false_alarm_rate:g} needs {needed} "
+            f"of them held out and at least one to train on: give {needed + 1} images or more, or a higher rate"
+        )
+    photos = read_photos(paths, model)
+    order = np.random.default_rng([train.seed, 0xCA11]).permutation(len(paths))
+    return Split(photos[order[held:]], photos[order[:held]], _fingerprint(paths, photos))
+
+
+def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
+    """Read images at the model's size, uint8 [n, H, W, 3]; raises DataError for one smaller than a patch."""
+    photos = np.empty((len(paths), *model.image_size, 3), np.uint8)
+    for i, path in enumerate(track(paths, "reading images", transient=True)):
+        image = read_image(path)
+        if min(image.shape[:2]) < model.patch:
+            raise DataError(
+                f"{path} is {image.shape[0]}x{image.shape[1]} pixels, smaller than one {model.patch}x{model.patch} "
+                "patch; remove it or use a smaller patch"
+            )
+        photos[i] = resize(image, model.image_size)
+    return photos
+
+
+def _fingerprint(paths: list[Path], photos: Photos) -> str:
+    digest = hashlib.sha256(photos)
+    digest.update("\n".join(path.name for path in paths).encode())
+    return digest.hexdigest()

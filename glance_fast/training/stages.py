@@ -1,0 +1,249 @@
+"""The paper's four stages: what each draws, what it computes, which weights it moves.
+
+    distil     D(L(p)) → R(p)           l_k on patches, plain and stained
+    fine-tune  l_k + w · l_c            on normal patches; then z_l is brought to mean 0, variance 1
+    global     s_IAD(z_l, z_g)          through the dense pass, many holes an image; L is frozen
+    dad        C(z_l, z_g) → normal?    normal locations against stained ones; L and G are frozen
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from glance_fast.config import TrainConfig
+from glance_fast.dense import DensePass
+from glance_fast.nets.heads import iad
+from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import compile_plan
+from glance_fast.stains import Stain
+from glance_fast.teachers import Teacher
+from glance_fast.training.sampling import (
+    Floats,
+    Holes,
+    corners_near,
+    cut,
+    draw_corners,
+    draw_holes,
+    draw_images,
+    stain_images,
+    step_rng,
+)
+
+# A location counts as stained from this many changed pixels on; below it, but above 0, it is left out.
+STAINED_PIXELS = 6
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the stages share: the model in training, the teacher, the photographs and the settings."""
+
+    model: GlanceModel
+    teacher: Teacher
+    train: TrainConfig
+    photos: NDArray[np.uint8]
+    distil_photos: NDArray[np.uint8]
+    stain: Stain
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.mean.device
+
+    def tensor(self, images: Floats) -> Tensor:
+        """Images [B, H, W, 3] in 0..1 -> tensor [B, 3, H, W] in 0..1 on the run's device."""
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
+
+
+class Stage(nn.Module):
+    """One stage: `draw` makes a step's tensors, `forward` turns them into losses, whose sum is minimised.
+
+    The context is no submodule, so a stage's own parameters are those that it trains and saves.
+    """
+
+    name: str
+
+    def __init__(self, context: Context, steps: int) -> None:
+        super().__init__()
+        self.context = context
+        self.steps = steps
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """The tensors of one step, without gradients."""
+
+    @abstractmethod
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """The losses of one step, by name."""
+
+    def finish(self) -> None:  # noqa: B027  most stages have nothing to do after their last step
+        """What is left to do after the last step."""
+
+
+class _Student(Stage):
+    """Local-Net with its linear decoder D; `targets` are the teacher's features, standardised one by one."""
+
+    def __init__(self, context: Context, steps: int, decoder: nn.Linear) -> None:
+        super().__init__(context, steps)
+        self.local_net = context.model.local_net
+        self.decoder = decoder
+        self._scale: tuple[Tensor, Tensor] | None = None
+
+    def patches(self, rng: np.random.Generator, stained: bool) -> Tensor:
+        """A step's patches [N, 3, P, P] in 0..1, a few from each image; half of the images stained if asked."""
+        c, patch = self.context, self.context.model.config.patch
+        count = max(1, c.train.patches // 16)
+        images = draw_images(c.distil_photos if stained else c.photos, count, c.train.jitter, rng)
+        each = -(-c.train.patches // count)
+        corners = [draw_corners(images.shape[1:3], patch, each, rng) for _ in images]
+        if stained:
+            half = count // 2
+            images[:half], masks = stain_images(images[:half], c.stain, rng) if half else (images[:0], [])
+            corners[:half] = [corners_near(mask, patch, each, rng) for mask in masks]
+        return c.tensor(np.concatenate([cut(image, where, patch) for image, where in zip(images, corners, strict=True)]))
+
+    def distillation(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """z_l [N, n] and `l_k = ‖D(L(p)) − R(p)‖²` a feature, of patches in 0..1."""
+        z = self.local_net(self.context.model.normalise(patches)).flatten(1)
+        mean, std = self._teacher_scale()
+        return z, F.mse_loss(self.decoder(z), (self.context.teacher(patches) - mean) / std)
+
+    @torch.no_grad()
+    def _teacher_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each teacher feature over patches that depend on the seed alone."""
+        if self._scale is None:
+            rng = step_rng(self.context.train.seed, 0x5CA1E, 0, 0)
+            features = torch.cat([self.context.teacher(self.patches(rng, stained=False)) for _ in range(8)])
+            self._scale = features.mean(0), features.std(0) + 1e-4
+        return self._scale
+
+
+class Distil(_Student):
+    """Local-Net learns what the teacher says of a patch, whether stained or not."""
+
+    name = "distil"
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return (self.patches(rng, stained=True),)
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        return {"l_k": self.distillation(batch[0])[1]}
+
+
+class FineTune(_Student):
+    """Local-Net settles on the normal images, its features made compact: l_k + w·l_c."""
+
+    name = "fine-tune"
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        return (self.patches(rng, stained=False),)
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        z, l_k = self.distillation(batch[0])
+        return {"l_k": l_k, "w l_c": self.context.train.compactness * compactness(z)}
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Fold mean and deviation of z_l into the projection: IAD is then 1 for a Global-Net that expects nothing."""
+        rng = step_rng(self.context.train.seed, 0xF01D, 0, 0)
+        seen = [self.context.model.normalise(self.patches(rng, stained=False)) for _ in range(16)]
+        z = torch.cat([self.local_net(patches).flatten(1) for patches in seen])
+        mean, std, project = z.mean(0), z.std(0) + 1e-6, self.local_net.project
+        assert project.bias is not None
+        project.weight /= std[:, None, None, None]
+        project.bias.copy_((project.bias - mean) / std)
+
+
+def compactness(z: Tensor) -> Tensor:
+    """`l_c`: mean absolute off-diagonal correlation of features [N, n] over the batch."""
+    centred = z - z.mean(0)
+    unit = centred / (centred.norm(dim=0) + 1e-6)
+    correlation = (unit.mT @ unit).abs()
+    count = len(correlation)
+    return (correlation.sum() - correlation.diagonal().sum()) / max(count * (count - 1), 1)
+
+
+def _holes(context: Context, rng: np.random.Generator) -> tuple[Holes, DensePass]:
+    config = context.model.config
+    holes = draw_holes(config.image_size, config.patch, context.train.holes, rng)
+    layers = context.model.global_net.layers
+    plan = compile_plan(layers, config.image_size, config.patch, (holes.rows, holes.cols), config.readout)
+    return holes, DensePass(plan, context.device)
+
+
+@torch.no_grad()
+def _local_features(context: Context, images: Tensor, holes: Holes) -> Tensor:
+    """z_l [B, holes, n] of the patches at `holes`, for normalised images."""
+    patch = context.model.config.patch
+    patches = torch.stack([images[:, :, y : y + patch, x : x + patch] for y, x in holes.corners], dim=1)
+    return context.model.local_net(patches.flatten(0, 1)).flatten(1).unflatten(0, patches.shape[:2])
+
+
+class Expect(Stage):
+    """Global-Net learns to expect, behind holes, what Local-Net sees in them."""
+
+    name = "global"
+
+    def __init__(self, context: Context, steps: int) -> None:
+        super().__init__(context, steps)
+        self.global_net = context.model.global_net
+        self._dense: DensePass | None = None
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        c = self.context
+        images = c.model.normalise(c.tensor(draw_images(c.photos, c.train.images, c.train.jitter, rng)))
+        holes, self._dense = _holes(c, rng)
+        return images, _local_features(c, images, holes)
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        images, z_local = batch
+        assert self._dense is not None
+        return {"s_IAD": iad(z_local, self._dense(self.global_net, images)).mean()}
+
+
+class Judge(Stage):
+    """The DAD classifier learns to tell locations of normal images from stained ones."""
+
+    name = "dad"
+
+    def __init__(self, context: Context, steps: int) -> None:
+        super().__init__(context, steps)
+        self.distortion = context.model.distortion
+
+    @torch.no_grad()
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        c = self.context
+        clean = draw_images(c.photos, c.train.images, c.train.jitter, rng)
+        stained, masks = stain_images(clean, c.stain, rng)
+        images = c.model.normalise(c.tensor(np.concatenate([clean, stained])))
+        holes, dense = _holes(c, rng)
+        patch = c.model.config.patch
+        changed = [[mask[y : y + patch, x : x + patch].sum() for y, x in holes.corners] for mask in masks]
+        counts = np.concatenate([np.zeros_like(changed), changed])
+        return _local_features(c, images, holes), dense(c.model.global_net, images), torch.from_numpy(counts).to(c.device)
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        z_local, z_global, changed = batch
+        logit = self.distortion(z_local, z_global)
+        normal, stained = changed == 0, changed >= STAINED_PIXELS
+        loss = F.binary_cross_entropy_with_logits(logit, normal.to(logit.dtype), reduction="none")
+        # Both kinds weigh the same, however many locations a step's stains happened to touch.
+        parts = [(loss * kind).sum() / kind.sum().clamp(min=1) for kind in (normal, stained)]
+        return {"normal": parts[0], "stained": parts[1]}
+
+
+def build_stages(context: Context) -> list[Stage]:
+    """The four stages in their order, on one model."""
+    train, features = context.train, context.model.config.features
+    decoder = nn.Linear(features, context.teacher.dim).to(context.device)
+    return [
+        Distil(context, train.distil_steps, decoder),
+        FineTune(context, train.finetune_steps, decoder),
+        Expect(context, train.global_steps),
+        Judge(context, train.dad_steps),
+    ]
