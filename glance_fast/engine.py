@@ -16,7 +16,7 @@ from torch import Tensor
 from glance_fast.backends import METHODS, TorchBackend, make_backend
 from glance_fast.calibration import Calibration
 from glance_fast.errors import BackendError, ImageError
-from glance_fast.geometry import map_weights
+from glance_fast.geometry import image_score, map_weights
 from glance_fast.images import ImageInput, as_rgb, resize
 from glance_fast.store import ModelFiles, read_model
 from glance_fast.tensors import resize_tensor, tensor_as_rgb
@@ -119,8 +119,7 @@ class Engine:
         return torch.from_numpy(np.array(resize(pixels, self.config.image_size))).to(self.backend.device)
 
     def _result(self, grid: Tensor, pixels: NDArray[np.uint8] | Tensor) -> Result[Any]:
-        top = grid.flatten().topk(min(self.config.top, grid.numel())).values
-        score = float(top.mean())
+        score = image_score(grid.cpu().numpy(), self.config.top)
         rows, cols = (
             _weights(own, side, self.config.patch, self.config.stride)
             for own, side in zip(pixels.shape[:2], self.config.image_size, strict=True)

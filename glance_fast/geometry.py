@@ -28,3 +28,9 @@ def map_weights(pixels: int, side: int, patch: int, stride: int) -> NDArray[np.f
     weights[rows, low] += 1 - part
     weights[rows, high] += part
     return weights
+
+
+def image_score(grid: NDArray[np.float32], top: int) -> float:
+    """The image's score: the mean of its `top` highest locations (of all, where it has fewer)."""
+    ordered = np.sort(grid, axis=None)
+    return float(ordered[-top:].mean())

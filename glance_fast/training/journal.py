@@ -23,9 +23,10 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows so far."""
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a log."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _before(line: str, stage: int, step: int) -> bool:

@@ -90,7 +90,7 @@ def _run_stage(
         fabric.clip_gradients(module, wrapped, max_norm=LONGEST_GRADIENT, error_if_nonfinite=False)
         wrapped.step()
         if fabric.is_global_zero:
-            values = {name: float(loss) for name, loss in losses.items()}
+            values = {name: float(loss.detach()) for name, loss in losses.items()}
             journal.write({"stage": stage.name, "stage_index": start.stage, "step": step, "losses": values, "lr": rate})
             save_state(run.state, Place(start.stage, step + 1, run.fingerprint), stage, optimizer)
             progress.update(task, advance=1, loss="  ".join(f"{n} {v:.4f}" for n, v in values.items()))
@@ -101,7 +101,6 @@ def _finish(run: Run, stage: Stage, index: int) -> None:
     """Close a stage: its weights to their own file first, then the run's place to the next stage."""
     stage.eval()
     stage.finish()
-    stage.requires_grad_(False)
     if run.fabric.is_global_zero:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
         replace_file(run.finished(stage), save(weights))

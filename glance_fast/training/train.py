@@ -1,0 +1,156 @@
+"""One call from a folder of normal photographs to a calibrated model folder; a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from glance_fast.backends.torch_backend import TorchBackend
+from glance_fast.calibration import Calibration, calibrate
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.errors import SaveError, TrainingError
+from glance_fast.files import replace_folder
+from glance_fast.folders import normal_images
+from glance_fast.geometry import image_score
+from glance_fast.nets.model import GlanceModel
+from glance_fast.stains import default_stains
+from glance_fast.store import write_model
+from glance_fast.teachers import load_teacher
+from glance_fast.training.journal import draw_curves, read_rows
+from glance_fast.training.photos import Photos, Split, read_photos, read_split
+from glance_fast.training.runner import Run, run_stages
+from glance_fast.training.stages import Context, build_stages
+
+log = logging.getLogger("glance_fast")
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train on and where to: `data` holds normal images, `output` becomes the model folder.
+
+    `teacher_weights` is a file of the teacher's weights in place of the published ones. `distil_data` is a folder of
+    other images that the teacher is distilled on, in place of the normal ones. `restart` throws an unfinished run
+    away instead of going on with it; `overwrite` allows `output` to hold a model already.
+    """
+
+    data: Path
+    output: Path
+    teacher_weights: Path | None = None
+    distil_data: Path | None = None
+    restart: bool = False
+    overwrite: bool = False
+
+    @property
+    def work(self) -> Path:
+        """The folder of the unfinished run: `<output>.training`."""
+        return self.output.with_name(f"{self.output.name}.training")
+
+
+def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) -> Calibration:
+    """Train in the paper's four stages, calibrate on held-out normal images, and write the model folder.
+
+    With the same data, settings and number of threads it gives the same weights. Raises DataError, ImageError or
+    ConfigError before any training, TrainingError for a run that cannot go on, SaveError when the disk refuses.
+    """
+    started = time.monotonic()
+    _check_output(job)
+    split = read_split(job.data, model_config, train_config)
+    distil_photos = split.train
+    if job.distil_data is not None:
+        distil_photos = read_photos(normal_images(job.distil_data), model_config)
+    fabric = _fabric(train_config)
+    context = _context(job, model_config, train_config, (split, distil_photos), fabric)
+    run = _open_run(job, context, split, fabric)
+    run_stages(run, build_stages(context))
+    calibration = _calibrate(context, split)
+    if fabric.is_global_zero:
+        _write(job, context, calibration, {"seconds": f"{time.monotonic() - started:.0f}", **_facts(job, context, split)})
+    fabric.barrier()
+    return calibration
+
+
+def _check_output(job: Job) -> None:
+    if job.output.exists() and not job.output.is_dir():
+        raise SaveError(f"{job.output} is a file; name a folder for the model")
+    if job.output.is_dir() and any(job.output.iterdir()) and not job.overwrite:
+        raise SaveError(f"{job.output} is not empty; choose another folder, or --overwrite to replace what is in it")
+
+
+def _fabric(train: TrainConfig) -> Fabric:
+    if train.accelerator == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("accelerator = 'cuda' was asked for and no CUDA device is there; use 'cpu' or 'auto'")
+    fabric = Fabric(accelerator=train.accelerator, devices=train.devices, precision=train.precision)
+    fabric.launch()
+    return fabric
+
+
+def _context(
+    job: Job, model_config: ModelConfig, train: TrainConfig, photos: tuple[Split, Photos], fabric: Fabric
+) -> Context:
+    split, distil_photos = photos
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(train.seed)
+        model = GlanceModel(model_config).to(fabric.device)
+    model.plan()  # a Global-Net that would see nothing is an error now, not after an hour
+    teacher = load_teacher(model_config.teacher, job.teacher_weights).to(fabric.device)
+    log.info("teacher: %s, %s", teacher.name, teacher.source)
+    log.info("images: %d to train on, %d held out for calibration", len(split.train), len(split.held_out))
+    return Context(model, teacher, train, split.train, distil_photos, default_stains())
+
+
+def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
+    settings = [context.model.config.model_dump(mode="json"), context.train.model_dump(mode="json")]
+    told = json.dumps([*settings, context.teacher.source, split.fingerprint], sort_keys=True)
+    distil = hashlib.sha256(context.distil_photos).hexdigest()
+    run = Run(job.work, context.train, hashlib.sha256((told + distil).encode()).hexdigest(), fabric)
+    if fabric.is_global_zero:
+        if job.restart:
+            shutil.rmtree(job.work, ignore_errors=True)
+        if run.state.exists():
+            log.info("going on with the unfinished run in %s (--restart throws it away)", job.work)
+        try:
+            job.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"cannot make {job.work}: {error.strerror}; choose another --model folder") from error
+    fabric.barrier()
+    return run
+
+
+def _calibrate(context: Context, split: Split) -> Calibration:
+    """Scores of the held-out images, by the same path that `Engine.score` takes."""
+    model, train = context.model.eval(), context.train
+    backend = TorchBackend(model, context.device)
+    batches = [split.held_out[low : low + BATCH] for low in range(0, len(split.held_out), BATCH)]
+    grids = np.concatenate([backend.grids(batch) for batch in batches])
+    scores = [image_score(grid, model.config.top) for grid in grids]
+    return calibrate(scores, grids, train.false_alarm_rate, train.pixel_false_alarm_rate)
+
+
+def _facts(job: Job, context: Context, split: Split) -> dict[str, str]:
+    return {
+        "data": job.data.resolve().name,
+        "normal images": f"{len(split.train)} trained on, {len(split.held_out)} held out",
+        "teacher": f"{context.teacher.name}, {context.teacher.source}",
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _write(job: Job, context: Context, calibration: Calibration, facts: dict[str, str]) -> None:
+    journal = job.work / "log.jsonl"
+    with replace_folder(job.output) as folder:
+        write_model(folder, context.model, context.train, calibration, facts)
+        shutil.copyfile(journal, folder / journal.name)
+        draw_curves(read_rows(journal), folder / "curves.png")
+    shutil.rmtree(job.work, ignore_errors=True)
