@@ -47,18 +47,20 @@ class Calibration(BaseModel):
 
 def images_needed(false_alarm_rate: float) -> int:
     """Held-out normal images that a false-alarm rate needs at least."""
-    return math.ceil(1 / false_alarm_rate - 1 - 1e-9)
+    return max(1, math.ceil(1 / false_alarm_rate - 1 - 1e-9))
 
 
 def conformal_threshold(scores: tuple[float, ...], false_alarm_rate: float) -> float:
-    """The conformal quantile of `scores`; raises DataError when they are too few for the rate."""
+    """The conformal quantile of `scores`; raises DataError when they are too few for the rate, or the rate is none."""
+    if not 0 < false_alarm_rate < 1:
+        raise DataError(f"a false-alarm rate lies between 0 and 1, got {false_alarm_rate:g}; give one such as 0.05")
     count, needed = len(scores), images_needed(false_alarm_rate)
     if count < needed:
         raise DataError(
             f"a false-alarm rate of {false_alarm_rate:g} needs at least {needed} held-out normal images, got {count}; "
             f"give more images, hold out more of them, or ask for a rate of at least {1 / (count + 1):.3g}"
         )
-    rank = math.ceil((count + 1) * (1 - false_alarm_rate) - 1e-9)
+    rank = max(1, math.ceil((count + 1) * (1 - false_alarm_rate) - 1e-9))
     return sorted(scores)[rank - 1]
 
 

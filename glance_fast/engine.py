@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.backends import METHODS, TorchBackend, make_backend
+from glance_fast.backends import METHODS, make_backend
+from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.calibration import Calibration
-from glance_fast.errors import BackendError, ImageError
+from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError
 from glance_fast.geometry import image_score, map_weights
 from glance_fast.images import ImageInput, as_rgb, resize
-from glance_fast.store import ModelFiles, read_model
+from glance_fast.store import CONFIG, ModelFiles, read_model
 from glance_fast.tensors import resize_tensor, tensor_as_rgb
 
 Map = TypeVar("Map", NDArray[np.float32], Tensor)
@@ -61,11 +62,24 @@ class Engine:
     def load(cls, folder: str | Path, backend: str = "auto", device: str = "cpu") -> Engine:
         """Load the model in `folder`. Raises ModelFolderError for a damaged folder, BackendError for a backend."""
         files = read_model(Path(folder))
-        return cls(files, make_backend(files, backend, device))
+        try:
+            return cls(files, make_backend(files, backend, device))
+        except ConfigError as error:
+            raise ModelFolderError(f"{files.path / CONFIG}, model: {error}") from error
 
     def __repr__(self) -> str:
         height, width = self.config.image_size
         return f"Engine({str(self.files.path)!r}, {self.backend.name} on {self.backend.device}, {height}x{width})"
+
+    def facts(self) -> dict[str, str]:
+        """What people ask of a model, for reports: its size, its grid, how it was trained, what runs it."""
+        height, width = self.config.image_size
+        return {
+            "model": self.files.path.name,
+            "networks see": f"{height}x{width} pixels, patch {self.config.patch}, stride {self.config.stride}",
+            "backend": f"{self.backend.name} on {self.backend.device}",
+            **self.files.facts,
+        }
 
     @property
     def threshold(self) -> float:
@@ -82,10 +96,10 @@ class Engine:
     @overload
     def score(self, img: ImageInput, method: str = ...) -> Result[NDArray[np.float32]]: ...
     @overload
-    def score(self, img: Sequence[ImageInput | Tensor], method: str = ...) -> list[Result[Any]]: ...
+    def score(self, img: list[Any] | tuple[Any, ...], method: str = ...) -> list[Result[Any]]: ...
 
     def score(self, img: Any, method: str = "dense") -> Any:
-        """Score one image, or a list of them.
+        """Score one image, or a list of them (an array or tensor of four axes is a list along its first).
 
         An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a path, or
         a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop" runs the
@@ -93,6 +107,8 @@ class Engine:
         """
         if method not in METHODS:
             raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")
+        if isinstance(img, (np.ndarray, Tensor)) and img.ndim == 4:
+            img = list(img)
         if isinstance(img, (list, tuple)):
             return [result for low in range(0, len(img), BATCH) for result in self._score(img[low : low + BATCH], method)]
         return self._score([img], method)[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glance_fast.errors import SaveError
@@ -13,31 +15,55 @@ from glance_fast.errors import SaveError
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one step; raises SaveError, and leaves what was there, when the disk refuses."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = _beside(path.absolute(), "writing")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+    try:
         beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise SaveError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+        raise _refused(path, error) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling it fails."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    before = path.with_name(f".{path.name}.{os.getpid()}.before")
+    """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling it fails.
+
+    A link is followed. Raises SaveError, and leaves what was there, when the disk refuses or a file is in the way.
+    """
     try:
+        target = path.resolve()
+        if os.path.lexists(target) and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
+        beside, before = _beside(target, "writing"), _beside(target, "before")
         beside.mkdir(parents=True)
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+    try:
         yield beside
-        if path.exists():
-            path.replace(before)
-        beside.replace(path)
+        if target.exists():
+            target.replace(before)
+        beside.replace(target)
     except OSError as error:
-        if before.exists() and not path.exists():
-            before.replace(path)
-        raise SaveError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+        raise _refused(path, error) from error
     finally:
+        # Here, so that an interrupt between the two renames too gives the old folder back.
+        if before.exists() and not target.exists():
+            before.replace(target)
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
+
+
+def _beside(path: Path, role: str) -> Path:
+    # A random name: process ids repeat in containers, and threads share one.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{role}")
+
+
+def _refused(path: Path, error: OSError | ValueError) -> SaveError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return SaveError(f"cannot write {path}: {reason}; free space or choose another folder")

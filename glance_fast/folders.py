@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_samples(folder: Path) -> list[Sample]:
     if not (folder / "test").is_dir():
         raise DataError(f"{folder} has no test folder; MVTec AD's layout has test/{NORMAL} and test/<defect>")
     classes = sorted(path for path in (folder / "test").iterdir() if path.is_dir())
+    _require_classes(classes, folder / "ground_truth")
     samples = [sample for place in classes for sample in _samples_in(place, folder / "ground_truth" / place.name)]
     if not samples:
         raise DataError(f"{folder / 'test'} holds no images in folders {NORMAL} and <defect>")
@@ -67,8 +69,15 @@ test_samples.__test__ = False  # type: ignore[attr-defined]  # its name is the f
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask, bool [H, W], True on the defect (grey 128 and above); raises DataError unless it has `size`."""
-    mask: NDArray[np.bool_] = read_gray(path) >= 128
+    """A mask, bool [H, W], True on the defect (grey 128 and above).
+
+    Raises DataError unless it has `size`, and for one that is dark but not black, as masks of classes 0 and 1
+    are; ImageError for a file that cannot be read.
+    """
+    gray = read_gray(path)
+    mask: NDArray[np.bool_] = gray >= 128
+    if gray.any() and not mask.any():
+        raise DataError(f"{path} is no brighter than {gray.max()} of 255; a mask is white on the defect, else black")
     if mask.shape != size:
         raise DataError(
             f"{path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image {size[0]}x{size[1]} (height x width); "
@@ -92,9 +101,9 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
 
 
 def _expand_one(given: Path) -> list[Path]:
-    if given.is_dir():
+    if os.path.isdir(given):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         return sorted(path for path in given.rglob("*") if _is_image(path))
-    if given.is_file():
+    if os.path.isfile(given):  # noqa: PTH113
         return [given]
     matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
     return [path for match in matches for path in (_expand_one(match) if match.is_dir() else [match]) if _is_image(path)]
@@ -113,6 +122,14 @@ def _samples_in(place: Path, masks: Path) -> list[Sample]:
         if mask not in wanted:
             raise DataError(f"{mask} has no image {place / mask.stem.removesuffix('_mask')}.*; take the mask out")
     return samples
+
+
+def _require_classes(classes: list[Path], masks: Path) -> None:
+    """Masks of a class that has no images are a class with another name, or one left out."""
+    names = {place.name for place in classes}
+    for place in sorted(masks.iterdir()) if masks.is_dir() else []:
+        if place.is_dir() and place.name not in names and _images_in(place):
+            raise DataError(f"{place} has masks but there is no folder test/{place.name}; add it, or take the masks out")
 
 
 def _require_folder(folder: Path) -> None:

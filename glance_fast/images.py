@@ -17,15 +17,16 @@ ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-# Larger files are refused before they are decoded: 256 megapixels take 768 MB as RGB.
-MOST_PIXELS = 2**28
+# Larger files are refused before they are decoded: 134 megapixels take 403 MB as RGB. Pillow's own limit is higher.
+MOST_PIXELS = 2**27
 
 
 def as_rgb(image: ImageInput, source: str = "image") -> Pixels:
     """An image of any accepted kind as uint8 [H, W, 3].
 
     Arrays are [H, W], [H, W, 1] or [H, W, 3]: uint8, uint16 (high byte taken), bool, or floating in 0..1.
-    Raises ImageError, naming `source`, for anything else; an alpha channel is refused, never dropped.
+    A PIL image is taken as it stands, its transparency laid over black; a path is read as `read_image` does.
+    Raises ImageError, naming `source`, for anything else; an array's alpha channel is refused, never dropped.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(Path(image))
@@ -58,7 +59,7 @@ def read_image(path: Path) -> Pixels:
 
 def read_gray(path: Path) -> Pixels:
     """Read an image file as uint8 [H, W]: the luminance; raises ImageError naming the file."""
-    return np.array(_eight_bits(_open(path)).convert("L"))
+    return _converted(_open(path), "L", str(path))
 
 
 def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -82,11 +83,17 @@ def _as_uint8(image: np.ndarray, source: str) -> Pixels:
     low, high = float(image.min()), float(image.max())
     if low < 0 or high > 1:
         raise ImageError(f"{source}: floating pixels from {low:g} to {high:g}; bring them to 0..1")
-    return np.rint(image * 255).astype(np.uint8)
+    pixels: Pixels = np.rint(image * 255).astype(np.uint8)
+    return pixels
 
 
 def _open(path: Path) -> Image.Image:
     """A decoded, upright image; a truncated file is an error, as half an image would score as a defect."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ImageError(
+            f"{path} is not read: this program lets Pillow fill truncated files with grey; set "
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES to False"
+        )
     try:
         with warnings.catch_warnings():
             # MOST_PIXELS is checked below, on the header alone.
@@ -101,6 +108,8 @@ def _open(path: Path) -> Image.Image:
                 return ImageOps.exif_transpose(image)
     except ImageError:
         raise
+    except Image.DecompressionBombError:  # far above MOST_PIXELS, Pillow itself refuses the header
+        raise ImageError(f"{path} is too large; files of up to {MOST_PIXELS:,} pixels are read: cut it into tiles") from None
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the path") from None
     except IsADirectoryError:
@@ -116,21 +125,23 @@ def _open(path: Path) -> Image.Image:
 def _from_pil(image: Image.Image, source: str) -> Pixels:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{source}: the image is empty, {image.width}x{image.height} pixels")
-    if image.mode == "F":
-        raise ImageError(f"{source}: floating-point pixels have no fixed range here; save it as 8 or 16 bits")
-    return np.array(_eight_bits(image).convert("RGB"))
+    return _converted(image, "RGB", source)
+
+
+def _converted(image: Image.Image, mode: str, source: str) -> Pixels:
+    if image.mode in ("F", "I"):
+        raise ImageError(f"{source}: 32-bit pixels have no fixed range here; save it with 8 or 16 bits")
+    try:
+        return np.array(_eight_bits(image).convert(mode))
+    except Exception as error:  # a lazy PIL image is decoded only here, and few modes are beyond Pillow
+        raise ImageError(f"{source} cannot be read: {error}; save it again as RGB") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """The image in a mode that Pillow converts without clipping, transparency laid over black."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         cut = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", cut.size, "black"), cut)
     return image
-
-
-# A truncated file must raise, whatever another library in the process has set.
-assert ImageFile.LOAD_TRUNCATED_IMAGES is False

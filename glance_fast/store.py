@@ -65,17 +65,26 @@ def read_model(folder: Path) -> ModelFiles:
         raise ModelFolderError(f"{folder} is no model folder{hint}; make one with 'glance-fast train DATA --model {folder}'")
     config = _config(folder / CONFIG)
     data = {name: _checked_bytes(folder / name, config["sha256"].get(name)) for name in (WEIGHTS, CALIBRATION)}
+    again = "install the version that wrote it or train the model again"
     try:
         return ModelFiles(
             path=folder,
             model=checked(ModelConfig, config["model"], f"{folder / CONFIG}, model"),
             train=checked(TrainConfig, config["train"], f"{folder / CONFIG}, train"),
             facts={str(name): str(fact) for name, fact in config["facts"].items()},
-            calibration=Calibration.model_validate_json(data[CALIBRATION]),
+            calibration=_calibration(folder / CALIBRATION, data[CALIBRATION]),
             weights=data[WEIGHTS],
         )
-    except (ConfigError, ValidationError) as error:
-        raise ModelFolderError(f"{folder} does not fit this version of glance_fast: {error}") from error
+    except ConfigError as error:
+        raise ModelFolderError(f"{error}; this is glance_fast {__version__}: {again}") from error
+
+
+def _calibration(path: Path, data: bytes) -> Calibration:
+    try:
+        return Calibration.model_validate_json(data)
+    except ValidationError as error:
+        faults = "; ".join(": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
+        raise ModelFolderError(f"{path} is no calibration of glance_fast: {faults}; train the model again") from None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -121,9 +130,13 @@ def build_model(files: ModelFiles) -> GlanceModel:
 
     from glance_fast.nets.model import GlanceModel
 
+    try:
+        weights = load(files.weights)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelFolderError(f"{files.path / WEIGHTS} is no safetensors file that can be read: {error}") from None
     model = GlanceModel(files.model)
     try:
-        model.load_state_dict(load(files.weights))
-    except (SafetensorError, RuntimeError) as error:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
         raise ModelFolderError(f"{files.path / WEIGHTS} does not fit {CONFIG}: {error}") from None
     return model.eval().requires_grad_(False)

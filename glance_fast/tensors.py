@@ -11,6 +11,7 @@ from glance_fast.errors import ImageError
 
 def tensor_as_rgb(image: Tensor) -> Tensor:
     """A tensor [H, W], [1 or 3, H, W] or [H, W, 1 or 3], uint8 or floating in 0..1 -> uint8 [H, W, 3]; ImageError."""
+    image = image.detach()
     if image.dim() == 3 and image.shape[0] in (1, 3):
         image = image.permute(1, 2, 0)
     if image.dim() == 2:

@@ -120,7 +120,8 @@ class PastedTexture(Mark):
         if kind == "self":
             seen = _rescaled(canvas, shape.box, rng)
             middle = seen.mean((0, 1))
-            return middle + (seen - middle) * np.float32(rng.uniform(0.5, 1.6)) + shift
+            rescaled: Floats = middle + (seen - middle) * np.float32(rng.uniform(0.5, 1.6)) + shift
+            return rescaled
         strength = np.float32(2 * log_uniform(rng, self.tone.contrast))
         return level + shift + strength * _PATTERNS[kind](shape.box.size, rng)[..., None]
 

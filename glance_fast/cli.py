@@ -1,0 +1,186 @@
+"""The command `glance-fast`: train, score, evaluate, demo."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from glance_fast.config import ModelConfig, TrainConfig, checked
+from glance_fast.errors import ConfigError, GlanceError
+from glance_fast.version import __version__
+
+app = typer.Typer(
+    help="Find and locate defects in photographs, learned from normal photographs alone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+out = Console()
+err = Console(stderr=True)
+
+ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="The model folder.")]
+Backend = Annotated[str, typer.Option(help="What runs the networks: auto or torch.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")]
+Method = Annotated[str, typer.Option(help="dense, or loop: the paper's per-patch loop, the slow reference.")]
+
+
+def main() -> None:
+    """Run the command line; an error that we raise on purpose is one line and exit status 1."""
+    try:
+        app()
+    except GlanceError as error:
+        err.print("[bold red]error:[/]", end=" ")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "glance_fast":
+            raise
+        err.print(f"error: package {error.name!r} is missing; pip install 'glance-fast[train]'", markup=False)
+        sys.exit(1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"glance-fast {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less.")] = False,
+) -> None:
+    level = logging.WARNING if quiet else logging.INFO
+    handler = RichHandler(console=err, show_path=False, show_time=False, show_level=quiet)
+    logger = logging.getLogger("glance_fast")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="A folder of normal images, or one in MVTec AD's layout.")],
+    model: ModelFolder,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with tables [model] and [train].")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, name=value; may be repeated.")] = None,
+    effort: Annotated[float, typer.Option(help="Multiplies the steps of every stage: 0.2 is a quick try.")] = 1.0,
+    teacher_weights: Annotated[Path | None, typer.Option(help="A file of the teacher's weights.")] = None,
+    distil_data: Annotated[Path | None, typer.Option(help="Other images to distil the teacher on.")] = None,
+    restart: Annotated[bool, typer.Option(help="Throw an unfinished run away.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a model that is there.")] = False,
+) -> None:
+    """Train and calibrate a model on normal images; a run that was stopped goes on where it was."""
+    from glance_fast.training.train import Job, train_model
+
+    model_config, train_config = read_settings(config, set_ or [], effort)
+    job = Job(data, model, teacher_weights, distil_data, restart, overwrite)
+    calibration = train_model(job, model_config, train_config)
+    out.print(
+        f"model in {model}: threshold {calibration.threshold:.4f} for {calibration.false_alarm_rate:.1%} false alarms, "
+        f"from {len(calibration.scores)} held-out images",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def score(
+    images: Annotated[list[str], typer.Argument(help="Image files, folders and globs.")],
+    model: ModelFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where overlays and tables go.")],
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    method: Method = "dense",
+    overlays: Annotated[bool, typer.Option(help="Write a picture an image.")] = True,
+) -> None:
+    """Score images: a heat map with contour, score and threshold for each, and one table as CSV and JSON lines."""
+    from glance_fast.engine import Engine
+    from glance_fast.folders import expand
+    from glance_fast.scoring import score_files
+
+    paths = expand(images)
+    rows = score_files(Engine.load(model, backend, device), paths, output, method, overlays)
+    failed = [row for row in rows if row.error is not None]
+    anomalous = sum(row.is_anomalous is True for row in rows)
+    for row in failed:
+        err.print(row.error, style="red", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{len(rows) - len(failed)} images scored, {anomalous} anomalous; tables and overlays in {output}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A folder in MVTec AD's layout.")],
+    model: ModelFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the figures and the report go.")],
+    backend: Backend = "auto",
+    device: Device = "cpu",
+) -> None:
+    """Score a test set: AUROC, AUPRO, F1-max with their thresholds, a line a defect class, timings, an HTML report."""
+    from glance_fast.engine import Engine
+    from glance_fast.evaluation import as_table
+    from glance_fast.evaluation import evaluate as evaluate_folder
+
+    engine = Engine.load(model, backend, device)
+    evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", facts=engine.facts())
+    out.print(as_table(evaluation))
+    out.print(f"report: {output / 'report.html'}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where everything goes.")] = Path("demo"),
+    texture: Annotated[str, typer.Option(help="The normal class: brick, grass or gravel.")] = "brick",
+) -> None:
+    """Train on crops of a photograph, find defects made on held-out crops, compare the loop and the dense pass."""
+    from glance_fast.demo import run_demo
+
+    run_demo(output, texture, out)
+
+
+def read_settings(config: Path | None, assignments: list[str], effort: float) -> tuple[ModelConfig, TrainConfig]:
+    """The settings of a TOML file, then of `name=value` assignments, steps times `effort`; raises ConfigError."""
+    tables = _read_toml(config) if config is not None else {}
+    source = str(config) if config is not None else "--set"
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        table = next((t for t, kind in _KINDS.items() if name in kind.model_fields), None)
+        if not equals or table is None:
+            legal = ", ".join(field for kind in _KINDS.values() for field in kind.model_fields)
+            raise ConfigError(f"--set {assignment!r}: give name=value; legal names are {legal}")
+        tables.setdefault(table, {})[name] = _value(value)
+    train_config = checked(TrainConfig, tables.get("train", {}), source)
+    if not 0 < effort <= 100:
+        raise ConfigError(f"--effort must be above 0 and at most 100, got {effort}")
+    steps = {name: max(1, round(getattr(train_config, name) * effort)) for name in _STEPS}
+    return checked(ModelConfig, tables.get("model", {}), source), train_config.model_copy(update=steps)
+
+
+_KINDS: dict[str, type[ModelConfig] | type[TrainConfig]] = {"model": ModelConfig, "train": TrainConfig}
+_STEPS = ("distil_steps", "finetune_steps", "global_steps", "dad_steps")
+
+
+def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+    unknown = [name for name, table in tables.items() if name not in _KINDS or not isinstance(table, dict)]
+    if unknown:
+        raise ConfigError(f"{path}: unknown entries {', '.join(unknown)}; legal tables are [model] and [train]")
+    return tables
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it (12, 0.5, [256, 256]); anything else is a word."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
