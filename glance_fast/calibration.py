@@ -41,7 +41,7 @@ class Calibration(BaseModel):
         return (1 + higher) / (1 + len(self.scores))
 
     def threshold_for(self, false_alarm_rate: float) -> float:
-        """The image threshold for another false-alarm rate; raises DataError when too few images were held out."""
+        """The image threshold for another false-alarm rate; DataError when too few images were held out."""
         return conformal_threshold(self.scores, false_alarm_rate)
 
 
@@ -51,14 +51,16 @@ def images_needed(false_alarm_rate: float) -> int:
 
 
 def conformal_threshold(scores: tuple[float, ...], false_alarm_rate: float) -> float:
-    """The conformal quantile of `scores`; raises DataError when they are too few for the rate, or the rate is none."""
+    """The conformal quantile of `scores`; DataError when they are too few for the rate, or it is none."""
     if not 0 < false_alarm_rate < 1:
-        raise DataError(f"a false-alarm rate lies between 0 and 1, got {false_alarm_rate:g}; give one such as 0.05")
+        raise DataError(
+            f"a false-alarm rate lies between 0 and 1, got {false_alarm_rate:g}; give one such as 0.05"
+        )
     count, needed = len(scores), images_needed(false_alarm_rate)
     if count < needed:
         raise DataError(
-            f"a false-alarm rate of {false_alarm_rate:g} needs at least {needed} held-out normal images, got {count}; "
-            f"give more images, hold out more of them, or ask for a rate of at least {1 / (count + 1):.3g}"
+            f"a false-alarm rate of {false_alarm_rate:g} needs at least {needed} held-out normal images, "
+            f"got {count}; give more images, hold out more of them, or ask for a rate of at least {1 / (count + 1):.3g}"
         )
     rank = max(1, math.ceil((count + 1) * (1 - false_alarm_rate) - 1e-9))
     return sorted(scores)[rank - 1]
@@ -67,10 +69,15 @@ def conformal_threshold(scores: tuple[float, ...], false_alarm_rate: float) -> f
 def calibrate(
     scores: list[float], grids: NDArray[np.float32], false_alarm_rate: float, pixel_false_alarm_rate: float
 ) -> Calibration:
-    """Calibrate on held-out normal images: their scores, and their score grids [n, gy, gx] for the map's threshold.
+    """Calibrate on held-out normal images: their scores, and their score grids [n, gy, gx].
 
     The map's threshold is the quantile of all normal locations that leaves `pixel_false_alarm_rate` above it.
+    Raises DataError when the images are too few for the rate, or score NaN or infinite.
     """
+    if not (np.isfinite(scores).all() and np.isfinite(grids).all()):
+        raise DataError(
+            "held-out normal images score NaN or infinite; the training diverged: lower learning_rate"
+        )
     ordered = tuple(sorted(float(score) for score in scores))
     return Calibration(
         scores=ordered,

@@ -34,7 +34,7 @@ TRAIN_COLUMNS = 320  # columns left of it are trained on; right of it lie the te
 TRAIN_CROPS, TEST_CROPS = 120, 16
 
 MODEL = ModelConfig(image_size=(SIDE, SIDE))
-TRAIN = TrainConfig(distil_steps=260, finetune_steps=60, global_steps=220, dad_steps=160)
+TRAIN = TrainConfig(distil_steps=150, finetune_steps=500, global_steps=160, dad_steps=200, patches=96)
 
 Grey = NDArray[np.uint8]
 Defect = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, Image.Image]]

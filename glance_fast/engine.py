@@ -32,8 +32,8 @@ class Result(Generic[Map]):
     """What the engine says of one image.
 
     `score`: the image's anomaly score. `p_value`: share of normal images that score as high. `is_anomalous`:
-    score above `threshold`. `map`: float32 [H, W] in the image's own size, a tensor on the image's device when
-    the image was one.
+    score above `threshold`. `map`: float32 [H, W] in the image's own size, a tensor on the image's device
+    when the image was one.
     """
 
     score: float
@@ -50,7 +50,7 @@ class Result(Generic[Map]):
 
 
 class Engine:
-    """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: no state but the model."""
+    """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: it keeps no state."""
 
     def __init__(self, files: ModelFiles, backend: TorchBackend) -> None:
         self.files = files
@@ -60,7 +60,7 @@ class Engine:
 
     @classmethod
     def load(cls, folder: str | Path, backend: str = "auto", device: str = "cpu") -> Engine:
-        """Load the model in `folder`. Raises ModelFolderError for a damaged folder, BackendError for a backend."""
+        """Load the model in `folder`; raises ModelFolderError for a damaged one, BackendError for a backend."""
         files = read_model(Path(folder))
         try:
             return cls(files, make_backend(files, backend, device))
@@ -69,7 +69,8 @@ class Engine:
 
     def __repr__(self) -> str:
         height, width = self.config.image_size
-        return f"Engine({str(self.files.path)!r}, {self.backend.name} on {self.backend.device}, {height}x{width})"
+        place = f"{self.backend.name} on {self.backend.device}"
+        return f"Engine({str(self.files.path)!r}, {place}, {height}x{width})"
 
     def facts(self) -> dict[str, str]:
         """What people ask of a model, for reports: its size, its grid, how it was trained, what runs it."""
@@ -101,16 +102,17 @@ class Engine:
     def score(self, img: Any, method: str = "dense") -> Any:
         """Score one image, or a list of them (an array or tensor of four axes is a list along its first).
 
-        An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a path, or
-        a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop" runs the
-        paper's per-patch loop instead of the dense pass. Raises ImageError, BackendError.
+        An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a path,
+        or a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop" runs
+        the paper's per-patch loop instead of the dense pass. Raises ImageError, BackendError.
         """
         if method not in METHODS:
             raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")
         if isinstance(img, (np.ndarray, Tensor)) and img.ndim == 4:
             img = list(img)
         if isinstance(img, (list, tuple)):
-            return [result for low in range(0, len(img), BATCH) for result in self._score(img[low : low + BATCH], method)]
+            batches = (img[low : low + BATCH] for low in range(0, len(img), BATCH))
+            return [result for batch in batches for result in self._score(batch, method)]
         return self._score([img], method)[0]
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
@@ -143,7 +145,8 @@ class Engine:
         anomaly_map: Any
         if isinstance(pixels, Tensor):
             place = pixels.device
-            anomaly_map = torch.from_numpy(rows).to(place) @ grid.to(place) @ torch.from_numpy(cols).to(place).mT
+            left, right = (torch.from_numpy(weights).to(place) for weights in (rows, cols))
+            anomaly_map = left @ grid.to(place) @ right.mT
         else:
             anomaly_map = rows @ grid.cpu().numpy() @ cols.T
         return Result(

@@ -14,7 +14,7 @@ from glance_fast.errors import SaveError
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` in one step; raises SaveError, and leaves what was there, when the disk refuses."""
+    """Write `data` to `path` in one step; SaveError, and what was there is left, when the disk refuses."""
     try:
         beside = _beside(path.absolute(), "writing")
         beside.parent.mkdir(parents=True, exist_ok=True)
@@ -23,18 +23,18 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         beside.write_bytes(data)
         beside.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _refused(path, error) from error
     finally:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling it fails.
+    """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling fails.
 
-    A link is followed. Raises SaveError, and leaves what was there, when the disk refuses or a file is in the way.
+    A link is followed. Raises SaveError when the disk refuses or a file is in the way, and leaves what was there.
     """
     try:
         target = path.resolve()

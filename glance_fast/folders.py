@@ -77,7 +77,9 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     gray = read_gray(path)
     mask: NDArray[np.bool_] = gray >= 128
     if gray.any() and not mask.any():
-        raise DataError(f"{path} is no brighter than {gray.max()} of 255; a mask is white on the defect, else black")
+        raise DataError(
+            f"{path} is no brighter than {gray.max()} of 255; a mask is white on the defect, else black"
+        )
     if mask.shape != size:
         raise DataError(
             f"{path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image {size[0]}x{size[1]} (height x width); "
@@ -101,9 +103,9 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
 
 
 def _expand_one(given: Path) -> list[Path]:
-    if os.path.isdir(given):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+    if os.path.isdir(given):  # unlike Path.is_dir, no OSError for a name that is too long
         return sorted(path for path in given.rglob("*") if _is_image(path))
-    if os.path.isfile(given):  # noqa: PTH113
+    if os.path.isfile(given):
         return [given]
     matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
     return [path for match in matches for path in (_expand_one(match) if match.is_dir() else [match]) if _is_image(path)]
@@ -129,7 +131,9 @@ def _require_classes(classes: list[Path], masks: Path) -> None:
     names = {place.name for place in classes}
     for place in sorted(masks.iterdir()) if masks.is_dir() else []:
         if place.is_dir() and place.name not in names and _images_in(place):
-            raise DataError(f"{place} has masks but there is no folder test/{place.name}; add it, or take the masks out")
+            raise DataError(
+                f"{place} has masks but there is no folder test/{place.name}; add it, or take the masks out"
+            )
 
 
 def _require_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-# Larger files are refused before they are decoded: 134 megapixels take 403 MB as RGB. Pillow's own limit is higher.
+# Larger files are refused before they are decoded: 134 megapixels take 403 MB as RGB.
 MOST_PIXELS = 2**27
 
 
@@ -109,7 +109,9 @@ def _open(path: Path) -> Image.Image:
     except ImageError:
         raise
     except Image.DecompressionBombError:  # far above MOST_PIXELS, Pillow itself refuses the header
-        raise ImageError(f"{path} is too large; files of up to {MOST_PIXELS:,} pixels are read: cut it into tiles") from None
+        raise ImageError(
+            f"{path} is too large; files of up to {MOST_PIXELS:,} pixels are read: cut it into tiles"
+        ) from None
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the path") from None
     except IsADirectoryError:

@@ -18,7 +18,8 @@ Counts = NDArray[np.int64]
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve of scores [N] with labels [N], True = defect.
 
-    Raises DataError where it is undefined: lengths that differ, a score that is not finite, labels of one kind.
+    Raises DataError where it is undefined: lengths that differ, a score that is not finite, labels of one
+    kind.
     """
     return float(roc_auc_score(*_checked(labels, scores)))
 

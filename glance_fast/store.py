@@ -40,7 +40,7 @@ class ModelFiles:
 def write_model(
     folder: Path, model: GlanceModel, train: TrainConfig, calibration: Calibration, facts: dict[str, str]
 ) -> None:
-    """Write a model's files into the empty `folder` that `replace_folder` gave; `facts` are lines for people."""
+    """Write a model's files into the empty `folder` of a `replace_folder`; `facts` are lines for people."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -59,12 +59,16 @@ def write_model(
 
 
 def read_model(folder: Path) -> ModelFiles:
-    """Read and check a model folder; raises ModelFolderError naming the file that is missing, damaged or foreign."""
+    """Read and check a model folder; ModelFolderError names the file that is missing, damaged or foreign."""
     if not folder.is_dir():
         hint = f"; {folder}.training holds an unfinished run" if Path(f"{folder}.training").is_dir() else ""
-        raise ModelFolderError(f"{folder} is no model folder{hint}; make one with 'glance-fast train DATA --model {folder}'")
+        raise ModelFolderError(
+            f"{folder} is no model folder{hint}; make one with 'glance-fast train DATA --model {folder}'"
+        )
     config = _config(folder / CONFIG)
-    data = {name: _checked_bytes(folder / name, config["sha256"].get(name)) for name in (WEIGHTS, CALIBRATION)}
+    data = {
+        name: _checked_bytes(folder / name, config["sha256"].get(name)) for name in (WEIGHTS, CALIBRATION)
+    }
     again = "install the version that wrote it or train the model again"
     try:
         return ModelFiles(
@@ -84,7 +88,9 @@ def _calibration(path: Path, data: bytes) -> Calibration:
         return Calibration.model_validate_json(data)
     except ValidationError as error:
         faults = "; ".join(": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
-        raise ModelFolderError(f"{path} is no calibration of glance_fast: {faults}; train the model again") from None
+        raise ModelFolderError(
+            f"{path} is no calibration of glance_fast: {faults}; train the model again"
+        ) from None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -92,15 +98,18 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelFolderError(f"{path} is missing; {path.parent} is no model folder of glance_fast") from None
+        raise ModelFolderError(
+            f"{path} is missing; {path.parent} is no model folder of glance_fast"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFolderError(f"{path} cannot be read ({error}); {again}") from None
     if not isinstance(config, dict) or "format" not in config:
         raise ModelFolderError(f"{path} is not a glance_fast configuration; point --model at a trained model")
     if config["format"] != FORMAT:
         raise ModelFolderError(
-            f"{path} has format {config['format']!r}, written by glance_fast {config.get('version')}; this is "
-            f"glance_fast {__version__}, which reads format {FORMAT}: install the matching version or train again"
+            f"{path} has format {config['format']!r}, written by glance_fast {config.get('version')}; "
+            f"this is glance_fast {__version__}, which reads format {FORMAT}: install the matching version "
+            "or train again"
         )
     parts = ("model", "train", "facts", "sha256")
     if any(not isinstance(config.get(part), dict) for part in parts):
@@ -124,7 +133,7 @@ def _checked_bytes(path: Path, digest: object) -> bytes:
 
 
 def build_model(files: ModelFiles) -> GlanceModel:
-    """The model of a folder, in eval mode, its weights loaded; raises ModelFolderError when they do not fit."""
+    """The model of a folder, in eval mode, its weights loaded; ModelFolderError when they do not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -133,7 +142,9 @@ def build_model(files: ModelFiles) -> GlanceModel:
     try:
         weights = load(files.weights)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelFolderError(f"{files.path / WEIGHTS} is no safetensors file that can be read: {error}") from None
+        raise ModelFolderError(
+            f"{files.path / WEIGHTS} is no safetensors file that can be read: {error}"
+        ) from None
     model = GlanceModel(files.model)
     try:
         model.load_state_dict(weights)

@@ -10,14 +10,19 @@ from glance_fast.errors import ImageError
 
 
 def tensor_as_rgb(image: Tensor) -> Tensor:
-    """A tensor [H, W], [1 or 3, H, W] or [H, W, 1 or 3], uint8 or floating in 0..1 -> uint8 [H, W, 3]; ImageError."""
+    """Any accepted tensor as uint8 [H, W, 3]; raises ImageError for another.
+
+    Accepted are [H, W], [1 or 3, H, W] and [H, W, 1 or 3], uint8 or floating in 0..1.
+    """
     image = image.detach()
     if image.dim() == 3 and image.shape[0] in (1, 3):
         image = image.permute(1, 2, 0)
     if image.dim() == 2:
         image = image[:, :, None]
     if image.dim() != 3 or image.shape[2] not in (1, 3) or image.numel() == 0:
-        raise ImageError(f"a tensor of shape {tuple(image.shape)} is no image; give [H, W], [3, H, W] or [H, W, 3]")
+        raise ImageError(
+            f"a tensor of shape {tuple(image.shape)} is no image; give [H, W], [3, H, W] or [H, W, 3]"
+        )
     if image.dtype != torch.uint8:
         image = _from_float(image)
     return image.expand(-1, -1, 3)
@@ -25,12 +30,16 @@ def tensor_as_rgb(image: Tensor) -> Tensor:
 
 def _from_float(image: Tensor) -> Tensor:
     if not image.dtype.is_floating_point:
-        raise ImageError(f"a tensor of {image.dtype} is no image; give torch.uint8, or floating point in 0..1")
+        raise ImageError(
+            f"a tensor of {image.dtype} is no image; give torch.uint8, or floating point in 0..1"
+        )
     if not bool(torch.isfinite(image).all()):
         raise ImageError("the tensor holds NaN or infinite pixels; give finite values in 0..1")
     low, high = (float(value) for value in image.aminmax())
     if low < 0 or high > 1:
-        raise ImageError(f"a floating tensor must lie in 0..1, got {low:g}..{high:g}; divide by the largest value")
+        raise ImageError(
+            f"a floating tensor must lie in 0..1, got {low:g}..{high:g}; divide by the largest value"
+        )
     return (image * 255).round().to(torch.uint8)
 
 

@@ -28,7 +28,9 @@ def names(paths: Sequence[Path], folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("place", ["train/good/", "train/", ""])
 def test_normal_images_are_found_in_every_layout_sorted(tmp_path: Path, place: str) -> None:
-    files = [f"{place}{name}" for name in ("b.png", "a.JPG", "c.tiff", ".hidden.png", "notes.txt", "deep/d.png")]
+    files = [
+        f"{place}{name}" for name in ("b.png", "a.JPG", "c.tiff", ".hidden.png", "notes.txt", "deep/d.png")
+    ]
     assert names(normal_images(touch(tmp_path, *files)), tmp_path) == [
         f"{place}a.JPG",
         f"{place}b.png",
@@ -41,7 +43,9 @@ def test_test_images_are_never_trained_on(tmp_path: Path) -> None:
     assert names(normal_images(tmp_path), tmp_path) == ["train/good/0.png"]
 
 
-@pytest.mark.parametrize("file", ["notes.txt", "train/good/notes.txt", "train/notes.txt", "train/good/x.png/y.txt"])
+@pytest.mark.parametrize(
+    "file", ["notes.txt", "train/good/notes.txt", "train/notes.txt", "train/good/x.png/y.txt"]
+)
 def test_a_folder_without_normal_images_is_an_error(tmp_path: Path, file: str) -> None:
     with pytest.raises(DataError, match="holds no images") as caught:
         normal_images(touch(tmp_path, file))
@@ -113,7 +117,8 @@ def test_masks_of_a_class_without_images_are_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "words"), [("0.png", "no test folder"), ("test/0.png", "no images"), ("test/good/a.txt", "no images")]
+    ("file", "words"),
+    [("0.png", "no test folder"), ("test/0.png", "no images"), ("test/good/a.txt", "no images")],
 )
 def test_a_folder_without_test_images_is_an_error(tmp_path: Path, file: str, words: str) -> None:
     with pytest.raises(DataError, match=words):

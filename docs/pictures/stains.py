@@ -62,7 +62,7 @@ def kinds(others: tuple[Floats, ...]) -> list[tuple[str, str, Stain]]:
 
 
 def shown(image: Floats, stain: Stain, first: int) -> Stained:
-    """Of some seeds the one whose mask comes nearest to SHARE and off the edge: a thumbnail hides smaller ones."""
+    """Of some seeds the one whose mask comes nearest to SHARE, off the edge: small ones would not show."""
     drawn = [stain(image, np.random.default_rng(seed)) for seed in range(first, first + 16)]
     return min(drawn, key=lambda one: abs(math.log(one.mask.mean() / SHARE)) + 2 * edge(one.mask).mean())
 
@@ -94,9 +94,9 @@ def main() -> None:
     for row, (name, told, stain) in enumerate(rows):
         for column, crop in enumerate(crops):
             draw_pair(axes[row, 2 * column : 2 * column + 2], shown(crop, stain, 100 * row + 20 * column))
-        left = axes[row, 0]
-        left.text(-0.08, 0.58, name, transform=left.transAxes, ha="right", va="bottom", color=INK, weight="bold")
-        left.text(-0.08, 0.54, told, transform=left.transAxes, ha="right", va="top", color=QUIET, size=9)
+        place = {"xycoords": "axes fraction", "ha": "right"}
+        axes[row, 0].annotate(name, (-0.08, 0.58), va="bottom", color=INK, weight="bold", **place)
+        axes[row, 0].annotate(told, (-0.08, 0.54), va="top", color=QUIET, size=9, **place)
     figure.subplots_adjust(left=0.16, right=0.995, top=0.995, bottom=0.005, wspace=0.03, hspace=0.03)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=100, facecolor="white")

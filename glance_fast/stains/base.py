@@ -113,8 +113,8 @@ def check_image(image: Any) -> None:
     """Raise ImageError unless `image` is float32 [H, W, 3] in 0..1 of at least 8x8."""
     if fault := image_fault(image):
         raise ImageError(
-            f"a stain needs a float32 image [H, W, 3] in 0..1, {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels or more, "
-            f"got {fault}; for uint8 pixels use image.astype(np.float32) / 255"
+            f"a stain needs a float32 image [H, W, 3] in 0..1, {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels or "
+            f"more, got {fault}; for uint8 pixels use image.astype(np.float32) / 255"
         )
 
 

@@ -43,8 +43,8 @@ class _View:
 class RegionShift(Mark):
     """A region shows another place of the same image: moved, and perhaps mirrored or turned.
 
-    `quarter` and `turned` are the probabilities of quarter turns and of any angle, `mirrored` of a mirror image.
-    Raises ConfigError unless all are probabilities with quarter + turned ≤ 1.
+    `quarter` and `turned` are the probabilities of quarter turns and of any angle, `mirrored` of a mirror
+    image. Raises ConfigError unless all are probabilities with quarter + turned ≤ 1.
     """
 
     outline: Outline = field(default=Outline(Size(0.06, 0.5), (1, 2.5), (0, 0.5), (0.02, 0.3), boxy=0.4))
@@ -99,8 +99,8 @@ class PastedTexture(Mark):
         for number, other in enumerate(self.others):
             if fault := image_fault(other):
                 raise ConfigError(
-                    f"PastedTexture.others[{number}] must be a float32 image [H, W, 3] in 0..1, 8x8 pixels or "
-                    f"more, got {fault}; divide uint8 pixels by 255"
+                    f"PastedTexture.others[{number}] must be a float32 image [H, W, 3] in 0..1, 8x8 pixels "
+                    f"or more, got {fault}; divide uint8 pixels by 255"
                 )
 
     def draw(self, canvas: Floats, rng: np.random.Generator) -> Edit:
@@ -113,7 +113,7 @@ class PastedTexture(Mark):
         return blend(canvas, shape, self._texture(canvas, shape, rng))
 
     def _texture(self, canvas: Floats, shape: Shape, rng: np.random.Generator) -> Floats:
-        """A texture [h, w, C] made up, or taken from the canvas, whose mean is off the surface's by the tone."""
+        """A texture [h, w, C], made up or the canvas's own, whose mean is off the surface's by the tone."""
         kind = self.textures[rng.integers(len(self.textures))]
         level = mean_inside(shape.box.cut(canvas), shape.alpha)
         shift = self.tone.shift(level, rng)

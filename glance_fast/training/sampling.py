@@ -52,6 +52,13 @@ def cut(image: Floats, corners: Ints, patch: int) -> Floats:
     return np.stack([image[y : y + patch, x : x + patch] for y, x in corners])
 
 
+def stained_pixels(mask: NDArray[np.bool_], corners: Ints, patch: int) -> Ints:
+    """How many pixels of `mask` each patch holds, int64 [n]."""
+    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+    (top, left), (bottom, right) = corners.T, corners.T + patch
+    return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+
+
 @dataclass(frozen=True)
 class Holes:
     """Random rows and columns whose outer product is a step's set of holes: separable, so the plan stays small."""

@@ -1,7 +1,7 @@
 """The paper's four stages: what each draws, what it computes, which weights it moves.
 
     distil     D(L(p)) → R(p)           l_k on patches, plain and stained
-    fine-tune  l_k + w · l_c            on normal patches; then z_l is brought to mean 0, variance 1
+    fine-tune  l_k + w · l_c + v · l_s  on normal and stained patches; then z_l is brought to mean 0, variance 1
     global     s_IAD(z_l, z_g)          through the dense pass, many holes an image; L is frozen
     dad        C(z_l, z_g) → normal?    normal locations against stained ones; L and G are frozen
 """
@@ -33,6 +33,7 @@ from glance_fast.training.sampling import (
     draw_holes,
     draw_images,
     stain_images,
+    stained_pixels,
     step_rng,
 )
 
@@ -94,18 +95,28 @@ class _Student(Stage):
         self.decoder = decoder
         self._scale: tuple[Tensor, Tensor] | None = None
 
-    def patches(self, rng: np.random.Generator, stained: bool) -> Tensor:
-        """A step's patches [N, 3, P, P] in 0..1, a few from each image; half of the images stained if asked."""
+    def patches(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> Tensor:
+        """A step's patches [N, 3, P, P] in 0..1, a few from each of some images."""
         c, patch = self.context, self.context.model.config.patch
-        count = max(1, c.train.patches // 16)
-        images = draw_images(c.distil_photos if stained else c.photos, count, c.train.jitter, rng)
-        each = -(-c.train.patches // count)
-        corners = [draw_corners(images.shape[1:3], patch, each, rng) for _ in images]
-        if stained:
-            half = count // 2
-            images[:half], masks = stain_images(images[:half], c.stain, rng) if half else (images[:0], [])
-            corners[:half] = [corners_near(mask, patch, each, rng) for mask in masks]
-        return c.tensor(np.concatenate([cut(image, where, patch) for image, where in zip(images, corners, strict=True)]))
+        images, each = self._draw(rng, photos)
+        parts = [cut(image, draw_corners(image.shape[:2], patch, each, rng), patch) for image in images]
+        return c.tensor(np.concatenate(parts))
+
+    def stained_patches(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """As many patches, each with some of a stain in it, and how many of its pixels are stained: int64 [N]."""
+        c, patch = self.context, self.context.model.config.patch
+        images, each = self._draw(rng, photos)
+        stained, masks = stain_images(images, c.stain, rng)
+        corners = [corners_near(mask, patch, each, rng) for mask in masks]
+        parts = [cut(image, where, patch) for image, where in zip(stained, corners, strict=True)]
+        counts = np.concatenate([stained_pixels(mask, where, patch) for mask, where in zip(masks, corners, strict=True)])
+        return c.tensor(np.concatenate(parts)), torch.from_numpy(counts).to(c.device)
+
+    def _draw(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Floats, int]:
+        """Some images, and how many patches to cut from each."""
+        train = self.context.train
+        count = max(1, train.patches // 16)
+        return draw_images(photos, count, train.jitter, rng), -(-train.patches // count)
 
     def distillation(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """z_l [N, n] and `l_k = ‖D(L(p)) − R(p)‖²` a feature, of patches in 0..1."""
@@ -118,7 +129,7 @@ class _Student(Stage):
         """Mean and deviation of each teacher feature over patches that depend on the seed alone."""
         if self._scale is None:
             rng = step_rng(self.context.train.seed, 0x5CA1E, 0, 0)
-            features = torch.cat([self.context.teacher(self.patches(rng, stained=False)) for _ in range(8)])
+            features = torch.cat([self.context.teacher(self.patches(rng, self.context.photos)) for _ in range(8)])
             self._scale = features.mean(0), features.std(0) + 1e-4
         return self._scale
 
@@ -129,29 +140,49 @@ class Distil(_Student):
     name = "distil"
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        return (self.patches(rng, stained=True),)
+        photos = self.context.distil_photos
+        plain, (stained, _) = self.patches(rng, photos), self.stained_patches(rng, photos)
+        # Every other patch of both, so that all images of the step are still among them.
+        return (torch.cat([plain[::2], stained[::2]]),)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         return {"l_k": self.distillation(batch[0])[1]}
 
 
 class FineTune(_Student):
-    """Local-Net settles on the normal images, its features made compact: l_k + w·l_c."""
+    """Local-Net settles on the normal images: l_k + w·l_c, and v·l_s, which keeps what tells stains from normal.
+
+    l_s is what the paper does not have: a small classifier of z_l alone, thrown away afterwards, tells stained patches
+    from normal ones. `stain_weight = 0` is the paper's stage.
+    """
 
     name = "fine-tune"
 
+    def __init__(self, context: Context, steps: int, decoder: nn.Linear) -> None:
+        super().__init__(context, steps, decoder)
+        features, width = context.model.config.features, context.model.config.dad_width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.train.seed)
+            self.tell = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1)).to(context.device)
+
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        return (self.patches(rng, stained=False),)
+        photos = self.context.photos
+        return self.patches(rng, photos), *self.stained_patches(rng, photos)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        z, l_k = self.distillation(batch[0])
-        return {"l_k": l_k, "w l_c": self.context.train.compactness * compactness(z)}
+        plain, stained, counts = batch
+        train = self.context.train
+        z, l_k = self.distillation(plain)
+        z_stained = self.local_net(self.context.model.normalise(stained)).flatten(1)
+        logit = self.tell(torch.cat([z, z_stained])).squeeze(1)
+        l_s = sum(balanced_bce(logit, torch.cat([torch.zeros_like(counts[:1]).expand(len(z)), counts])))
+        return {"l_k": l_k, "w l_c": train.compactness * compactness(z), "v l_s": train.stain_weight * l_s}
 
     @torch.no_grad()
     def finish(self) -> None:
         """Fold mean and deviation of z_l into the projection: IAD is then 1 for a Global-Net that expects nothing."""
         rng = step_rng(self.context.train.seed, 0xF01D, 0, 0)
-        seen = [self.context.model.normalise(self.patches(rng, stained=False)) for _ in range(16)]
+        seen = [self.context.model.normalise(self.patches(rng, self.context.photos)) for _ in range(16)]
         z = torch.cat([self.local_net(patches).flatten(1) for patches in seen])
         mean, std, project = z.mean(0), z.std(0) + 1e-6, self.local_net.project
         assert project.bias is not None
@@ -223,18 +254,26 @@ class Judge(Stage):
         images = c.model.normalise(c.tensor(np.concatenate([clean, stained])))
         holes, dense = _holes(c, rng)
         patch = c.model.config.patch
-        changed = [[mask[y : y + patch, x : x + patch].sum() for y, x in holes.corners] for mask in masks]
+        changed = np.stack([stained_pixels(mask, holes.corners, patch) for mask in masks])
         counts = np.concatenate([np.zeros_like(changed), changed])
         return _local_features(c, images, holes), dense(c.model.global_net, images), torch.from_numpy(counts).to(c.device)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         z_local, z_global, changed = batch
-        logit = self.distortion(z_local, z_global)
-        normal, stained = changed == 0, changed >= STAINED_PIXELS
-        loss = F.binary_cross_entropy_with_logits(logit, normal.to(logit.dtype), reduction="none")
-        # Both kinds weigh the same, however many locations a step's stains happened to touch.
-        parts = [(loss * kind).sum() / kind.sum().clamp(min=1) for kind in (normal, stained)]
-        return {"normal": parts[0], "stained": parts[1]}
+        normal, stained = balanced_bce(self.distortion(z_local, z_global), changed)
+        return {"normal": normal, "stained": stained}
+
+
+def balanced_bce(logit_normal: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of normal locations (0 changed pixels) and of stained ones, each averaged over its own kind.
+
+    Both kinds weigh the same, however many locations a step's stains happened to touch; between 0 and STAINED_PIXELS
+    changed pixels a location counts as neither.
+    """
+    normal, stained = changed == 0, changed >= STAINED_PIXELS
+    loss = F.binary_cross_entropy_with_logits(logit_normal, normal.to(logit_normal.dtype), reduction="none")
+    parts = [(loss * kind).sum() / kind.sum().clamp(min=1) for kind in (normal, stained)]
+    return parts[0], parts[1]
 
 
 def build_stages(context: Context) -> list[Stage]:

