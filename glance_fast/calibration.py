@@ -60,7 +60,8 @@ def conformal_threshold(scores: tuple[float, ...], false_alarm_rate: float) -> f
     if count < needed:
         raise DataError(
             f"a false-alarm rate of {false_alarm_rate:g} needs at least {needed} held-out normal images, "
-            f"got {count}; give more images, hold out more of them, or ask for a rate of at least {1 / (count + 1):.3g}"
+            f"got {count}; give more images, hold out more of them, "
+            f"or ask for a rate of at least {1 / (count + 1):.3g}"
         )
     rank = max(1, math.ceil((count + 1) * (1 - false_alarm_rate) - 1e-9))
     return sorted(scores)[rank - 1]

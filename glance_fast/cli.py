@@ -73,6 +73,7 @@ def train(
     effort: Annotated[float, typer.Option(help="Multiplies the steps of every stage: 0.2 is a quick try.")] = 1.0,
     teacher_weights: Annotated[Path | None, typer.Option(help="A file of the teacher's weights.")] = None,
     distil_data: Annotated[Path | None, typer.Option(help="Other images to distil the teacher on.")] = None,
+    calibration_data: Annotated[Path | None, typer.Option(help="Other normal images to calibrate on.")] = None,
     restart: Annotated[bool, typer.Option(help="Throw an unfinished run away.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a model that is there.")] = False,
 ) -> None:
@@ -80,7 +81,7 @@ def train(
     from glance_fast.training.train import Job, train_model
 
     model_config, train_config = read_settings(config, set_ or [], effort)
-    job = Job(data, model, teacher_weights, distil_data, restart, overwrite)
+    job = Job(data, model, teacher_weights, distil_data, calibration_data, restart, overwrite)
     calibration = train_model(job, model_config, train_config)
     out.print(
         f"model in {model}: threshold {calibration.threshold:.4f} for {calibration.false_alarm_rate:.1%} false alarms, "

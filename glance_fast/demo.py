@@ -1,7 +1,8 @@
 """The main job from start to end on real photographs: train on crops, find defects made on held-out crops.
 
 scikit-image's photographs of brick, grass and gravel (512x512, grey) are at hand without a network. Crops of the left
-part of one carry the normal class; test crops come from its right part. The defects are drawn here with Pillow, and
+half of one carry the normal class; the threshold is calibrated on crops of its top right quarter, and the test crops
+come from its bottom right quarter, so that no pixel is in two of the three. The defects are drawn here with Pillow, and
 on purpose not by `glance_fast.stains`, which training uses.
 """
 
@@ -30,8 +31,8 @@ from glance_fast.training.train import Job, train_model
 
 TEXTURES = ("brick", "grass", "gravel")
 SIDE = 128
-TRAIN_COLUMNS = 320  # columns left of it are trained on; right of it lie the test crops
-TRAIN_CROPS, TEST_CROPS = 120, 16
+HALF = 256
+TRAIN_CROPS, CALIBRATION_CROPS, TEST_CROPS = 100, 60, 16
 
 MODEL = ModelConfig(image_size=(SIDE, SIDE))
 TRAIN = TrainConfig(distil_steps=150, finetune_steps=500, global_steps=160, dad_steps=200, patches=96)
@@ -49,7 +50,8 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
     console.print(f"normal class: crops of scikit-image's photograph of {texture}; defects made on held-out crops")
     with replace_folder(data) as folder:
         make_data(folder, texture)
-    train_model(Job(data, model, restart=True, overwrite=True), MODEL, TRAIN)
+    job = Job(data, model, calibration_data=data / "calibration", restart=True, overwrite=True)
+    train_model(job, MODEL, TRAIN)
     engine = Engine.load(model)
     evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", facts=engine.facts())
     score_files(engine, expand([data / "test"]), output, overlays=True)
@@ -83,7 +85,9 @@ def make_data(folder: Path, texture: str, seed: int = 0) -> None:
     """Fill an empty folder with crops and defects in MVTec AD's layout."""
     rng = np.random.default_rng(seed)
     photograph: Grey = getattr(skimage.data, texture)()
-    left, right = photograph[:, :TRAIN_COLUMNS], photograph[:, TRAIN_COLUMNS:]
+    left, top, right = photograph[:, :HALF], photograph[:HALF, HALF:], photograph[HALF:, HALF:]
+    for i in range(CALIBRATION_CROPS):
+        _save(_crop(top, rng), folder / "calibration" / f"{i:03}.png")
     for i in range(TRAIN_CROPS):
         _save(_crop(left, rng), folder / "train" / "good" / f"{i:03}.png")
     for i in range(TEST_CROPS):

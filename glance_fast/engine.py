@@ -50,7 +50,7 @@ class Result(Generic[Map]):
 
 
 class Engine:
-    """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: it keeps no state."""
+    """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: no state."""
 
     def __init__(self, files: ModelFiles, backend: TorchBackend) -> None:
         self.files = files
@@ -60,7 +60,7 @@ class Engine:
 
     @classmethod
     def load(cls, folder: str | Path, backend: str = "auto", device: str = "cpu") -> Engine:
-        """Load the model in `folder`; raises ModelFolderError for a damaged one, BackendError for a backend."""
+        """Load the model in `folder`; raises ModelFolderError for a damaged one, or BackendError."""
         files = read_model(Path(folder))
         try:
             return cls(files, make_backend(files, backend, device))
@@ -77,7 +77,8 @@ class Engine:
         height, width = self.config.image_size
         return {
             "model": self.files.path.name,
-            "networks see": f"{height}x{width} pixels, patch {self.config.patch}, stride {self.config.stride}",
+            "networks see": f"{height}x{width} pixels",
+            "grid": f"patch {self.config.patch}, stride {self.config.stride}",
             "backend": f"{self.backend.name} on {self.backend.device}",
             **self.files.facts,
         }
@@ -102,9 +103,9 @@ class Engine:
     def score(self, img: Any, method: str = "dense") -> Any:
         """Score one image, or a list of them (an array or tensor of four axes is a list along its first).
 
-        An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a path,
-        or a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop" runs
-        the paper's per-patch loop instead of the dense pass. Raises ImageError, BackendError.
+        An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a
+        path, or a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop"
+        runs the paper's per-patch loop instead of the dense pass. Raises ImageError, BackendError.
         """
         if method not in METHODS:
             raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")

@@ -34,7 +34,7 @@ def replace_file(path: Path, data: bytes) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling fails.
 
-    A link is followed. Raises SaveError when the disk refuses or a file is in the way, and leaves what was there.
+    A link is followed. Raises SaveError when the disk refuses or a file is in the way; what was there stays.
     """
     try:
         target = path.resolve()

@@ -54,9 +54,7 @@ def test_images_needed_is_the_smallest_number_that_works(rate: float, needed: in
 
 
 @given(SCORES, RATES)
-def test_above_the_threshold_is_a_p_value_within_the_rate(
-    scores: list[float], rate: float
-) -> None:
+def test_above_the_threshold_is_a_p_value_within_the_rate(scores: list[float], rate: float) -> None:
     if len(scores) < images_needed(rate):
         return
     threshold = conformal_threshold(tuple(scores), rate)
@@ -76,7 +74,7 @@ def test_new_normal_images_keep_the_false_alarm_rate(count: int, rate: float) ->
     rng = np.random.default_rng(0)
     trials = rng.gamma(2, size=(4000, count + 1))
     alarms = [row[-1] > conformal_threshold(tuple(row[:-1].tolist()), rate) for row in trials]
-    # With continuous scores the expected rate is this, at most `rate`; 4,000 trials spread by less than 0.8 %.
+    # With continuous scores this is the expected rate; 4,000 trials spread by less than 0.8 %.
     expected = 1 - np.ceil((count + 1) * (1 - rate) - 1e-9) / (count + 1)
     assert np.mean(alarms) == pytest.approx(expected, abs=0.025)
     assert expected <= rate + 1e-12

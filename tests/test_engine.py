@@ -28,7 +28,8 @@ def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """A smooth pattern with grain and a dark square."""
     rng = np.random.default_rng([height, width, seed])
     wave = np.sin(np.arange(height)[:, None] / 5 + seed) * np.cos(np.arange(width)[None, :] / 7)
-    image: NDArray[np.float64] = 128 + 60 * wave[..., None] * np.array([1, 0.5, -1]) + rng.normal(0, 12, (height, width, 3))
+    grain = rng.normal(0, 12, (height, width, 3))
+    image: NDArray[np.float64] = 128 + 60 * wave[..., None] * np.array([1, 0.5, -1]) + grain
     image[height // 3 : height // 2, width // 3 : width // 2] = 10
     pixels: NDArray[np.uint8] = image.clip(0, 255).astype(np.uint8)
     return pixels
@@ -85,8 +86,10 @@ def test_the_map_has_the_images_own_size(engine: Engine, size: tuple[int, int]) 
     result = engine.score(photo(*size))
     assert result.map.shape == size and np.isfinite(result.map).all()
     assert str(result.map.dtype) == "float32"
-    assert result.mask.shape == size and result.mask.dtype == np.bool_
-    assert isinstance(result.score, float) and result.map.max() <= result.score * (1 + 1e-5)
+    assert result.mask.shape == size
+    assert result.mask.dtype == np.bool_
+    assert type(result.score) is float
+    assert result.map.max() <= result.score * (1 + 1e-5)
 
 
 def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:
@@ -95,20 +98,10 @@ def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:
     result = engine.score(image)
     close(result.score, grid.max())
     close(result.map, map_weights(48, 48, 16, 8) @ grid @ map_weights(56, 56, 16, 8).T)
-    # The patch at row 2, column 3 has its centre between pixels 23 | 24 and 31 | 32.
-    close(result.map[23:25, 31:33].mean(), grid[2, 3] + second_difference(grid, 2, 3) / 16)
     assert result.p_value == calibration.p_value(result.score)
     assert result.threshold == engine.threshold == calibration.threshold
     assert result.pixel_threshold == engine.pixel_threshold == calibration.pixel_threshold
     np.testing.assert_array_equal(result.mask, result.map > 1.5)
-
-
-def second_difference(grid: NDArray[np.float32], y: int, x: int) -> float:
-    """What bilinear interpolation half a pixel (1/16 of a stride) off a knot adds, to first order in each axis."""
-    bent = grid[y - 1, x] + grid[y + 1, x] + grid[y, x - 1] + grid[y, x + 1] - 4 * grid[y, x]
-    corners = grid[y - 1 : y + 2, x - 1 : x + 2]
-    cross = corners[::2, ::2].sum() - 2 * (corners[1, ::2].sum() + corners[::2, 1].sum()) + 4 * corners[1, 1]
-    return float(bent / 2 + cross / 64)
 
 
 def test_is_anomalous_and_top_follow_the_calibration(tmp_path: Path) -> None:
@@ -168,6 +161,7 @@ TENSORS: dict[str, Callable[[NDArray[np.uint8]], torch.Tensor]] = {
     "float32": lambda image: planes(image) / 255,
     "float64": lambda image: planes(image).double() / 255,
     "float16": lambda image: planes(image).half() / 255,
+    "between grey levels": lambda image: (planes(image) - 0.3).clamp(0) / 255,
     "with a gradient": lambda image: (planes(image) / 255).requires_grad_(),
 }
 

@@ -118,6 +118,7 @@ class Tone:
 
 
 def uniform(rng: np.random.Generator, span: Range) -> float:
+    """A number from a range, all equally likely."""
     return float(rng.uniform(*span))
 
 

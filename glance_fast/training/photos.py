@@ -28,10 +28,22 @@ class Split:
     fingerprint: str
 
 
-def read_split(folder: Path, model: ModelConfig, train: TrainConfig) -> Split:
-    """Read a folder's normal images and hold some out; raises DataError or ImageError before any training."""
+def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration: Path | None = None) -> Split:
+    """Read a folder's normal images and hold some out; raises DataError or ImageError before any training.
+
+    With a folder of other normal images for `calibration`, those are held out and all of `folder` is trained on.
+    """
     paths = normal_images(folder)
     needed = images_needed(train.false_alarm_rate)
+    if calibration is not None:
+        others = normal_images(calibration)
+        if len(others) < needed:
+            raise DataError(
+                f"{calibration} has {len(others)} normal images; a false-alarm rate of {train.false_alarm_rate:g} needs "
+                f"{needed} for calibration: give more of them, or a higher rate"
+            )
+        photos, held_out = read_photos(paths, model), read_photos(others, model)
+        return Split(photos, held_out, _fingerprint(paths, photos) + _fingerprint(others, held_out))
     held = max(round(len(paths) * train.calibration_fraction), needed)
     if len(paths) - held < 1:
         raise DataError(

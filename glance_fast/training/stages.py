@@ -161,9 +161,7 @@ class FineTune(_Student):
     def __init__(self, context: Context, steps: int, decoder: nn.Linear) -> None:
         super().__init__(context, steps, decoder)
         features, width = context.model.config.features, context.model.config.dad_width
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(context.train.seed)
-            self.tell = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1)).to(context.device)
+        self.tell = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1)).to(context.device)
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         photos = self.context.photos
@@ -277,12 +275,14 @@ def balanced_bce(logit_normal: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]
 
 
 def build_stages(context: Context) -> list[Stage]:
-    """The four stages in their order, on one model."""
+    """The four stages in their order, on one model; what they start from depends on the seed alone."""
     train, features = context.train, context.model.config.features
-    decoder = nn.Linear(features, context.teacher.dim).to(context.device)
-    return [
-        Distil(context, train.distil_steps, decoder),
-        FineTune(context, train.finetune_steps, decoder),
-        Expect(context, train.global_steps),
-        Judge(context, train.dad_steps),
-    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(train.seed)
+        decoder = nn.Linear(features, context.teacher.dim).to(context.device)
+        return [
+            Distil(context, train.distil_steps, decoder),
+            FineTune(context, train.finetune_steps, decoder),
+            Expect(context, train.global_steps),
+            Judge(context, train.dad_steps),
+        ]

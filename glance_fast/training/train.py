@@ -40,7 +40,8 @@ class Job:
     """What to train on and where to: `data` holds normal images, `output` becomes the model folder.
 
     `teacher_weights` is a file of the teacher's weights in place of the published ones. `distil_data` is a folder of
-    other images that the teacher is distilled on, in place of the normal ones. `restart` throws an unfinished run
+    other images that the teacher is distilled on, in place of the normal ones. `calibration_data` is a folder of other
+    normal images to calibrate on, in place of a held-out part of `data`. `restart` throws an unfinished run
     away instead of going on with it; `overwrite` allows `output` to hold a model already.
     """
 
@@ -48,6 +49,7 @@ class Job:
     output: Path
     teacher_weights: Path | None = None
     distil_data: Path | None = None
+    calibration_data: Path | None = None
     restart: bool = False
     overwrite: bool = False
 
@@ -65,7 +67,7 @@ def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) 
     """
     started = time.monotonic()
     _check_output(job)
-    split = read_split(job.data, model_config, train_config)
+    split = read_split(job.data, model_config, train_config, job.calibration_data)
     distil_photos = split.train
     if job.distil_data is not None:
         distil_photos = read_photos(normal_images(job.distil_data), model_config)

@@ -1,0 +1,42 @@
+# make demo, make test, make lint: each first makes .venv and installs into it what constraints.txt pins.
+
+PYTHON ?= python3
+CANDIDATES := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# mypy refuses a folder with no Python file in it.
+TYPED := $(sort $(dir $(wildcard glance_fast/*.py bench/*.py tests/*.py)))
+
+.PHONY: demo test lint venv clean
+
+demo: venv
+	$(BIN)/glance-fast demo --output demo
+
+# One thread a process: two processes whose threads spin for the same cores take many times as long.
+test: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(TYPED)
+
+venv: $(READY)
+
+$(READY): setup.py constraints.txt
+	@for python in $(CANDIDATES); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "$$python -m venv $(VENV)"; \
+	        exec $$python -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo "glance-fast needs Python 3.11 or newer, and none of these is: $(CANDIDATES)." >&2; \
+	echo "Install one and name it, for example: make test PYTHON=/usr/bin/python3.12" >&2; \
+	exit 1
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist .coverage *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

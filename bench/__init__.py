@@ -1,0 +1,1 @@
+"""Measurements of the shipped code, as ratios against something timed in the same run."""

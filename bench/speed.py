@@ -1,0 +1,103 @@
+"""The dense pass against the per-patch loop at its best: `python -m bench.speed`.
+
+The loop is timed at batches of 1, 4 and 16 holes, in both memory layouts, on some of the locations (each costs the
+same), and the fastest of them is what the dense pass is compared with. Nothing is timed before the dense pass has
+given the loop's numbers at the timed locations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from bench.machine import machine
+from glance_fast.config import ModelConfig
+from glance_fast.dense import DensePass
+from glance_fast.loop import loop_global
+from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import Plan, compile_plan
+
+TOLERANCE = 1e-5
+BATCHES = (1, 4, 16)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def main(
+    strides: Annotated[list[int], typer.Option("--stride")] = [8, 4],  # noqa: B006  typer reads it as the default
+    repeats: int = 5,
+    locations: Annotated[int, typer.Option(help="Locations a run of the loop; 16 are enough, each costs the same.")] = 16,
+) -> None:
+    """Print a table: dense, loop at its best, their ratio, and the plan's ratio of multiply-adds."""
+    console = Console()
+    table = Table("stride", "locations", "dense ms", "loop s (best)", "loop's best form", "faster", "fewer multiply-adds")
+    for stride in strides:
+        table.add_row(*row(stride, repeats, locations))
+    console.print(table)
+    console.print(machine())
+
+
+@torch.inference_mode()
+def row(stride: int, repeats: int, locations: int) -> list[str]:
+    """One row of the table: Global-Net at the default configuration and this stride, float32."""
+    torch.manual_seed(0)
+    model = GlanceModel(ModelConfig(stride=stride)).eval()
+    net, plan = model.global_net, model.plan()
+    image = model.from_uint8(torch.randint(0, 256, (1, *plan.sizes[0], 3), dtype=torch.uint8))
+    some = _some(plan, model, locations)
+    dense, part = DensePass(plan), DensePass(some)
+    difference = (part(net, image) - loop_global(net, image, some, 1)).abs().max() / part(net, image).abs().max()
+    if difference > TOLERANCE:
+        raise SystemExit(f"the dense pass differs from the loop by {difference:.1e}; nothing was timed")
+    forms: dict[str, Callable[[], Tensor]] = {"dense": lambda: dense(net, image)}
+    spent: dict[str, list[float]] = {}
+    for layout, memory in LAYOUTS.items():
+        for batch in BATCHES:
+            forms[f"{layout}, batch {batch}"] = lambda batch=batch: loop_global(net, image, some, batch)  # type: ignore[misc]
+        net.to(memory_format=memory)  # type: ignore[call-overload]
+        for name in ["dense", *(name for name in forms if name.startswith(layout))]:
+            spent.setdefault(name, []).extend(_times(forms[name], repeats))
+    seconds = {name: median(times) for name, times in spent.items()}
+    best = min((name for name in seconds if name != "dense"), key=lambda name: seconds[name])
+    loop = seconds[best] * plan.locations / some.locations
+    return [
+        str(stride),
+        str(plan.locations),
+        f"{seconds['dense'] * 1e3:.0f}",
+        f"{loop:.1f}",
+        best,
+        f"{loop / seconds['dense']:.0f}x",
+        f"{plan.loop_macs / plan.macs:.1f}x",
+    ]
+
+
+def _some(plan: Plan, model: GlanceModel, locations: int) -> Plan:
+    """A plan of a few of the locations, spread over the image."""
+    side = max(1, round(locations**0.5))
+    rows, cols = (
+        tuple(starts[i * (len(starts) - 1) // max(1, side - 1)] for i in range(side))
+        for starts in (plan.holes_y, plan.holes_x)
+    )
+    config = model.config
+    return compile_plan(model.global_net.layers, config.image_size, config.patch, (rows, cols), config.readout)
+
+
+def _times(run: Callable[[], Tensor], repeats: int) -> list[float]:
+    run()
+    spent = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - start)
+    return spent
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,288 @@
+"""Training: reproducible, resumable after a kill at any moment, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.errors import DataError, ImageError, SaveError, TrainingError
+from glance_fast.stains import default_stains
+from glance_fast.store import build_model, read_model
+from glance_fast.teachers import Teacher, load_teacher
+from glance_fast.training.journal import Journal, read_rows
+from glance_fast.training.runner import learning_rate
+from glance_fast.training.sampling import corners_near, draw_holes, stained_pixels, step_rng
+from glance_fast.training.stages import STAINED_PIXELS, Context, balanced_bce, build_stages, compactness
+from glance_fast.training.state import Place, load_state, read_place, save_state
+from glance_fast.training.train import Job, train_model
+from tests.tiny import tiny_config, tiny_model
+
+TRAIN = TrainConfig(
+    seed=5, distil_steps=3, finetune_steps=3, global_steps=3, dad_steps=3, patches=16, images=2, holes=2,
+    false_alarm_rate=0.25,
+)  # fmt: skip
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from tests.test_training import TRAIN, tiny_config
+from glance_fast.training.train import Job, train_model
+train_model(Job(Path(sys.argv[1]), Path(sys.argv[2])), tiny_config(), TRAIN)
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain folder of 12 normal images, grey and in colour, none of the networks' size."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        shape = (61, 70) if i % 2 else (61, 70, 3)
+        Image.fromarray(rng.integers(60, 190, shape, dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher()
+
+
+def run(data: Path, output: Path) -> subprocess.Popen[bytes]:
+    """Training in a process of its own, that can be killed."""
+    command = [sys.executable, "-c", SCRIPT, str(data), str(output)]
+    root = str(Path(__file__).parents[1])
+    env = os.environ | {"PYTHONPATH": root}
+    return subprocess.Popen(command, env=env, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "model"
+    finish(run(photos, output))
+    return output
+
+
+def done_steps(work: Path) -> int:
+    log = work / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+@pytest.mark.parametrize("after", [1, 4, 8, 11])
+def test_a_killed_run_goes_on_to_the_same_weights(photos: Path, trained: Path, tmp_path: Path, after: int) -> None:
+    output = tmp_path / "model"
+    process = run(photos, output)
+    while process.poll() is None and done_steps(tmp_path / "model.training") < after:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    assert not output.exists()
+    finish(run(photos, output))
+    for name in ("weights.safetensors", "calibration.json", "log.jsonl"):
+        assert (output / name).read_bytes() == (trained / name).read_bytes(), name
+    assert not (tmp_path / "model.training").exists()
+
+
+def test_a_model_folder_holds_all_that_a_run_leaves(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.json", "weights.safetensors", "calibration.json", "log.jsonl", "curves.png"}
+    files = read_model(trained)
+    assert files.train == TRAIN
+    assert "EfficientNet-Lite0" in files.facts["teacher"]
+    rows = read_rows(trained / "log.jsonl")
+    assert [row["stage"] for row in rows] == [n for n in ("distil", "fine-tune", "global", "dad") for _ in range(3)]
+    assert all(np.isfinite(list(row["losses"].values())).all() for row in rows)
+
+
+def test_every_stage_moved_its_own_weights_and_the_fold_held(trained: Path) -> None:
+    torch.manual_seed(TRAIN.seed)
+    from glance_fast.nets.model import GlanceModel
+
+    before = GlanceModel(tiny_config()).state_dict()
+    after = build_model(read_model(trained)).state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"local_net", "global_net", "distortion"}
+
+
+def context(teacher: Teacher, train: TrainConfig = TRAIN) -> Context:
+    pixels = np.random.default_rng(1).integers(40, 220, (6, 48, 56, 3), dtype=np.uint8)
+    return Context(tiny_model(), teacher, train, pixels, pixels, default_stains())
+
+
+def test_after_fine_tuning_the_features_have_mean_0_and_variance_1(teacher: Teacher) -> None:
+    c = context(teacher)
+    stage = build_stages(c)[1]
+    stage.finish()
+    seen = [c.model.normalise(stage.patches(step_rng(TRAIN.seed, 0xF01D, 0, 0), c.photos))]  # type: ignore[operator]
+    z = c.model.local_net(torch.cat(seen)).flatten(1)
+    assert z.mean().abs() < 0.5
+    assert 0.3 < z.std(0).mean() < 2
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_stage_trains_its_own_parameters_alone(teacher: Teacher, index: int) -> None:
+    c = context(teacher)
+    stage = build_stages(c)[index]
+    losses = stage(*stage.draw(step_rng(0, index, 0, 0)))
+    torch.stack(list(losses.values())).sum().backward()
+    own = {id(parameter) for parameter in stage.parameters()}
+    everything = [*c.model.parameters(), *c.teacher.parameters()]
+    assert all((p.grad is not None) == (id(p) in own) for p in everything)
+    assert all(p.grad is not None for p in stage.parameters())
+
+
+def test_each_step_draws_the_same_again(teacher: Teacher) -> None:
+    for index, stage in enumerate(build_stages(context(teacher))):
+        first, second = (stage.draw(step_rng(7, index, 3, 0)) for _ in range(2))
+        other = stage.draw(step_rng(7, index, 4, 0))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        assert not torch.equal(first[0], other[0])
+
+
+def test_compactness_is_the_mean_absolute_off_diagonal_correlation() -> None:
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 5)) @ np.random.default_rng(1).normal(size=(5, 5)))
+    correlation = np.abs(np.corrcoef(z.numpy().T))
+    expected = (correlation.sum() - 5) / 20
+    assert float(compactness(z)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_barely_stained_locations_count_as_neither_kind() -> None:
+    logit = torch.tensor([2.0, 50.0, -1.0])
+    changed = torch.tensor([0, STAINED_PIXELS - 1, STAINED_PIXELS])
+    normal, stained = balanced_bce(logit, changed)
+    assert float(normal) == pytest.approx(np.log1p(np.exp(-2.0)), rel=1e-5)
+    assert float(stained) == pytest.approx(np.log1p(np.exp(-1.0)), rel=1e-5)
+
+
+def test_stained_pixels_counts_what_slicing_counts() -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random((37, 53)) < 0.3
+    corners = np.array([(0, 0), (21, 37), (5, 9), (21, 0)])
+    assert stained_pixels(mask, corners, 16).tolist() == [int(mask[y : y + 16, x : x + 16].sum()) for y, x in corners]
+
+
+def test_corners_near_a_mask_hold_some_of_it() -> None:
+    mask = np.zeros((40, 50), bool)
+    mask[0, 0] = mask[39, 49] = True
+    corners = corners_near(mask, 16, 200, np.random.default_rng(0))
+    assert (stained_pixels(mask, corners, 16) >= 1).all()
+    assert corners.min() >= 0
+    assert (corners.max(0) <= (24, 34)).all()
+
+
+def test_holes_are_the_product_of_rows_and_columns() -> None:
+    holes = draw_holes((40, 50), 16, 3, np.random.default_rng(0))
+    assert holes.corners.tolist() == [[y, x] for y in holes.rows for x in holes.cols]
+
+
+def test_the_learning_rate_warms_up_and_ends_at_a_hundredth() -> None:
+    rates = [learning_rate(1.0, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == 1.0
+    assert rates[-1] < 0.02
+    assert learning_rate(1.0, 0, 1) == 1.0
+
+
+def test_the_log_drops_what_will_run_again_and_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    rows = [{"stage": "a", "stage_index": 0, "step": step, "losses": {}} for step in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "a", "st')
+    Journal(path, 0, 2)
+    assert [row["step"] for row in read_rows(path)] == [0, 1]
+
+
+def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    nets = [nn.Linear(3, 2) for _ in range(2)]
+    optimizers = [torch.optim.AdamW(net.parameters()) for net in nets]
+    nets[0](torch.ones(1, 3)).sum().backward()
+    optimizers[0].step()
+    save_state(tmp_path / "state", Place(1, 7, "x"), nets[0], optimizers[0])
+    place, tensors = read_place(tmp_path / "state")
+    load_state(tensors, nets[1], optimizers[1])
+    assert place == Place(1, 7, "x")
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+        for name, value in optimizers[0].state[a].items():
+            assert torch.equal(value, optimizers[1].state[b][name])
+
+
+def test_a_state_cut_anywhere_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path, net = tmp_path / "state", nn.Linear(3, 2)
+    save_state(path, Place(0, 1, "x"), net, torch.optim.AdamW(net.parameters()))
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(TrainingError, match="state is damaged"):
+            read_place(path)
+
+
+def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "model.training"
+    work.mkdir()
+    net = nn.Linear(1, 1)
+    save_state(work / "state.safetensors", Place(0, 1, "other"), net, torch.optim.AdamW(net.parameters()))
+    with pytest.raises(TrainingError, match="--restart"):
+        train_model(Job(photos, tmp_path / "model"), tiny_config(), TRAIN)
+    train_model(Job(photos, tmp_path / "model", restart=True), tiny_config(), TRAIN)
+    assert read_model(tmp_path / "model").model == tiny_config()
+
+
+def test_a_model_that_is_there_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "precious").write_text("x")
+    with pytest.raises(SaveError, match="--overwrite"):
+        train_model(Job(photos, tmp_path / "model"), tiny_config(), TRAIN)
+    assert (tmp_path / "model" / "precious").read_text() == "x"
+
+
+def test_bad_data_fails_before_any_training(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="false-alarm rate"):
+        train_model(Job(photos, tmp_path / "m"), tiny_config(), TRAIN.model_copy(update={"false_alarm_rate": 0.01}))
+    with pytest.raises(DataError, match="does not exist"):
+        train_model(Job(tmp_path / "none", tmp_path / "m"), tiny_config(), TRAIN)
+    large = ModelConfig(patch=64)
+    with pytest.raises(DataError, match="smaller than one 64x64 patch"):
+        train_model(Job(photos, tmp_path / "m"), large, TRAIN)
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "a.png").write_bytes(b"no image")
+    with pytest.raises((ImageError, DataError), match="bad"):
+        train_model(Job(bad, tmp_path / "m"), tiny_config(), TRAIN)
+    assert not (tmp_path / "m.training").exists()
+
+
+def test_calibration_images_of_their_own_are_used_instead_of_held_out_ones(photos: Path, tmp_path: Path) -> None:
+    job = Job(photos, tmp_path / "model", calibration_data=photos)
+    assert len(train_model(job, tiny_config(), TRAIN).scores) == 12
+    assert read_model(tmp_path / "model").facts["normal images"] == "12 trained on, 12 held out"
+
+
+def test_two_processes_share_a_step(photos: Path, tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT.replace("TRAIN)", "TRAIN.model_copy(update={'devices': 2}))"))
+    root = str(Path(__file__).parents[1])
+    command = [sys.executable, str(script), str(photos), str(tmp_path / "model")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": root}, cwd=root, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_model(tmp_path / "model").train.devices == 2
