@@ -50,7 +50,7 @@ def row(stride: int, repeats: int, locations: int) -> list[str]:
     torch.manual_seed(0)
     model = GlanceModel(ModelConfig(stride=stride)).eval()
     net, plan = model.global_net, model.plan()
-    image = model.from_uint8(torch.randint(0, 256, (1, *plan.sizes[0], 3), dtype=torch.uint8))
+    image = model.from_uint8(torch.randint(0, 256, (1, *model.config.image_size, 3), dtype=torch.uint8))
     some = _some(plan, model, locations)
     dense, part = DensePass(plan), DensePass(some)
     difference = (part(net, image) - loop_global(net, image, some, 1)).abs().max() / part(net, image).abs().max()

@@ -24,7 +24,7 @@ from glance_fast.teachers import Teacher, load_teacher
 from glance_fast.training.journal import Journal, read_rows
 from glance_fast.training.runner import learning_rate
 from glance_fast.training.sampling import corners_near, draw_holes, stained_pixels, step_rng
-from glance_fast.training.stages import STAINED_PIXELS, Context, balanced_bce, build_stages, compactness
+from glance_fast.training.stages import STAINED_PIXELS, Context, FineTune, balanced_bce, build_stages, compactness
 from glance_fast.training.state import Place, load_state, read_place, save_state
 from glance_fast.training.train import Job, train_model
 from tests.tiny import tiny_config, tiny_model
@@ -131,8 +131,9 @@ def test_after_fine_tuning_the_features_have_mean_0_and_variance_1(teacher: Teac
     c = context(teacher)
     stage = build_stages(c)[1]
     stage.finish()
-    seen = [c.model.normalise(stage.patches(step_rng(TRAIN.seed, 0xF01D, 0, 0), c.photos))]  # type: ignore[operator]
-    z = c.model.local_net(torch.cat(seen)).flatten(1)
+    assert isinstance(stage, FineTune)
+    seen = c.model.normalise(stage.patches(step_rng(TRAIN.seed, 0xF01D, 0, 0), c.photos))
+    z = c.model.local_net(seen).flatten(1)
     assert z.mean().abs() < 0.5
     assert 0.3 < z.std(0).mean() < 2
 
@@ -142,7 +143,7 @@ def test_a_stage_trains_its_own_parameters_alone(teacher: Teacher, index: int) -
     c = context(teacher)
     stage = build_stages(c)[index]
     losses = stage(*stage.draw(step_rng(0, index, 0, 0)))
-    torch.stack(list(losses.values())).sum().backward()
+    torch.autograd.backward(torch.stack(list(losses.values())).sum())
     own = {id(parameter) for parameter in stage.parameters()}
     everything = [*c.model.parameters(), *c.teacher.parameters()]
     assert all((p.grad is not None) == (id(p) in own) for p in everything)
@@ -282,7 +283,7 @@ def test_two_processes_share_a_step(photos: Path, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[1])
     command = [sys.executable, str(script), str(photos), str(tmp_path / "model")]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": root}, cwd=root, capture_output=True, text=True, timeout=240, check=False
+        command, env=os.environ | {"PYTHONPATH": root}, cwd=root, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert read_model(tmp_path / "model").train.devices == 2

@@ -22,10 +22,19 @@ def make_backend(files: ModelFiles, backend: str, device: str) -> TorchBackend:
         raise BackendError(f"unknown backend {backend!r}; this version has {', '.join(BACKENDS)}")
     if backend == "auto":
         log.info("backend auto: torch on %s, the only one in this version", device)
+    place = _checked_device(device)
+    return TorchBackend(build_model(files), place)
+
+
+def _checked_device(device: str) -> torch.device:
+    legal = "legal are cpu, cuda and cuda:<index>"
     try:
         place = torch.device(device)
     except RuntimeError:
-        raise BackendError(f"unknown device {device!r}; legal are cpu, cuda and cuda:<index>") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError("device 'cuda' was asked for and no CUDA device is there; use device='cpu'")
-    return TorchBackend(build_model(files), place)
+        raise BackendError(f"unknown device {device!r}; {legal}") from None
+    if place.type not in ("cpu", "cuda"):
+        raise BackendError(f"device {device!r} is not supported; {legal}")
+    count = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= count:
+        raise BackendError(f"device {device!r} was asked for and there are {count} CUDA devices; use another, or cpu")
+    return place

@@ -35,4 +35,4 @@ class TorchBackend:
             z_local, z_global = loop_features(self.model, seen)
         else:
             z_local, z_global = dense_features(self.model, self.dense, seen)
-        return self.model.score(z_local, z_global).unflatten(1, self._shape)
+        return self.model.score(z_local, z_global).reshape(-1, *self._shape)

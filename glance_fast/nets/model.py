@@ -48,8 +48,8 @@ class GlanceModel(nn.Module):
         plan = compile_plan(self.global_net.layers, c.image_size, c.patch, (holes[0], holes[1]), c.readout)
         if plan.blind():
             raise ConfigError(
-                f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that the read-out "
-                "sees; use more global_channels levels, more global_convs, a larger readout or a smaller patch"
+                f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that the "
+                "read-out sees; use more global_channels levels, more global_convs, a larger readout or a smaller patch"
             )
         return plan
 

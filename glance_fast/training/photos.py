@@ -39,8 +39,8 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
         others = normal_images(calibration)
         if len(others) < needed:
             raise DataError(
-                f"{calibration} has {len(others)} normal images; a false-alarm rate of {train.false_alarm_rate:g} needs "
-                f"{needed} for calibration: give more of them, or a higher rate"
+                f"{calibration} has {len(others)} normal images; a false-alarm rate of {train.false_alarm_rate:g} "
+                f"needs {needed} for calibration: give more of them, or a higher rate"
             )
         photos, held_out = read_photos(paths, model), read_photos(others, model)
         return Split(photos, held_out, _fingerprint(paths, photos) + _fingerprint(others, held_out))
@@ -70,6 +70,6 @@ def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
 
 
 def _fingerprint(paths: list[Path], photos: Photos) -> str:
-    digest = hashlib.sha256(photos)
+    digest = hashlib.sha256(photos.data)
     digest.update("\n".join(path.name for path in paths).encode())
     return digest.hexdigest()

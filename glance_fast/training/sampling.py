@@ -26,7 +26,8 @@ def draw_images(photos: NDArray[np.uint8], count: int, jitter: float, rng: np.ra
     images = photos[rng.integers(len(photos), size=count)].astype(np.float32) / 255
     gain, shift = rng.uniform(-jitter, jitter, (2, count, 1, 1, 1)).astype(np.float32)
     middle = images.mean(axis=(1, 2, 3), keepdims=True)
-    return np.clip((images - middle) * (1 + gain) + middle + shift, 0, 1)
+    jittered: Floats = np.clip((images - middle) * (1 + gain) + middle + shift, 0, 1)
+    return jittered
 
 
 def stain_images(images: Floats, stain: Stain, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -44,7 +45,8 @@ def corners_near(mask: NDArray[np.bool_], patch: int, count: int, rng: np.random
     """First pixels of `count` patches that each hold a random pixel of `mask` (which must not be empty)."""
     pixels = np.argwhere(mask)
     chosen = pixels[rng.integers(len(pixels), size=count)] - rng.integers(0, patch, size=(count, 2))
-    return np.clip(chosen, 0, np.array(mask.shape) - patch)
+    corners: Ints = np.clip(chosen, 0, np.array(mask.shape) - patch)
+    return corners
 
 
 def cut(image: Floats, corners: Ints, patch: int) -> Floats:
@@ -56,7 +58,8 @@ def stained_pixels(mask: NDArray[np.bool_], corners: Ints, patch: int) -> Ints:
     """How many pixels of `mask` each patch holds, int64 [n]."""
     sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
     (top, left), (bottom, right) = corners.T, corners.T + patch
-    return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    counts: Ints = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return counts
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ class Stage(nn.Module):
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """The losses of one step, by name."""
 
-    def finish(self) -> None:  # noqa: B027  most stages have nothing to do after their last step
-        """What is left to do after the last step."""
+    def finish(self) -> None:
+        """What is left to do after the last step: nothing, in most stages."""
 
 
 class _Student(Stage):
@@ -109,8 +109,8 @@ class _Student(Stage):
         stained, masks = stain_images(images, c.stain, rng)
         corners = [corners_near(mask, patch, each, rng) for mask in masks]
         parts = [cut(image, where, patch) for image, where in zip(stained, corners, strict=True)]
-        counts = np.concatenate([stained_pixels(mask, where, patch) for mask, where in zip(masks, corners, strict=True)])
-        return c.tensor(np.concatenate(parts)), torch.from_numpy(counts).to(c.device)
+        counts = [stained_pixels(mask, where, patch) for mask, where in zip(masks, corners, strict=True)]
+        return c.tensor(np.concatenate(parts)), torch.from_numpy(np.concatenate(counts)).to(c.device)
 
     def _draw(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Floats, int]:
         """Some images, and how many patches to cut from each."""
@@ -173,8 +173,8 @@ class FineTune(_Student):
         z, l_k = self.distillation(plain)
         z_stained = self.local_net(self.context.model.normalise(stained)).flatten(1)
         logit = self.tell(torch.cat([z, z_stained])).squeeze(1)
-        l_s = sum(balanced_bce(logit, torch.cat([torch.zeros_like(counts[:1]).expand(len(z)), counts])))
-        return {"l_k": l_k, "w l_c": train.compactness * compactness(z), "v l_s": train.stain_weight * l_s}
+        normal, told = balanced_bce(logit, torch.cat([counts.new_zeros(len(z)), counts]))
+        return {"l_k": l_k, "w l_c": train.compactness * compactness(z), "v l_s": train.stain_weight * (normal + told)}
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -194,7 +194,8 @@ def compactness(z: Tensor) -> Tensor:
     unit = centred / (centred.norm(dim=0) + 1e-6)
     correlation = (unit.mT @ unit).abs()
     count = len(correlation)
-    return (correlation.sum() - correlation.diagonal().sum()) / max(count * (count - 1), 1)
+    l_c: Tensor = (correlation.sum() - correlation.diagonal().sum()) / max(count * (count - 1), 1)
+    return l_c
 
 
 def _holes(context: Context, rng: np.random.Generator) -> tuple[Holes, DensePass]:
@@ -210,7 +211,8 @@ def _local_features(context: Context, images: Tensor, holes: Holes) -> Tensor:
     """z_l [B, holes, n] of the patches at `holes`, for normalised images."""
     patch = context.model.config.patch
     patches = torch.stack([images[:, :, y : y + patch, x : x + patch] for y, x in holes.corners], dim=1)
-    return context.model.local_net(patches.flatten(0, 1)).flatten(1).unflatten(0, patches.shape[:2])
+    z: Tensor = context.model.local_net(patches.flatten(0, 1))
+    return z.reshape(*patches.shape[:2], -1)
 
 
 class Expect(Stage):
@@ -254,7 +256,8 @@ class Judge(Stage):
         patch = c.model.config.patch
         changed = np.stack([stained_pixels(mask, holes.corners, patch) for mask in masks])
         counts = np.concatenate([np.zeros_like(changed), changed])
-        return _local_features(c, images, holes), dense(c.model.global_net, images), torch.from_numpy(counts).to(c.device)
+        z_local, z_global = _local_features(c, images, holes), dense(c.model.global_net, images)
+        return z_local, z_global, torch.from_numpy(counts).to(c.device)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         z_local, z_global, changed = batch

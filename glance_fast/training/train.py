@@ -77,7 +77,8 @@ def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) 
     run_stages(run, build_stages(context))
     calibration = _calibrate(context, split)
     if fabric.is_global_zero:
-        _write(job, context, calibration, {"seconds": f"{time.monotonic() - started:.0f}", **_facts(job, context, split)})
+        facts = _facts(job, context, split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
+        _write(job, context, calibration, facts)
     fabric.barrier()
     return calibration
 
@@ -114,7 +115,7 @@ def _context(
 def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
     settings = [context.model.config.model_dump(mode="json"), context.train.model_dump(mode="json")]
     told = json.dumps([*settings, context.teacher.source, split.fingerprint], sort_keys=True)
-    distil = hashlib.sha256(context.distil_photos).hexdigest()
+    distil = hashlib.sha256(context.distil_photos.data).hexdigest()
     run = Run(job.work, context.train, hashlib.sha256((told + distil).encode()).hexdigest(), fabric)
     if fabric.is_global_zero:
         if job.restart:

@@ -1,0 +1,203 @@
+"""The command line, as a user meets it: train, score, evaluate on a small folder, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from glance_fast import cli
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.errors import ConfigError
+from glance_fast.folders import normal_images, test_samples
+from glance_fast.images import read_image
+from tests.tiny import save_tiny, tiny_config, tiny_model
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = """
+[model]
+image_size = [48, 56]
+patch = 16
+features = 8
+local_channels = [6, 8]
+global_channels = [6, 8, 8, 8]
+dad_width = 8
+[train]
+distil_steps = 30
+finetune_steps = 30
+global_steps = 30
+dad_steps = 30
+patches = 16
+images = 2
+holes = 2
+false_alarm_rate = 0.25
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder in MVTec AD's layout: grey noise, defects are white squares."""
+    rng = np.random.default_rng(0)
+    for i in range(14):
+        place = ("train", "test")[i >= 10]
+        save(tmp_path / "data" / place / "good" / f"{i}.png", rng.integers(90, 150, (60, 70), dtype=np.uint8))
+    for i in range(3):
+        pixels, mask = rng.integers(90, 150, (60, 70), dtype=np.uint8), np.zeros((60, 70), np.uint8)
+        pixels[20:36, 30:50], mask[20:36, 30:50] = 255, 255
+        save(tmp_path / "data" / "test" / "square" / f"{i}.png", pixels)
+        save(tmp_path / "data" / "ground_truth" / "square" / f"{i}_mask.png", mask)
+    return tmp_path / "data"
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def run(*arguments: object, status: int = 0) -> None:
+    """Run the command in this process as a shell would; its exit status must be `status`."""
+    before = sys.argv
+    sys.argv = ["glance-fast", *(str(argument) for argument in arguments)]
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = before
+    assert (left.value.code or 0) == status
+
+
+def test_from_photographs_to_a_report(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    model, scored, judged = tmp_path / "model", tmp_path / "scored", tmp_path / "judged"
+    run("train", data, "--model", model, "--config", tmp_path / "settings.toml", "--effort", 0.1, "--set", "seed=4")
+    told = capfd.readouterr()
+    assert "EfficientNet-Lite0" in told.err
+    assert "threshold" in told.out
+    config = json.loads((model / "config.json").read_text())
+    assert (config["train"]["seed"], config["train"]["distil_steps"], config["model"]["patch"]) == (4, 3, 16)
+
+    run("score", data / "test", "--model", model, "--output", scored)
+    rows = list(csv.DictReader((scored / "scores.csv").read_text().splitlines()))
+    lines = [json.loads(line) for line in (scored / "scores.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in rows] == [line["path"] for line in lines]
+    assert len(rows) == 7
+    for row, line in zip(rows, lines, strict=True):
+        assert float(row["score"]) == line["score"]
+        assert read_image(Path(row["overlay"])).size > 0
+    assert len({row["overlay"] for row in rows}) == 7
+
+    run("evaluate", data, "--model", model, "--output", judged)
+    assert "square" in capfd.readouterr().out
+    assert {path.name for path in judged.iterdir()} == {"evaluation.json", "scores.csv", "report.html"}
+
+
+def test_a_bad_image_among_good_ones_is_reported_and_the_rest_scored(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = save_tiny(tmp_path / "model", tiny_model())
+    (data / "test" / "good" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    run("score", data / "test" / "good", "--model", model, "--output", tmp_path / "out", "--no-overlays", status=1)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
+    assert [row["error"] is None for row in rows] == [True] * 4 + [False]
+    assert "broken.png" in rows[-1]["error"]
+    assert "broken.png" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model", tiny_model())
+    scores = {}
+    for method in ("dense", "loop"):
+        output = tmp_path / method
+        run("score", data / "test" / "good" / "1*.png", "-m", model, "-o", output, "--method", method, "--no-overlays")
+        scores[method] = [json.loads(line)["score"] for line in (output / "scores.jsonl").read_text().splitlines()]
+    assert scores["dense"] == pytest.approx(scores["loop"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["score", "nowhere", "--model", "m", "--output", "o"], "nowhere leads to no image"),
+        (["score", "DATA", "--model", "m", "--output", "o"], "glance-fast train"),
+        (["score", "DATA", "--model", "MODEL", "--output", "o", "--backend", "magic"], "unknown backend 'magic'"),
+        (["score", "DATA", "--model", "MODEL", "--output", "o", "--device", "mps"], "legal"),
+        (["evaluate", "DATA/train", "--model", "MODEL", "--output", "o"], "has no test folder"),
+        (["train", "DATA", "--model", "x", "--set", "patch=7"], "patch = 7"),
+        (["train", "DATA", "--model", "x", "--set", "petch=8"], "legal names are"),
+        (["train", "DATA", "--model", "x", "--effort", "0"], "--effort must be"),
+        (["train", "DATA", "--model", "MODEL"], "--overwrite"),
+        (["demo", "--texture", "wool"], "brick, grass, gravel"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    arguments: list[str], says: str, data: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "MODEL", tiny_model())
+    data.rename(tmp_path / "DATA")
+    run(*arguments, status=1)
+    told = capfd.readouterr().err
+    assert says in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "x").exists()
+
+
+def test_settings_come_from_the_file_then_from_the_command(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(SETTINGS)
+    model, train = cli.read_settings(tmp_path / "s.toml", ["patch=24", "precision=bf16-mixed"], 0.5)
+    assert model == tiny_config(patch=24)
+    assert (train.precision, train.global_steps) == ("bf16-mixed", 15)
+    assert cli.read_settings(None, [], 1.0) == (ModelConfig(), TrainConfig())
+
+
+@pytest.mark.parametrize("text", ["[model", "[modell]\n", "model = 3\n", "[model]\npetch = 3\n"])
+def test_a_settings_file_that_is_wrong_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"s\.toml"):
+        cli.read_settings(tmp_path / "s.toml", [], 1.0)
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "glance_fast", "--version"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.startswith("glance-fast ")
+
+
+def test_the_demos_data_is_in_the_layout_and_shares_no_crop(tmp_path: Path) -> None:
+    from glance_fast.demo import DEFECTS, TEST_CROPS, TRAIN_CROPS, make_data
+
+    make_data(tmp_path, "gravel")
+    assert len(normal_images(tmp_path)) == TRAIN_CROPS
+    samples = test_samples(tmp_path)
+    assert len(samples) == TEST_CROPS * (1 + len(DEFECTS))
+    assert all(np.asarray(Image.open(s.mask)).any() for s in samples if s.mask is not None)
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("glance-fast ")]
+
+
+def test_the_readme_shows_every_command() -> None:
+    assert {shlex.split(line)[1] for line in readme_commands()} >= {"train", "score", "evaluate", "demo"}
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_a_command_of_the_readme_is_understood(line: str) -> None:
+    group = typer.main.get_group(cli.app)
+    words = shlex.split(line, comments=True)
+    command = group.commands[words[1]]
+    command.make_context(words[1], words[2:])
