@@ -51,6 +51,8 @@ setup(
     name="glance-fast",
     version=version(),
     description="Find and locate defects in photographs, learned from normal photographs alone.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",

@@ -1,8 +1,8 @@
 """The plan along one axis: the distinct ways in which holes meet the cells of each level.
 
-A key is `(cell, I)`: a cell of a level, and the part I of its receptive field that the hole covers, both along
-this axis. `compile_axis` starts from the cells that are read out for the holes, walks down the layers and numbers
-the distinct keys of every level. `glance_fast.plan` takes the outer product of two such axes.
+A key is `(cell, I)`: a cell of a level, and the part I of its receptive field that the hole covers, both
+along this axis. `compile_axis` starts from the cells that are read out for the holes, walks down the layers
+and numbers the distinct keys of every level. `glance_fast.plan` takes the outer product of two such axes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Reads:
-    """What keys (or plain cells) read along one axis, each [n, kernel]: the cell below, its key, its state."""
+    """What keys (or plain cells) read along an axis, each [n, kernel]: the cell below, its key, its state."""
 
     cell: Ints
     key: Ints
@@ -46,7 +46,8 @@ class Reads:
 
     @property
     def inside(self) -> Bools:
-        return self.cell != OUTSIDE
+        inside: Bools = self.cell != OUTSIDE
+        return inside
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,20 @@ class Hop:
 
 @dataclass(frozen=True)
 class Axis:
-    """All of a plan along one axis: the keys of each level (pixels first), a hop a layer, what each hole reads."""
+    """A plan along one axis: the keys of each level (pixels first), a hop a layer, what each hole reads."""
 
     keys: tuple[Keys, ...]
     hops: tuple[Hop, ...]
     readout: Reads
 
 
-def compile_axis(layers: Sequence[Layer], sizes: Sequence[int], starts: Ints, patch: int, readout: int) -> Axis:
-    """Number the keys of all levels for holes of `patch` pixels at `starts`; `sizes` are the levels', pixels first."""
+def compile_axis(
+    layers: Sequence[Layer], sizes: Sequence[int], starts: Ints, patch: int, readout: int
+) -> Axis:
+    """Number the keys of all levels for holes of `patch` pixels at `starts`.
+
+    `sizes` are the cells of each level along this axis, pixels first.
+    """
     fields = _receptive_fields(layers, sizes)
     cells = readout_cells(starts, patch, readout, total_stride(layers), sizes[-1])
     keys, seen = _number(cells, np.stack([starts, starts + patch], axis=1), fields[-1])

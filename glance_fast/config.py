@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from glance_fast.errors import ConfigError
 
 
-
 class _Settings(BaseModel):
     """A frozen group of settings; a wrong one raises `ConfigError` through `checked`."""
 

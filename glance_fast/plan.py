@@ -27,7 +27,7 @@ import numpy as np
 
 from glance_fast.axis import UNTOUCHED, Hop, Keys, Reads, compile_axis
 from glance_fast.errors import ConfigError
-from glance_fast.layers import OUTSIDE, Ints, Layer
+from glance_fast.layers import Ints, Layer
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Table:
 
     def find(self, rows: Reads, cols: Reads) -> Ints:
         """Table rows that the windows of `rows` x `cols` read, int64 [n_rows * n_cols, kernel * kernel]."""
-        row_cell, row_key, row_dead = (a[:, None, :, None] for a in (rows.cell, rows.key, rows.dead))
-        col_cell, col_key, col_dead = (a[None, :, None, :] for a in (cols.cell, cols.key, cols.dead))
-        base = row_cell * self.base_shape[1] + col_cell
+        row, col = (slice(None), None, slice(None), None), (None, slice(None), None, slice(None))
+        base = rows.cell[row] * self.base_shape[1] + cols.cell[col]
+        row_key, col_key = rows.key[row], cols.key[col]
         touched = (row_key != UNTOUCHED) & (col_key != UNTOUCHED)
-        nothing = (row_cell == OUTSIDE) | (col_cell == OUTSIDE) | (row_dead & col_dead)
+        nothing = ~rows.inside[row] | ~cols.inside[col] | (rows.dead[row] & cols.dead[col])
         found = np.where(nothing, self.zero, np.where(touched, self._entry(row_key, col_key), base))
         return found.reshape(found.shape[0] * found.shape[1], found.shape[2] * found.shape[3])
 
@@ -107,7 +107,8 @@ class Step:
     @property
     def window_macs(self) -> int:
         """Multiply-adds of one window."""
-        return self.layer.kernel**2 * self.channels_in * self.layer.channels if self.layer.kind == "conv" else 0
+        layer = self.layer
+        return layer.kernel**2 * self.channels_in * layer.channels if layer.kind == "conv" else 0
 
     @property
     def window_bytes(self) -> int:
@@ -159,6 +160,7 @@ class Plan:
         return int((self.readout == self.steps[-1].table.zero).all(axis=1).sum())
 
     def __str__(self) -> str:
+        head = ("base", "entries")
         lines = [f"{'layer':<15}{'cells':>9}{'base':>9}{'entries':>9}{'GMAC':>8}{'loop':>9}{'MB':>7}{'loop':>9}"]
         for i, step in enumerate(self.steps):
             name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"

@@ -90,8 +90,8 @@ def test_readouts_and_batches(readout: int, batch: int) -> None:
 @pytest.mark.parametrize("size", [(37, 53), (64, 41), (32, 32)], ids=str)
 @pytest.mark.parametrize("patch", [8, 15, 32])
 def test_holes_at_every_border_and_corner(size: tuple[int, int], patch: int) -> None:
-    ends = tuple(sorted({0, 1, (side - patch) // 2, side - patch - 1, side - patch} & {*range(side)}) for side in size)
-    case = build(global_layers((4, 5, 6, 6, 7), 1), size, patch, (ends[0], ends[1]), readout=2)
+    rows, cols = (sorted({0, 1, (side - patch) // 2, side - patch} & {*range(side - patch + 1)}) for side in size)
+    case = build(global_layers((4, 5, 6, 6, 7), 1), size, patch, (rows, cols), readout=2)
     assert {0, size[0] - patch} <= {*case.plan.holes_y}
     assert {0, size[1] - patch} <= {*case.plan.holes_x}
     case.check()
@@ -194,8 +194,8 @@ def cases(draw: st.DrawFn) -> Case:
     size = draw(st.tuples(*[st.integers(max(8, least), max(40, least))] * 2))
     patch = draw(st.integers(1, min(size)))
     places = [st.lists(st.integers(0, side - patch), min_size=1, max_size=3) for side in size]
-    strided = [st.integers(max(1, (side - patch) // 2), side).map(lambda s, n=side: grid_starts(n, patch, s)) for side in size]
-    holes = draw(st.tuples(*places) | st.tuples(*strided))
+    strides = st.integers(max(1, (max(size) - patch) // 2), 40)
+    holes = draw(st.tuples(*places) | strides.map(lambda stride: grid(size, patch, stride)))
     return build(global_layers(tuple(channels), convs), size, patch, holes, readout, draw(st.integers(1, 2)))
 
 

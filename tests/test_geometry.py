@@ -1,0 +1,89 @@
+"""Where patches lie, how maps are made of their scores, and the image's score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glance_fast.geometry import grid_starts, image_score, map_weights
+
+
+@pytest.mark.parametrize(
+    "side, patch, stride, starts",
+    [
+        (256, 32, 8, tuple(range(0, 225, 8))),
+        (37, 8, 7, (0, 7, 14, 21, 28)),
+        (37, 8, 40, (0,)),
+        (16, 16, 3, (0,)),
+        (17, 16, 1, (0, 1)),
+    ],
+)
+def test_grid_starts(side: int, patch: int, stride: int, starts: tuple[int, ...]) -> None:
+    assert grid_starts(side, patch, stride) == starts
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 50))
+def test_patches_lie_inside_and_one_more_would_not(side: int, patch: int, stride: int) -> None:
+    starts = grid_starts(side, min(patch, side), stride)
+    assert starts[0] == 0 and starts[-1] + min(patch, side) <= side < starts[-1] + stride + min(patch, side)
+    assert len(starts) == (side - min(patch, side)) // stride + 1
+
+
+@given(st.integers(1, 200), st.integers(8, 120), st.integers(1, 120), st.integers(1, 40))
+def test_weights_of_a_pixel_are_a_mean_of_neighbours(pixels: int, side: int, patch: int, stride: int) -> None:
+    patch = min(patch, side)
+    weights = map_weights(pixels, side, patch, stride)
+    assert weights.dtype == np.float32
+    assert weights.shape == (pixels, len(grid_starts(side, patch, stride)))
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=0, atol=1e-6)
+    assert weights.min() >= 0 and ((weights > 0).sum(axis=1) <= 2).all()
+    for row in weights:
+        used = np.flatnonzero(row)
+        assert used[-1] - used[0] <= 1
+
+
+def test_a_pixel_at_a_patchs_centre_has_its_score() -> None:
+    """Odd patches have a pixel in the middle: there the map is the patch's score itself."""
+    weights = map_weights(40, 40, 9, 5)
+    for i, start in enumerate(grid_starts(40, 9, 5)):
+        np.testing.assert_array_equal(weights[start + 4], np.eye(7)[i])
+
+
+def test_between_centres_the_map_is_linear_and_beyond_them_constant() -> None:
+    scores = np.array([1.0, 3.0, 0.0])
+    found = map_weights(16, 16, 8, 4) @ scores
+    centres = np.array([4.0, 8.0, 12.0])
+    np.testing.assert_allclose(found, np.interp(np.arange(16) + 0.5, centres, scores), rtol=0, atol=1e-6)
+    assert (found[:4] == 1).all() and (found[12:] == 0).all()
+
+
+@pytest.mark.parametrize("pixels", [1, 7, 31, 64, 65, 1000])
+@pytest.mark.parametrize("patch, stride", [(8, 8), (13, 5), (64, 3)])
+def test_a_map_in_the_images_own_size(pixels: int, patch: int, stride: int) -> None:
+    """Places are taken in the image's own pixels, whose centres lie at (i + 1/2) / pixels of the side."""
+    scores = np.random.default_rng(0).random(len(grid_starts(64, patch, stride)))
+    centres = (np.array(grid_starts(64, patch, stride)) + patch / 2) * pixels / 64
+    expected = np.interp(np.arange(pixels) + 0.5, centres, scores)
+    found = map_weights(pixels, 64, patch, stride) @ scores
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_grid_of_one_value_is_a_map_of_it() -> None:
+    rows, cols = map_weights(50, 37, 11, 4), map_weights(31, 53, 11, 4)
+    found = rows @ np.full((rows.shape[1], cols.shape[1]), 2.5, np.float32) @ cols.T
+    assert found.shape == (50, 31)
+    np.testing.assert_allclose(found, 2.5, rtol=0, atol=1e-5)
+
+
+def test_a_map_is_mirrored_with_its_grid() -> None:
+    weights = map_weights(33, 40, 8, 8)
+    np.testing.assert_allclose(weights[::-1, ::-1], weights, rtol=0, atol=1e-6)
+
+
+def test_the_images_score_is_the_mean_of_the_highest() -> None:
+    grid = np.array([[1, 7, 3], [5, 2, 6]], np.float32)
+    assert [image_score(grid, top) for top in (1, 2, 3, 6, 100)] == [7, 6.5, 6, 4, 4]
+    assert type(image_score(grid, 1)) is float
+    np.testing.assert_array_equal(grid, [[1, 7, 3], [5, 2, 6]])

@@ -1,0 +1,312 @@
+"""The plan: its keys against 2-D masks, its tables' invariants, its costs against counted ones, its errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from glance_fast.axis import readout_cells
+from glance_fast.dense import DensePass
+from glance_fast.errors import ConfigError
+from glance_fast.geometry import grid_starts
+from glance_fast.layers import OUTSIDE, Layer, conv, pool
+from glance_fast.loop import loop_global
+from glance_fast.nets.global_net import GlobalNet, global_layers
+from glance_fast.plan import Plan, Step, compile_plan
+from tests.tiny import tiny_model
+
+Key = tuple[int, int, tuple[int, int], tuple[int, int]]
+Masks = NDArray[np.bool_]
+
+
+def receptive_fields(layers: Sequence[Layer], size: tuple[int, int]) -> list[Masks]:
+    """For each level, which pixels each cell sees, by growing masks in two dimensions: bool [h, w, H, W]."""
+    count = size[0] * size[1]
+    fields = [np.eye(count, dtype=bool).reshape(*size, *size)]
+    for layer in layers:
+        height, width = (layer.size(side) for side in fields[-1].shape[:2])
+        grown = np.zeros((height, width, *size), bool)
+        for y, x in product(range(height), range(width)):
+            for below in window(layer, (y, x), fields[-1].shape):
+                grown[y, x] |= fields[-1][below]
+        fields.append(grown)
+    return fields
+
+
+def window(layer: Layer, cell: tuple[int, int], below: Sequence[int]) -> list[tuple[int, int]]:
+    """The cells inside the level below that a cell reads."""
+    spans = [range(c * layer.stride - layer.pad, c * layer.stride - layer.pad + layer.kernel) for c in cell]
+    return [(y, x) for y, x in product(*spans) if 0 <= y < below[0] and 0 <= x < below[1]]
+
+
+def nearest(start: int, patch: int, readout: int, stride: int, size: int) -> range:
+    """The run of `readout` cells whose middle is nearest the hole's, the later of two as near."""
+    firsts = range(size - readout + 1)
+    away = [abs((first + readout / 2) * stride - (start + patch / 2)) for first in firsts]
+    first = max(f for f in firsts if away[f] == min(away))
+    return range(first, first + readout)
+
+
+def box(mask: Masks) -> tuple[tuple[int, int], tuple[int, int]]:
+    """First and one past the last row and column of a mask that is a full rectangle."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    found = (int(rows[0]), int(rows[-1]) + 1), (int(cols[0]), int(cols[-1]) + 1)
+    assert mask.sum() == (found[0][1] - found[0][0]) * (found[1][1] - found[1][0])
+    return found
+
+
+def entries_by_masks(layers: Sequence[Layer], plan: Plan) -> list[set[Key]]:
+    """The distinct (cell, I) of each level, pixels first, found by walking down from every location alone."""
+    fields = receptive_fields(layers, plan.image_size)
+    stride = int(np.prod([layer.stride for layer in layers]))
+    side = int(np.sqrt(plan.readout.shape[1]))
+    entries: list[set[Key]] = [set() for _ in fields]
+    for start in product(plan.holes_y, plan.holes_x):
+        hole = np.zeros(plan.image_size, bool)
+        hole[start[0] : start[0] + plan.patch, start[1] : start[1] + plan.patch] = True
+        ends = [nearest(s, plan.patch, side, stride, n) for s, n in zip(start, fields[-1].shape, strict=False)]
+        needed = set(product(*ends))
+        for level in range(len(layers), -1, -1):
+            for cell in needed:
+                seen = fields[level][cell] & hole
+                if seen.any() and (seen != fields[level][cell]).any():
+                    entries[level].add((*cell, *box(seen)))
+            if level:
+                below = fields[level - 1].shape
+                needed = {read for cell in needed for read in window(layers[level - 1], cell, below)}
+    return entries
+
+
+def entries_of(step: Step) -> list[Key]:
+    """The keys of a table's entries in the order of its rows."""
+    rows, cols = step.table.rows, step.table.cols
+    pairs = [*product(range(rows.alive), range(len(cols)))]
+    pairs += [*product(range(rows.alive, len(rows)), range(cols.alive))]
+    return [
+        (int(rows.cell[r]), int(cols.cell[c]), (int(rows.hole[r, 0]), int(rows.hole[r, 1])), (int(a), int(b)))
+        for r, c in pairs
+        for a, b in [cols.hole[c]]
+    ]
+
+
+def compiled(
+    layers: Sequence[Layer], size: tuple[int, int], patch: int, stride: int, readout: int = 1
+) -> Plan:
+    holes = (grid_starts(size[0], patch, stride), grid_starts(size[1], patch, stride))
+    return compile_plan(layers, size, patch, holes, readout)
+
+
+PLANS = {
+    "odd": (global_layers((4, 5, 6), 1), (17, 22), 6, 3, 1),
+    "two convolutions": (global_layers((4, 5, 6), 2), (16, 19), 5, 4, 2),
+    "every pixel": (global_layers((4, 5), 1), (12, 13), 4, 1, 1),
+    "large patch": (global_layers((4, 5, 6), 1), (20, 16), 12, 4, 2),
+    "blind": (global_layers((4,), 1), (14, 15), 8, 3, 1),
+    "other kernels": ([conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (18, 23), 7, 4, 2),
+    "pool first": ([pool(3), conv(4), pool(4), conv(4)], (19, 18), 6, 4, 1),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_entries_are_the_distinct_keys_found_by_masks(name: str) -> None:
+    layers, *rest = PLANS[name]
+    plan = compiled(layers, *rest)
+    expected = entries_by_masks(layers, plan)
+    assert expected[0] == set(), "a pixel is covered or not"
+    for step, keys in zip(plan.steps, expected[1:], strict=True):
+        found = entries_of(step)
+        assert len(found) == len(set(found)) == step.table.entries == len(keys)
+        assert set(found) == keys
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(8, 14), st.integers(8, 14), st.integers(1, 8), st.integers(1, 5), st.integers(1, 2), st.data()
+)
+def test_entries_of_any_small_plan(
+    height: int, width: int, patch: int, stride: int, convs: int, data: st.DataObject
+) -> None:
+    layers = global_layers((2,) * data.draw(st.integers(1, 3)), convs)
+    readout = data.draw(st.integers(1, 2))
+    plan = compiled(layers, (height, width), patch, stride, readout)
+    expected = entries_by_masks(layers, plan)
+    assert [set(entries_of(step)) for step in plan.steps] == expected[1:]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_invariants_of_tables(name: str) -> None:
+    layers, *rest = PLANS[name]
+    plan = compiled(layers, *rest)
+    for i, step in enumerate(plan.steps):
+        sources, valid = step.sources(), step.valid()
+        assert i == 0 or step.below is plan.steps[i - 1].table
+        assert sources.shape == (step.table.zero, step.layer.kernel**2)
+        assert sources.min() >= 0 and sources.max() <= step.below.zero
+        np.testing.assert_array_equal(valid, (sources != step.below.zero).sum(axis=1))
+        assert valid.min() >= 1 and valid.max() <= step.layer.kernel**2
+        base = sources[: step.table.base]
+        assert ((base < step.below.base) | (base == step.below.zero)).all(), "a base cell sees no hole"
+        touched = sources[step.table.base :]
+        reads = set(touched[(touched >= step.below.base) & (touched < step.below.zero)].tolist())
+        assert reads == set(range(step.below.base, step.below.zero)), "every entry is read by an entry"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_readout_reads_every_entry_of_the_last_table(name: str) -> None:
+    layers, *rest = PLANS[name]
+    plan = compiled(layers, *rest)
+    last = plan.steps[-1].table
+    assert plan.readout.shape[0] == plan.locations == len(plan.holes_y) * len(plan.holes_x)
+    read = set(plan.readout[(plan.readout >= last.base) & (plan.readout < last.zero)].tolist())
+    assert read == set(range(last.base, last.zero))
+    assert 0 <= plan.readout.min() and plan.readout.max() <= last.zero
+
+
+@given(
+    st.integers(1, 64), st.integers(1, 4), st.integers(1, 5), st.integers(5, 16), st.integers(0, 100)
+)
+def test_readout_cells_are_the_nearest(patch: int, readout: int, halvings: int, size: int, start: int) -> None:
+    found = readout_cells([start], patch, readout, 2**halvings, size)[0]
+    assert found.tolist() == [*nearest(start, patch, readout, 2**halvings, size)]
+
+
+def test_repeated_holes_cost_nothing() -> None:
+    layers = global_layers((4, 5, 6), 1)
+    once = compile_plan(layers, (30, 33), 8, ([2, 17], [5, 20]))
+    again = compile_plan(layers, (30, 33), 8, ([17, 2, 17], [20, 5, 5]))
+    assert (once.macs, once.bytes) == (again.macs, again.bytes)
+    assert again.locations == 9
+    rows = once.readout.reshape(2, 2)
+    np.testing.assert_array_equal(again.readout.reshape(3, 3), rows[[1, 0, 1]][:, [1, 0, 0]])
+
+
+def counted(run: str, convs: int, readout: int) -> tuple[int, Plan]:
+    """Multiply-adds that torch counts in the convolutions' products of the loop or the dense pass."""
+    layers = global_layers((4, 5, 6), convs)
+    plan = compiled(layers, (21, 26), 8, 6, readout)
+    net, image = GlobalNet(layers, 7, readout), torch.zeros(1, 3, 21, 26)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        if run == "loop":
+            loop_global(net, image, plan)
+        else:
+            DensePass(plan)(net, image)
+    # Beside them: sum(M), which the loop finds by a convolution of the mask, and the projection.
+    cells = sum(step.table.base * 9 for step in plan.steps if step.layer.kind == "conv")
+    masks = plan.locations * cells if run == "loop" else 0
+    return counter.get_total_flops() // 2 - masks - plan.locations * net.project.weight.numel(), plan
+
+
+@pytest.mark.parametrize("convs, readout", [(1, 1), (2, 3)])
+def test_costs_are_those_that_are_counted(convs: int, readout: int) -> None:
+    macs, plan = counted("dense", convs, readout)
+    assert macs == plan.macs
+    loop_macs, _ = counted("loop", convs, readout)
+    assert loop_macs == plan.loop_macs > plan.macs
+
+
+def test_bytes_are_those_of_the_windows() -> None:
+    plan = compiled(global_layers((4, 5), 1), (21, 26), 8, 6)
+    channels = [3, 4, 4, 5]
+    sources = [step.sources() for step in plan.steps]
+    read = sum(rows.size * before for rows, before in zip(sources, channels, strict=False))
+    written = sum(len(rows) * after for rows, after in zip(sources, channels[1:], strict=True))
+    assert plan.bytes == 4 * (read + written)
+    assert plan.loop_bytes == 4 * plan.locations * (
+        21 * 26 * (9 * 3 + 4) + 10 * 13 * (4 * 4 + 4) + 10 * 13 * (9 * 4 + 5)
+    )
+
+
+def test_the_default_plan_costs_what_the_docs_say() -> None:
+    plan = compiled(global_layers((32, 48, 64, 96, 128, 128), 1), (256, 256), 32, 8)
+    assert plan.locations == 841
+    assert sum(step.table.base for step in plan.steps) * plan.locations == 91_823_744
+    assert f"{plan.macs / 1e9:.2f}" == "9.93" and f"{plan.loop_macs / 1e9:.2f}" == "412.71"
+
+
+def test_str_is_a_table_with_totals() -> None:
+    plan = compiled(global_layers((4, 5, 6), 1), (48, 40), 12, 4)
+    head, *rows, total, last = str(plan).splitlines()
+    assert head.split() == ["layer", "cells", "base", "entries", "GMAC", "loop", "MB", "loop"]
+    assert [row.split()[:2] for row in rows] == [[str(i), step.layer.kind] for i, step in enumerate(plan.steps)]
+    assert rows[2].split()[2:4] == ["4→5", "24x20"]
+    for step, row in zip(plan.steps, rows, strict=True):
+        assert row.split()[4:6] == [f"{step.table.base:,}", f"{step.table.entries:,}"]
+    sums = [sum(getattr(step.table, part) for step in plan.steps) for part in ("base", "entries")]
+    assert total.split()[:3] == ["total", *(f"{count:,}" for count in sums)]
+    assert len({len(line) for line in (head, *rows, total)}) == 1, "columns line up"
+    assert "80 runs" in last and f"{plan.loop_macs / plan.macs:.1f} times the multiply-adds" in last
+
+
+@pytest.mark.parametrize(
+    "channels, patch, readout, blind",
+    [((4,), 8, 1, 9), ((4, 4, 4), 8, 1, 0), ((4,), 8, 6, 9), ((4,), 8, 7, 0), ((4,), 2, 1, 0)],
+)
+def test_blind_counts_locations_that_see_nothing(
+    channels: tuple[int, ...], patch: int, readout: int, blind: int
+) -> None:
+    holes = ([4, 10, 20], [4, 10, 20])
+    plan = compile_plan(global_layers(channels, 1), (32, 32), patch, holes, readout)
+    assert plan.blind() == blind
+
+
+def test_blind_counts_some_of_the_locations() -> None:
+    """At a border the field is cut off: only there the hole covers it."""
+    plan = compile_plan(global_layers((4, 4, 4), 1), (48, 48), 20, ([0, 14], [0, 14]))
+    net = GlobalNet(global_layers((4, 4, 4), 1), 5).double()
+    with torch.no_grad():
+        found = loop_global(net, torch.randn(1, 3, 48, 48, dtype=torch.float64), plan)[0]
+    nothing = int((found == net.project.bias).all(dim=1).sum())
+    assert plan.blind() == nothing
+    assert 0 < nothing < plan.locations
+
+
+def test_a_model_that_sees_nothing_is_refused_with_what_to_do() -> None:
+    model = tiny_model(global_channels=(6,))
+    with pytest.raises(ConfigError, match="at 30 of 30 locations the 16-pixel hole .* use more global_channels"):
+        model.plan()
+
+
+@pytest.mark.parametrize("holes", [([], [0]), ([0], []), ([-1], [0]), ([0], [0, 13]), ([9], [0])], ids=str)
+def test_impossible_holes_are_refused(holes: tuple[list[int], list[int]]) -> None:
+    with pytest.raises(ConfigError, match=r"holes of 8 pixels must start from 0 to (8|12), got \["):
+        compile_plan([conv(4)], (16, 20), 8, holes)
+
+
+def test_impossible_layers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"layer 1 \(pool\) has no cell left on an image of \(3, 20\)"):
+        compile_plan([conv(4), pool(4, 4)], (3, 20), 2, ([0], [0]))
+    with pytest.raises(ConfigError, match=r"the last level has \(4, 5\) cells, fewer than a read-out of 5"):
+        compile_plan([pool(3, 4)], (16, 20), 8, ([0], [0]), readout=5)
+    with pytest.raises(ConfigError, match=r"a pool keeps the channels .* got channels \[4, 5\]"):
+        compile_plan([conv(4), pool(5)], (16, 20), 8, ([0], [0]))
+    for wrong in (lambda: conv(4, 2), lambda: conv(0), lambda: pool(4, 1), lambda: pool(0)):
+        with pytest.raises(ConfigError, match=r"(conv|pool) needs .*, got "):
+            wrong()
+
+
+def test_a_layer_reads_its_window() -> None:
+    assert (conv(1).size(7), conv(1, 5).size(7), pool(1).size(7), pool(1, 3).size(7)) == (7, 7, 3, 2)
+    cells = np.array([0, 6])
+    assert conv(1).window(cells, 7).tolist() == [[OUTSIDE, 0, 1], [5, 6, OUTSIDE]]
+    assert pool(1).window(np.array([2]), 7).tolist() == [[4, 5]]
+
+
+def test_a_plan_is_compiled_without_torch() -> None:
+    code = (
+        "import sys; from glance_fast.plan import compile_plan; from glance_fast.layers import conv, pool\n"
+        "print(compile_plan([conv(4), pool(4)], (16, 16), 8, ([0, 8], [4])).macs, 'torch' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == "False"
