@@ -33,11 +33,11 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 def main(
     strides: Annotated[list[int], typer.Option("--stride")] = [8, 4],  # noqa: B006  typer reads it as the default
     repeats: int = 5,
-    locations: Annotated[int, typer.Option(help="Locations a run of the loop; 16 are enough, each costs the same.")] = 16,
+    locations: Annotated[int, typer.Option(help="Locations a run of the loop; each costs the same.")] = 16,
 ) -> None:
     """Print a table: dense, loop at its best, their ratio, and the plan's ratio of multiply-adds."""
-    console = Console()
-    table = Table("stride", "locations", "dense ms", "loop s (best)", "loop's best form", "faster", "fewer multiply-adds")
+    console = Console(width=130)
+    table = Table("stride", "locations", "dense ms", "loop s", "loop's best form", "faster", "fewer multiply-adds")
     for stride in strides:
         table.add_row(*row(stride, repeats, locations))
     console.print(table)

@@ -38,7 +38,7 @@ def main(images: int = 4, holes: int = 6, repeats: int = 5) -> None:
         dense_ms.append(_step(model, lambda: DensePass(_plan(model, holes))(model.global_net, batch)))
         masked_ms.append(_step(model, lambda: loop_global(model.global_net, batch[:1], masked_plan, 4)))
     dense, masked = median(dense_ms) / (images * holes**2), median(masked_ms) / masked_plan.locations
-    console = Console()
+    console = Console(width=130)
     console.print(
         f"dense pass {dense:.2f} ms a hole ({images} images, {holes**2} holes each); "
         f"full masked images {masked:.0f} ms a hole; {masked / dense:.0f} times faster"
@@ -61,10 +61,10 @@ def _step(model: GlanceModel, forward: Callable[[], Tensor]) -> float:
 
 
 def _check(model: GlanceModel, image: Tensor, plan: Plan) -> None:
-    gradients = []
-    for forward in (lambda: DensePass(plan)(model.global_net, image), lambda: loop_global(model.global_net, image, plan, 4)):
+    gradients, net = [], model.global_net
+    for forward in (lambda: DensePass(plan)(net, image), lambda: loop_global(net, image, plan, 4)):
         _step(model, forward)
-        gradients.append(torch.cat([p.grad.flatten() for p in model.global_net.parameters() if p.grad is not None]))
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     difference = float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max())
     if difference > TOLERANCE:
         raise SystemExit(f"the gradients differ by {difference:.1e}; nothing was timed")

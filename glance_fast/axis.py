@@ -101,7 +101,7 @@ def _receptive_fields(layers: Sequence[Layer], sizes: Sequence[int]) -> list[Int
 
 
 def _number(cells: Ints, holes: Ints, field: Ints) -> tuple[Keys, Reads]:
-    """Number the distinct `(cell, I)` that windows `cells` [n, k] meet under `holes` [n, 2], the alive first."""
+    """Number the distinct `(cell, I)` that windows `cells` [n, k] meet under `holes` [n, 2], alive first."""
     first = np.maximum(holes[:, :1], field[cells, 0])
     last = np.minimum(holes[:, 1:], field[cells, 1])
     touched = (cells != OUTSIDE) & (first < last)

@@ -84,7 +84,7 @@ Settings = TypeVar("Settings", bound=_Settings)
 
 
 def checked(kind: type[Settings], values: dict[str, Any], source: str) -> Settings:
-    """Build `kind` from `values`; raise `ConfigError` naming `source`, every wrong value and the legal ones."""
+    """Build `kind` from `values`; raise `ConfigError` with `source`, each wrong value and the legal ones."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

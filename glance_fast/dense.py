@@ -20,18 +20,21 @@ PIECE = 2048
 
 
 class DensePass:
-    """A plan on a device: holds the row tables, keeps no state between runs, so any number of threads may run it."""
+    """A plan on a device: holds the row tables and nothing of a run, so any number of threads may run it."""
 
-    def __init__(self, plan: Plan, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, plan: Plan, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
         self.plan = plan
         self.sources = [torch.from_numpy(step.sources()).to(device, torch.int32) for step in plan.steps]
         self.scales = [
-            (step.layer.kernel**2 / torch.from_numpy(step.valid()).to(device, dtype))[:, None] for step in plan.steps
+            (step.layer.kernel**2 / torch.from_numpy(step.valid()).to(device, dtype))[:, None]
+            for step in plan.steps
         ]
         self.readout = torch.from_numpy(plan.readout).to(device, torch.int32)
 
     def __call__(self, net: GlobalNet, images: Tensor) -> Tensor:
-        """`z_g` of every location: images [B, 3, H, W] -> [B, locations, n]; differentiable in net and images."""
+        """`z_g` of every location, differentiable in net and images: [B, 3, H, W] -> [B, locations, n]."""
         tables = F.pad(images.flatten(2).mT, (0, 0, 0, 1))
         convs = iter(net.convs)
         for i, step in enumerate(self.plan.steps):
@@ -43,10 +46,11 @@ class DensePass:
 
     def _step(self, i: int, tables: Tensor, conv: nn.Module | None) -> Tensor:
         """One layer: tables [B, rows below + 1, C] -> [B, rows + 1, C'], the last row of each image zero."""
-        weights = None if conv is None else (weight_rows(conv.weight), conv.bias)
+        weights = _weights(conv)
         count = len(self.sources[i])
         if torch.is_grad_enabled():
-            return torch.stack([F.pad(self._rows(i, table, slice(count), weights), (0, 0, 0, 1)) for table in tables])
+            rows = [self._rows(i, table, slice(count), weights) for table in tables]
+            return F.pad(torch.stack(rows), (0, 0, 0, 1))
         out = tables.new_empty(len(tables), count + 1, self.plan.steps[i].layer.channels)
         out[:, count] = 0
         for b, low in product(range(len(tables)), range(0, count, PIECE)):
@@ -59,6 +63,13 @@ class DensePass:
         if weights is None:
             return max_pool_rows(table, self.sources[i][part])
         return partial_conv_rows(table, self.sources[i][part], self.scales[i][part], *weights)
+
+
+def _weights(conv: nn.Module | None) -> tuple[Tensor, Tensor] | None:
+    if conv is None:
+        return None
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    return weight_rows(conv.weight), conv.bias
 
 
 def dense_features(model: GlanceModel, dense: DensePass, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -108,7 +108,8 @@ def _expand_one(given: Path) -> list[Path]:
     if os.path.isfile(given):
         return [given]
     matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
-    return [path for match in matches for path in (_expand_one(match) if match.is_dir() else [match]) if _is_image(path)]
+    found = [path for match in matches for path in (_expand_one(match) if match.is_dir() else [match])]
+    return [path for path in found if _is_image(path)]
 
 
 def _samples_in(place: Path, masks: Path) -> list[Sample]:

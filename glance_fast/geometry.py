@@ -12,10 +12,11 @@ def grid_starts(side: int, patch: int, stride: int) -> tuple[int, ...]:
 
 
 def map_weights(pixels: int, side: int, patch: int, stride: int) -> NDArray[np.float32]:
-    """Bilinear weights [pixels, patches] that bring scores at patch centres to an image axis of `pixels` pixels.
+    """Bilinear weights [pixels, patches] that bring scores at patch centres to an axis of `pixels` pixels.
 
-    `side` is the axis's length as the networks see it. A map is `rows @ scores @ cols.T`: resizing to the image's
-    own size and interpolating between patch centres in one step; beyond the outermost centres it is constant.
+    `side` is the axis's length as the networks see it. A map is `rows @ scores @ cols.T`: resizing to the
+    image's own size and interpolating between patch centres in one step; beyond the outermost centres it is
+    constant.
     """
     count = len(grid_starts(side, patch, stride))
     seen = (np.arange(pixels) + 0.5) * side / pixels

@@ -14,8 +14,8 @@ from glance_fast.plan import Plan
 def loop_global(net: GlobalNet, images: Tensor, plan: Plan, batch: int = 1) -> Tensor:
     """`z_g` of every location of `plan`, one masked image a location: [B, 3, H, W] -> [B, locations, n].
 
-    Uses of the plan only what it was compiled for: the holes, the patch and the read-out. `batch` locations run
-    at a time.
+    Uses of the plan only what it was compiled for: the holes, the patch and the read-out. `batch` locations
+    run at a time.
     """
     holes = [(y, x) for y in plan.holes_y for x in plan.holes_x]
     out = []
@@ -48,9 +48,10 @@ def _layout(net: GlobalNet) -> torch.memory_format:
 
 
 def loop_features(model: GlanceModel, images: Tensor, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """`z_l` and `z_g`, each [B, locations, n]: Local-Net on every cropped patch, Global-Net on every masked image."""
+    """`z_l`, `z_g`, each [B, locations, n]: Local-Net on each cut-out patch, Global-Net on masked images."""
     plan = model.plan()
     size = plan.patch
-    patches = torch.stack([images[:, :, y : y + size, x : x + size] for y in plan.holes_y for x in plan.holes_x], dim=1)
+    crops = [images[:, :, y : y + size, x : x + size] for y in plan.holes_y for x in plan.holes_x]
+    patches = torch.stack(crops, dim=1)
     z_local = model.local_net(patches.flatten(0, 1)).flatten(1).unflatten(0, patches.shape[:2])
     return z_local, loop_global(model.global_net, images, plan, batch)

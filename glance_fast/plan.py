@@ -84,7 +84,7 @@ class Step:
 
     @cached_property
     def blocks(self) -> tuple[tuple[Reads, Reads], ...]:
-        """The outer products whose cells, one after the other, are the rows of `table` (less its zero row)."""
+        """The outer products whose cells, in turn, are the rows of `table` but for its zero row."""
         alive, dead = slice(self.rows.alive), slice(self.rows.alive, None)
         return (
             (self.rows.plain, self.cols.plain),
@@ -97,7 +97,7 @@ class Step:
         return np.concatenate([self.below.find(rows, cols) for rows, cols in self.blocks])
 
     def valid(self) -> Ints:
-        """sum(M) of each row's window: its cells inside the image that are not dead, int64 [base + entries]."""
+        """sum(M) of each row: its window's cells in the image that are not dead, int64 [base + entries]."""
         counts = [
             np.outer(rows.inside.sum(1), cols.inside.sum(1)) - np.outer(rows.dead.sum(1), cols.dead.sum(1))
             for rows, cols in self.blocks
@@ -160,22 +160,23 @@ class Plan:
         return int((self.readout == self.steps[-1].table.zero).all(axis=1).sum())
 
     def __str__(self) -> str:
-        head = ("base", "entries")
-        lines = [f"{'layer':<15}{'cells':>9}{'base':>9}{'entries':>9}{'GMAC':>8}{'loop':>9}{'MB':>7}{'loop':>9}"]
+        head = f"{'layer':<15}{'cells':>9}{'base':>9}{'entries':>9}{'GMAC':>8}{'loop':>9}{'MB':>7}{'loop':>9}"
+        lines = [head]
         for i, step in enumerate(self.steps):
             name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"
             cells = "{}x{}".format(*step.table.base_shape)
-            dense, loop = step.table.zero, self.locations * step.table.base
-            costs = (dense * step.window_macs, loop * step.window_macs, dense * step.window_bytes, loop * step.window_bytes)
-            lines.append(_line(name, cells, (step.table.base, step.table.entries), costs))
+            windows = (step.table.zero, self.locations * step.table.base)
+            macs, moved = ([n * cost for n in windows] for cost in (step.window_macs, step.window_bytes))
+            lines.append(_line(name, cells, (step.table.base, step.table.entries), (*macs, *moved)))
         total = tuple(sum(getattr(step.table, part) for step in self.steps) for part in ("base", "entries"))
         lines.append(_line("total", "", total, (self.macs, self.loop_macs, self.bytes, self.loop_bytes)))
-        ratios = f"{self.loop_macs / max(self.macs, 1):.1f} times the multiply-adds and {self.loop_bytes / self.bytes:.1f}"
-        lines.append(f"The loop's {self.locations:,} runs take {ratios} times the bytes of the dense pass.")
+        ratios = self.loop_macs / max(self.macs, 1), self.loop_bytes / self.bytes
+        saved = "{:.1f} times the multiply-adds and {:.1f} times the bytes".format(*ratios)
+        lines.append(f"The loop's {self.locations:,} runs take {saved} of the dense pass.")
         return "\n".join(lines)
 
 
-def _line(name: str, cells: str, counts: tuple[int, ...], costs: tuple[int, int, int, int]) -> str:
+def _line(name: str, cells: str, counts: tuple[int, ...], costs: tuple[int, ...]) -> str:
     numbers = "".join(f"{count:>9,}" for count in counts)
     macs = f"{costs[0] / 1e9:>8.2f}{costs[1] / 1e9:>9.2f}"
     return f"{name:<15}{cells:>9}{numbers}{macs}{costs[2] / 1e6:>7.0f}{costs[3] / 1e6:>9,.0f}"
@@ -190,11 +191,13 @@ def compile_plan(
 ) -> Plan:
     """Compile the plan of a Global-Net for the holes at `holes[0]` x `holes[1]` (first pixels, any order).
 
-    Raises ConfigError for no holes, holes beyond the image, and images too small for the layers or the read-out.
+    Raises ConfigError for no holes, holes beyond the image, and images too small for the layers or the
+    read-out.
     """
     for starts, side in zip(holes, image_size, strict=True):
         if not len(starts) or min(starts) < 0 or max(starts) + patch > side:
-            raise ConfigError(f"holes of {patch} pixels must start from 0 to {side - patch}, got {list(starts)}")
+            given = f"got {list(starts)}"
+            raise ConfigError(f"holes of {patch} pixels must start from 0 to {side - patch}, {given}")
     sizes = _sizes(layers, image_size, readout)
     rows, cols = (
         compile_axis(layers, [size[a] for size in sizes], np.asarray(holes[a], np.int64), patch, readout)
@@ -202,7 +205,8 @@ def compile_plan(
     )
     tables = [Table(y, x, size) for y, x, size in zip(rows.keys, cols.keys, sizes, strict=True)]
     channels = [3, *(layer.channels for layer in layers)]
-    if any(layer.kind == "pool" and layer.channels != before for layer, before in zip(layers, channels, strict=False)):
+    pools = [i for i, layer in enumerate(layers) if layer.kind == "pool"]
+    if any(channels[i + 1] != channels[i] for i in pools):
         raise ConfigError(f"a pool keeps the channels of the layer below, got channels {channels[1:]}")
     steps = [
         Step(layer, channels[i], tables[i], tables[i + 1], rows.hops[i], cols.hops[i])

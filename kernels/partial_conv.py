@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def partial_conv_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the formula to whole images: x [B, C, H, W], mask [B or 1, 1, H, W], weight [O, C, k, k] -> x', M'."""
+    """Apply the formula to images: x [B, C, H, W], mask [B or 1, 1, H, W], weight [O, C, k, k] -> x', M'."""
     kernel = weight.shape[-1]
     ones = torch.ones(1, 1, kernel, kernel, dtype=mask.dtype, device=mask.device)
     valid = F.conv2d(mask, ones, padding=kernel // 2)
@@ -30,12 +30,12 @@ def partial_conv_rows(table: Tensor, sources: Tensor, scale: Tensor, weight: Ten
     table [N, C]: a row of channels a cell. sources int32 [n, k²]: the rows each window reads. scale [n, 1]:
     k²/sum(M) of each window. weight [k²·C, O]. Returns [n, O]. Every row given must be alive (sum(M) > 0).
 
-    `F.embedding` is the gather: its backward is a sorted scatter, 6 times faster on a CPU than index_select's.
+    `F.embedding` is the gather: its backward is a sorted scatter, on a CPU 6 times as fast as index_select's.
     """
     windows = F.embedding(sources, table).view(sources.shape[0], -1)
     return F.relu(torch.addcmul(bias, windows @ weight, scale))
 
 
 def weight_rows(weight: Tensor) -> Tensor:
-    """Bring a convolution's weight [O, C, k, k] to the matrix [k²·C, O] that `partial_conv_rows` multiplies."""
+    """Bring a convolution's weight [O, C, k, k] to the matrix [k²·C, O] that `partial_conv_rows` takes."""
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])

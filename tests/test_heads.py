@@ -35,7 +35,9 @@ def test_iad_of_known_numbers() -> None:
 
 def test_dad_is_one_less_the_probability_of_normal() -> None:
     logits = torch.linspace(-8, 8, 33, dtype=torch.float64)
-    expected = torch.tensor([1 - 1 / (1 + math.exp(-logit)) for logit in logits.tolist()], dtype=torch.float64)
+    expected = torch.tensor(
+        [1 - 1 / (1 + math.exp(-logit)) for logit in logits.tolist()], dtype=torch.float64
+    )
     assert_close(dad(logits), expected, torch.float64)
 
 
@@ -72,7 +74,9 @@ def test_the_score_mixes_both_heads_by_lam(lam: float) -> None:
 
 def test_pixels_are_normalised_as_the_networks_expect() -> None:
     model = tiny_model().double()
-    pixels = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (2, 5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = ((pixels.numpy() / 255 - mean) / std).transpose(0, 3, 1, 2)
     # The constants are kept in float32.

@@ -1,4 +1,4 @@
-"""Partial convolution and masked pooling: references against plain loops over the formula, rows against those."""
+"""Partial convolution and masked pooling: references against loops over the formula, rows against those."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def conv_by_formula(x: Floats, mask: Floats, weight: Floats, bias: Floats) -> tu
 
 def pool_by_formula(x: Floats, mask: Floats, size: int) -> tuple[Floats, Floats]:
     channels, height, width = x.shape
-    out, alive = np.zeros((channels, height // size, width // size)), np.zeros((height // size, width // size))
+    out, alive = (
+        np.zeros((channels, height // size, width // size)),
+        np.zeros((height // size, width // size)),
+    )
     for y, x0 in product(range(height // size), range(width // size)):
         block = slice(y * size, (y + 1) * size), slice(x0 * size, (x0 + 1) * size)
         out[:, y, x0] = (x[:, *block] * mask[block]).max(axis=(1, 2))
@@ -123,7 +126,7 @@ def test_each_image_of_a_batch_may_have_its_own_mask() -> None:
 
 
 def rows_of(mask: Floats, kernel: int, stride: int, pad: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """For every alive cell, the rows of a table of valid pixels that its window reads, and which cells these are.
+    """For every alive cell, the rows of a table of pixels that its window reads, and which cells these are.
 
     Holes and cells outside read the zero row after the last pixel.
     """
@@ -173,7 +176,8 @@ def test_pooling_is_the_formula(hole: str, size: int, dtype: torch.dtype) -> Non
     """Values below zero as well, though only values after ReLU meet a mask in the networks."""
     mask, (x, _, _) = masked(hole), problem(3)
     expected, alive = pool_by_formula(x, mask, size)
-    found, found_mask = max_pool_reference(*tensors(x[None], mask[None, None], dtype=dtype), size)
+    given, given_mask = tensors(x[None], mask[None, None], dtype=dtype)
+    found, found_mask = max_pool_reference(given, given_mask, size)
     np.testing.assert_array_equal(found_mask[0, 0], alive)
     if hole == "everything":
         assert not found.any()
@@ -187,7 +191,8 @@ def test_pooling_is_the_formula(hole: str, size: int, dtype: torch.dtype) -> Non
 def test_pooled_rows_are_the_reference(hole: str, size: int, dtype: torch.dtype) -> None:
     mask, (x, _, _) = masked(hole), problem(3)
     x = np.maximum(x, 0)
-    reference, _ = max_pool_reference(*tensors(x[None], mask[None, None], dtype=torch.float64), size)
+    given, given_mask = tensors(x[None], mask[None, None], dtype=torch.float64)
+    reference, _ = max_pool_reference(given, given_mask, size)
     sources, cells = rows_of(mask, size, size, 0)
     found = max_pool_rows(table_of(x, dtype), torch.from_numpy(sources))
     assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)

@@ -85,7 +85,7 @@ def done_steps(work: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-@pytest.mark.parametrize("after", [1, 4, 8, 11])
+@pytest.mark.parametrize("after", [1, 5, 11])
 def test_a_killed_run_goes_on_to_the_same_weights(photos: Path, trained: Path, tmp_path: Path, after: int) -> None:
     output = tmp_path / "model"
     process = run(photos, output)

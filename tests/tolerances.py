@@ -12,8 +12,10 @@ TOLERANCES: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 1e-
 
 
 def deviation(actual: Any, reference: Any) -> float:
-    """Largest deviation from a reference, over the reference's largest absolute value; both arrays or tensors."""
-    given, expected = (np.asarray(torch.as_tensor(values).detach(), np.float64) for values in (actual, reference))
+    """Largest deviation from a reference, over the reference's largest absolute value; arrays or tensors."""
+    given, expected = (
+        np.asarray(torch.as_tensor(values).detach(), np.float64) for values in (actual, reference)
+    )
     assert given.shape == expected.shape, f"shape {given.shape} instead of {expected.shape}"
     assert given.size, "nothing to compare"
     largest = float(np.abs(expected).max())

@@ -22,8 +22,8 @@ def global_layers(channels: tuple[int, ...], convs: int) -> list[Layer]:
 class GlobalNet(nn.Module):
     """Partial convolutions with ReLU and max pooling, then a linear read-out of `readout` x `readout` cells.
 
-    `layers` is what the plan is compiled from. `forward` is the plain network on images with a mask, the paper's
-    definition; `glance_fast.dense` computes the same numbers for all holes at once.
+    `layers` is what the plan is compiled from. `forward` is the plain network on images with a mask, the
+    paper's definition; `glance_fast.dense` computes the same numbers for all holes at once.
     """
 
     def __init__(self, layers: list[Layer], features: int, readout: int = 1) -> None:
@@ -41,7 +41,7 @@ class GlobalNet(nn.Module):
         self.project = nn.Linear(readout**2 * before, features)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Last level's cells for images [B, 3, H, W] and mask [B or 1, 1, H, W] (0 in the hole): [B, C, h, w]."""
+        """Last cells [B, C, h, w] for images [B, 3, H, W] and mask [B or 1, 1, H, W], 0 in the hole."""
         x, convs = images, iter(self.convs)
         for layer in self.layers:
             if layer.kind == "conv":

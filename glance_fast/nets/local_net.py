@@ -18,10 +18,10 @@ class Window:
 
 
 def windows_for(patch: int) -> list[Window]:
-    """Kernels and strides of the valid convolutions whose receptive field is exactly `patch` pixels, patch >= 8.
+    """Kernels and strides of the valid convolutions that see exactly `patch` pixels a side, patch >= 8.
 
-    Convolutions of 3 at strides 1 and 2 in turn; the first kernel takes up the remainder that the total stride
-    leaves, and the last covers what is then left of the patch.
+    Convolutions of 3 at strides 1 and 2 in turn; the first kernel takes up the remainder that the total
+    stride leaves, and the last covers what is then left of the patch.
     """
     halvings = max(1, patch.bit_length() - 4)
     middle = [Window(3, 1)] + [Window(3, stride) for _ in range(halvings - 1) for stride in (2, 1)]
@@ -35,10 +35,10 @@ def windows_for(patch: int) -> list[Window]:
 
 
 class LocalNet(nn.Module):
-    """Valid convolutions with ReLU and a linear 1x1 projection: `z_l = L(patch)`; no padding, no normalisation.
+    """Valid convolutions with ReLU, then a linear 1x1 projection: `z_l = L(patch)`; no padding, no norm.
 
-    Called on patches [N, 3, P, P] it gives [N, n, 1, 1]. Called on images [B, 3, H, W] with `step` it gives the
-    same numbers for every patch at multiples of `step` pixels: [B, n, (H-P)//step + 1, (W-P)//step + 1].
+    Called on patches [N, 3, P, P] it gives [N, n, 1, 1]. Called on images [B, 3, H, W] with `step` it gives
+    the same numbers for every patch at multiples of `step` pixels: [B, n, (H-P)//step + 1, (W-P)//step + 1].
     """
 
     def __init__(self, patch: int, features: int, channels: tuple[int, ...]) -> None:
@@ -51,9 +51,9 @@ class LocalNet(nn.Module):
         )
         self.project = nn.Conv2d(widths[-1], features, 1)
         for conv in self.convs:
-            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias if conv.bias is not None else conv.weight)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, images: Tensor, step: int | None = None) -> Tensor:
         x = images
@@ -66,10 +66,11 @@ class LocalNet(nn.Module):
     def _sampling(self, step: int | None) -> list[tuple[int, int]]:
         """(stride, dilation) of each convolution when patches lie `step` pixels apart.
 
-        A stride is taken while the samples that it leaves still include every patch; one that would skip patches
-        is traded for dilation in the layers after it, which is the same function of each patch.
+        A stride is taken while the samples that it leaves still include every patch; one that would skip
+        patches is traded for dilation in the layers after it, which is the same function of each patch.
         """
-        spacing, jump, sampling = 1, 1, []
+        spacing, jump = 1, 1
+        sampling: list[tuple[int, int]] = []
         for window in self.windows:
             last = len(sampling) == len(self.windows) - 1
             stride = window.stride

@@ -1,4 +1,4 @@
-"""The whole network: Local-Net, Global-Net, both heads and the score, as one module with one configuration."""
+"""The whole network: Local-Net, Global-Net, both heads and the score, one module with one configuration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GlanceModel(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the networks see of images [B, 3, H, W] in 0..1: ImageNet's mean taken off, over its deviation."""
+        """What the networks see of images [B, 3, H, W] in 0..1: less ImageNet's mean, over its deviation."""
         return (images - self.mean) / self.std
 
     def from_uint8(self, images: Tensor) -> Tensor:
@@ -42,14 +42,15 @@ class GlanceModel(nn.Module):
         return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
 
     def plan(self) -> Plan:
-        """The plan for the configuration's whole grid of patches; ConfigError where Global-Net would see nothing."""
+        """The plan for the whole grid of patches; ConfigError where Global-Net would see nothing."""
         c = self.config
         holes = [grid_starts(side, c.patch, c.stride) for side in c.image_size]
         plan = compile_plan(self.global_net.layers, c.image_size, c.patch, (holes[0], holes[1]), c.readout)
         if plan.blind():
             raise ConfigError(
-                f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that the "
-                "read-out sees; use more global_channels levels, more global_convs, a larger readout or a smaller patch"
+                f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that "
+                "the read-out sees; use more global_channels levels, more global_convs, a larger readout "
+                "or a smaller patch"
             )
         return plan
 
