@@ -49,20 +49,23 @@ class DensePass:
         weights = _weights(conv)
         count = len(self.sources[i])
         if torch.is_grad_enabled():
-            rows = [self._rows(i, table, slice(count), weights) for table in tables]
+            rows = [self._rows(i, table, weights) for table in tables]
             return F.pad(torch.stack(rows), (0, 0, 0, 1))
         out = tables.new_empty(len(tables), count + 1, self.plan.steps[i].layer.channels)
         out[:, count] = 0
         for b, low in product(range(len(tables)), range(0, count, PIECE)):
             part = slice(low, min(low + PIECE, count))
-            out[b, part] = self._rows(i, tables[b], part, weights)
+            if weights is None:
+                out[b, part] = max_pool_rows(tables[b], self.sources[i][part])
+            else:
+                partial_conv_rows(tables[b], self.sources[i][part], self.scales[i][part], *weights, out[b, part])
         return out
 
-    def _rows(self, i: int, table: Tensor, part: slice, weights: tuple[Tensor, Tensor] | None) -> Tensor:
-        """The rows `part` of layer i for one image; without weights the layer is a pooling."""
+    def _rows(self, i: int, table: Tensor, weights: tuple[Tensor, Tensor] | None) -> Tensor:
+        """All rows of layer i for one image, with gradients; without weights the layer is a pooling."""
         if weights is None:
-            return max_pool_rows(table, self.sources[i][part])
-        return partial_conv_rows(table, self.sources[i][part], self.scales[i][part], *weights)
+            return max_pool_rows(table, self.sources[i])
+        return partial_conv_rows(table, self.sources[i], self.scales[i], *weights)
 
 
 def _weights(conv: nn.Module | None) -> tuple[Tensor, Tensor] | None:
