@@ -34,7 +34,8 @@ def _checked_device(device: str) -> torch.device:
         raise BackendError(f"unknown device {device!r}; {legal}") from None
     if place.type not in ("cpu", "cuda"):
         raise BackendError(f"device {device!r} is not supported; {legal}")
-    count = torch.cuda.device_count()
-    if place.type == "cuda" and (place.index or 0) >= count:
-        raise BackendError(f"device {device!r} was asked for and there are {count} CUDA devices; use another, or cpu")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(f"device {device!r} was asked for and no CUDA device is there; use device='cpu'")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise BackendError(f"device {device!r} was asked for and there are {torch.cuda.device_count()} CUDA devices")
     return place
