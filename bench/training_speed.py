@@ -20,8 +20,8 @@ from glance_fast.config import ModelConfig
 from glance_fast.dense import DensePass
 from glance_fast.loop import loop_global
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, compile_plan
-from glance_fast.training.sampling import draw_holes
+from glance_fast.plan import Plan
+from glance_fast.training.sampling import draw_places
 
 TOLERANCE = 1e-4  # of the largest gradient: sums of 36 holes in another order, in float32
 
@@ -47,10 +47,9 @@ def main(images: int = 4, holes: int = 6, repeats: int = 5) -> None:
 
 
 def _plan(model: GlanceModel, count: int) -> Plan:
-    config = model.config
-    holes = draw_holes(config.image_size, config.patch, count, np.random.default_rng(0))
-    layers = model.global_net.layers
-    return compile_plan(layers, config.image_size, config.patch, (holes.rows, holes.cols), config.readout)
+    rows, cols = model.grid
+    places = draw_places((len(rows), len(cols)), count, np.random.default_rng(0))
+    return model.plan(places.rows, places.cols)
 
 
 def _step(model: GlanceModel, forward: Callable[[], Tensor]) -> float:

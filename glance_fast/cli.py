@@ -14,6 +14,8 @@ from rich.logging import RichHandler
 
 from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, GlanceError
+from glance_fast.presets import DEFAULT, PRESETS
+from glance_fast.presets import preset as preset_tables
 from glance_fast.version import __version__
 
 app = typer.Typer(
@@ -68,6 +70,7 @@ def _common(
 def train(
     data: Annotated[Path, typer.Argument(help="A folder of normal images, or one in MVTec AD's layout.")],
     model: ModelFolder,
+    preset: Annotated[str, typer.Option(help=f"What to start from: {', '.join(PRESETS)}.")] = DEFAULT,
     config: Annotated[Path | None, typer.Option(help="A TOML file with tables [model] and [train].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, name=value; may be repeated.")] = None,
     effort: Annotated[float, typer.Option(help="Multiplies the steps of every stage: 0.2 is a quick try.")] = 1.0,
@@ -80,7 +83,7 @@ def train(
     """Train and calibrate a model on normal images; a run that was stopped goes on where it was."""
     from glance_fast.training.train import Job, train_model
 
-    model_config, train_config = read_settings(config, set_ or [], effort)
+    model_config, train_config = read_settings(config, set_ or [], effort, preset)
     job = Job(data, model, teacher_weights, distil_data, calibration_data, restart, overwrite)
     calibration = train_model(job, model_config, train_config)
     out.print(
@@ -146,9 +149,16 @@ def demo(
     run_demo(output, texture, out)
 
 
-def read_settings(config: Path | None, assignments: list[str], effort: float) -> tuple[ModelConfig, TrainConfig]:
-    """The settings of a TOML file, then of `name=value` assignments, steps times `effort`; raises ConfigError."""
-    tables = _read_toml(config) if config is not None else {}
+def read_settings(
+    config: Path | None, assignments: list[str], effort: float, preset: str = DEFAULT
+) -> tuple[ModelConfig, TrainConfig]:
+    """A preset's settings, those of a TOML file over them, then `name=value` assignments; steps times `effort`.
+
+    Raises ConfigError.
+    """
+    tables = preset_tables(preset)
+    for name, values in (_read_toml(config) if config is not None else {}).items():
+        tables[name] |= values
     source = str(config) if config is not None else "--set"
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -156,12 +166,12 @@ def read_settings(config: Path | None, assignments: list[str], effort: float) ->
         if not equals or table is None:
             legal = ", ".join(field for kind in _KINDS.values() for field in kind.model_fields)
             raise ConfigError(f"--set {assignment!r}: give name=value; legal names are {legal}")
-        tables.setdefault(table, {})[name] = _value(value)
-    train_config = checked(TrainConfig, tables.get("train", {}), source)
+        tables[table][name] = _value(value)
+    train_config = checked(TrainConfig, tables["train"], source)
     if not 0 < effort <= 100:
         raise ConfigError(f"--effort must be above 0 and at most 100, got {effort}")
     steps = {name: max(1, round(getattr(train_config, name) * effort)) for name in _STEPS}
-    return checked(ModelConfig, tables.get("model", {}), source), train_config.model_copy(update=steps)
+    return checked(ModelConfig, tables["model"], source), train_config.model_copy(update=steps)
 
 
 _KINDS: dict[str, type[ModelConfig] | type[TrainConfig]] = {"model": ModelConfig, "train": TrainConfig}

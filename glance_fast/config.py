@@ -24,12 +24,15 @@ class ModelConfig(_Settings):
     image_size: tuple[int, int] = Field((256, 256), description="height, width")
     patch: int = Field(32, ge=8, le=512, description="side P of the square patch")
     stride: int = Field(8, ge=1, description="grid stride s between patch locations")
+    overhang: int = Field(0, ge=0, le=256, description="pixels that a patch may reach beyond the image")
     features: int = Field(64, ge=1, le=4096, description="length n of z_l and z_g")
+    local_net: Literal["plain", "trunk"] = Field("plain", description="distilled, or the teacher's own first blocks")
     local_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128), min_length=1)
     global_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128, 128), min_length=1)
     global_convs: int = Field(1, ge=1, le=8, description="partial convolutions a level")
     readout: int = Field(1, ge=1, le=9, description="side of the square of cells that z_g is read from")
     dad_width: int = Field(128, ge=1, le=4096, description="hidden units of the DAD classifier")
+    location_norm: bool = Field(False, description="whiten z_l − z_g by each location's normal statistics")
     lam: float = Field(0.5, ge=0, le=1, description="weight λ of IAD in the score")
     top: int = Field(1, ge=1, description="image score: mean of this many highest locations")
     teacher: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
@@ -37,10 +40,15 @@ class ModelConfig(_Settings):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         height, width = self.image_size
-        if min(height, width) < self.patch:
+        if min(height, width) + 2 * self.overhang < self.patch:
             raise ValueError(
                 f"image_size {height}x{width} is smaller than one {self.patch}x{self.patch} patch; "
                 f"use an image_size of at least {self.patch}x{self.patch} or a smaller patch"
+            )
+        if 2 * self.overhang >= self.patch:
+            raise ValueError(
+                f"overhang {self.overhang} puts the middle of a {self.patch}-pixel patch outside the image; "
+                f"use at most {(self.patch - 1) // 2}"
             )
         if max(height, width) > 16384:
             raise ValueError(f"image_size {height}x{width} is beyond 16384 pixels a side")
@@ -67,7 +75,9 @@ class TrainConfig(_Settings):
     dad_steps: int = Field(800, ge=1)
     patches: int = Field(128, ge=2, description="patches a step while Local-Net trains")
     images: int = Field(4, ge=1, description="images a step while Global-Net and DAD train")
-    holes: int = Field(6, ge=1, description="random hole rows, and as many columns, an image")
+    holes: int = Field(6, ge=1, description="random rows of holes, and as many columns, an image")
+    dad_holes: int = Field(6, ge=1, description="random rows of locations, and as many columns, an image for DAD")
+    location_shrinkage: float = Field(0.01, gt=0, le=1, description="ε over the mean variance at the locations")
     learning_rate: float = Field(1e-3, gt=0, le=1)
     jitter: float = Field(0.1, ge=0, le=0.5, description="random brightness and contrast of training images")
     compactness: float = Field(0.1, ge=0, description="weight of l_c beside l_k in fine-tuning")

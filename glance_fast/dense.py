@@ -34,7 +34,7 @@ class DensePass:
         self.readout = torch.from_numpy(plan.readout).to(device, torch.int32)
 
     def __call__(self, net: GlobalNet, images: Tensor) -> Tensor:
-        """`z_g` of every location, differentiable in net and images: [B, 3, H, W] -> [B, locations, n]."""
+        """`z_g` of every location, differentiable in net and images: [B, C, H, W] -> [B, locations, n]."""
         tables = F.pad(images.flatten(2).mT, (0, 0, 0, 1))
         convs = iter(net.convs)
         for i, step in enumerate(self.plan.steps):
@@ -77,5 +77,5 @@ def _weights(conv: nn.Module | None) -> tuple[Tensor, Tensor] | None:
 
 def dense_features(model: GlanceModel, dense: DensePass, images: Tensor) -> tuple[Tensor, Tensor]:
     """`z_l` and `z_g`, each [B, locations, n], for normalised images [B, 3, H, W] on the model's grid."""
-    z_local = model.local_net(images, model.config.stride).flatten(2).mT
-    return z_local, dense(model.global_net, images)
+    z_local, read = model.local_net.see(model.padded(images), model.config.stride)
+    return z_local.flatten(2).mT, dense(model.global_net, model.cropped(read))

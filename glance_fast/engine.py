@@ -140,7 +140,7 @@ class Engine:
     def _result(self, grid: Tensor, pixels: NDArray[np.uint8] | Tensor) -> Result[Any]:
         score = image_score(grid.cpu().numpy(), self.config.top)
         rows, cols = (
-            _weights(own, side, self.config.patch, self.config.stride)
+            _weights(own, side, self.config.patch, self.config.stride, self.config.overhang)
             for own, side in zip(pixels.shape[:2], self.config.image_size, strict=True)
         )
         anomaly_map: Any
@@ -161,5 +161,5 @@ class Engine:
 
 
 @lru_cache(maxsize=64)
-def _weights(pixels: int, side: int, patch: int, stride: int) -> NDArray[np.float32]:
-    return map_weights(pixels, side, patch, stride)
+def _weights(pixels: int, side: int, patch: int, stride: int, overhang: int) -> NDArray[np.float32]:
+    return map_weights(pixels, side, patch, stride, overhang)

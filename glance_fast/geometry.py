@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def grid_starts(side: int, patch: int, stride: int) -> tuple[int, ...]:
-    """First pixels of the patches along one axis: (side - patch) // stride + 1 of them."""
-    return tuple(range(0, side - patch + 1, stride))
+def grid_starts(side: int, patch: int, stride: int, overhang: int = 0) -> tuple[int, ...]:
+    """First pixels of the patches along one axis, which may reach `overhang` pixels beyond both borders.
+
+    There are (side + 2 * overhang - patch) // stride + 1 of them, the first at -overhang.
+    """
+    return tuple(range(-overhang, side + overhang - patch + 1, stride))
 
 
-def map_weights(pixels: int, side: int, patch: int, stride: int) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Reading:
+    """What Global-Net reads: a map whose cell c sees `kernel` pixels from `stride * c` on, along each axis.
+
+    Pixels are those of the image with its overhang. The image itself is `Reading(1, 1, 3)`.
+    """
+
+    kernel: int
+    stride: int
+    channels: int
+
+    def cells(self, side: int, overhang: int) -> range:
+        """The cells whose middle lies in the image; the rest of the map is not read."""
+        middle = (self.kernel - 1) // 2
+        first = -(-max(overhang - middle, 0) // self.stride)
+        last = min(overhang + side - 1 - middle, side + 2 * overhang - self.kernel) // self.stride
+        return range(first, last + 1)
+
+    def hole(self, start: int, patch: int) -> range:
+        """The cells that see a pixel of the patch at `start`, counted from the overhang's first pixel."""
+        return range(-(-(start - self.kernel + 1) // self.stride), (start + patch - 1) // self.stride + 1)
+
+
+IMAGE = Reading(kernel=1, stride=1, channels=3)
+
+
+def map_weights(pixels: int, side: int, patch: int, stride: int, overhang: int = 0) -> NDArray[np.float32]:
     """Bilinear weights [pixels, patches] that bring scores at patch centres to an axis of `pixels` pixels.
 
     `side` is the axis's length as the networks see it. A map is `rows @ scores @ cols.T`: resizing to the
     image's own size and interpolating between patch centres in one step; beyond the outermost centres it is
     constant.
     """
-    count = len(grid_starts(side, patch, stride))
+    count = len(grid_starts(side, patch, stride, overhang))
     seen = (np.arange(pixels) + 0.5) * side / pixels
-    place = np.clip((seen - patch / 2) / stride, 0, count - 1)
+    place = np.clip((seen + overhang - patch / 2) / stride, 0, count - 1)
     low = np.minimum(place.astype(np.int64), max(count - 2, 0))
     high = np.minimum(low + 1, count - 1)
     part = place - low

@@ -188,23 +188,25 @@ def compile_plan(
     patch: int,
     holes: tuple[Sequence[int], Sequence[int]],
     readout: int = 1,
+    channels_in: int = 3,
 ) -> Plan:
     """Compile the plan of a Global-Net for the holes at `holes[0]` x `holes[1]` (first pixels, any order).
 
-    Raises ConfigError for no holes, holes beyond the image, and images too small for the layers or the
-    read-out.
+    A hole may reach beyond the image, as long as a pixel of it lies inside. What is called the image here may
+    be any map that the network reads, of `channels_in` channels. Raises ConfigError for no holes, holes
+    outside the image, and images too small for the layers or the read-out.
     """
     for starts, side in zip(holes, image_size, strict=True):
-        if not len(starts) or min(starts) < 0 or max(starts) + patch > side:
+        if not len(starts) or min(starts) <= -patch or max(starts) >= side:
             given = f"got {list(starts)}"
-            raise ConfigError(f"holes of {patch} pixels must start from 0 to {side - patch}, {given}")
+            raise ConfigError(f"holes of {patch} pixels must start from {1 - patch} to {side - 1}, {given}")
     sizes = _sizes(layers, image_size, readout)
     rows, cols = (
         compile_axis(layers, [size[a] for size in sizes], np.asarray(holes[a], np.int64), patch, readout)
         for a in (0, 1)
     )
     tables = [Table(y, x, size) for y, x, size in zip(rows.keys, cols.keys, sizes, strict=True)]
-    channels = [3, *(layer.channels for layer in layers)]
+    channels = [channels_in, *(layer.channels for layer in layers)]
     pools = [i for i, layer in enumerate(layers) if layer.kind == "pool"]
     if any(channels[i + 1] != channels[i] for i in pools):
         raise ConfigError(f"a pool keeps the channels of the layer below, got channels {channels[1:]}")

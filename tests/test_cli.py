@@ -19,7 +19,10 @@ from glance_fast import cli
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import ConfigError
 from glance_fast.folders import normal_images, test_samples
+from glance_fast.geometry import grid_starts
 from glance_fast.images import read_image
+from glance_fast.nets.model import GlanceModel
+from glance_fast.presets import PRESETS
 from tests.tiny import save_tiny, tiny_config, tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +81,8 @@ def run(*arguments: object, status: int = 0) -> None:
 def test_from_photographs_to_a_report(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "settings.toml").write_text(SETTINGS)
     model, scored, judged = tmp_path / "model", tmp_path / "scored", tmp_path / "judged"
-    run("train", data, "--model", model, "--config", tmp_path / "settings.toml", "--effort", 0.1, "--set", "seed=4")
+    settings = ("--preset", "paper", "--config", tmp_path / "settings.toml")
+    run("train", data, "--model", model, *settings, "--effort", 0.1, "--set", "seed=4")
     told = capfd.readouterr()
     assert "EfficientNet-Lite0" in told.err
     assert "threshold" in told.out
@@ -155,10 +159,31 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
 
 def test_settings_come_from_the_file_then_from_the_command(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SETTINGS)
-    model, train = cli.read_settings(tmp_path / "s.toml", ["patch=24", "precision=bf16-mixed"], 0.5)
+    model, train = cli.read_settings(tmp_path / "s.toml", ["patch=24", "precision=bf16-mixed"], 0.5, "paper")
     assert model == tiny_config(patch=24)
     assert (train.precision, train.global_steps) == ("bf16-mixed", 15)
-    assert cli.read_settings(None, [], 1.0) == (ModelConfig(), TrainConfig())
+    assert cli.read_settings(None, [], 1.0, "paper") == (ModelConfig(), TrainConfig())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_whole_model_that_settings_change(name: str) -> None:
+    model, train = cli.read_settings(None, ["lam=0.125", "seed=9"], 1.0, name)
+    assert (model.lam, train.seed) == (0.125, 9)
+    assert GlanceModel(model).plan().locations == len(grid_starts(256, model.patch, 8, model.overhang)) ** 2
+
+
+@pytest.mark.parametrize("name, most", [("fast", 6), ("accurate", 38)])
+def test_a_presets_cost_is_what_it_promises(name: str, most: int) -> None:
+    model = GlanceModel(cli.read_settings(None, [], 1.0, name)[0])
+    config = model.config
+    side = config.image_size[0] + 2 * config.overhang
+    macs = model.plan().macs + model.local_net.macs((side, side), config.stride)
+    assert macs + len(model.grid[0]) ** 2 * config.features**2 <= most * 1e9
+
+
+def test_an_unknown_preset_is_refused_with_the_legal_ones() -> None:
+    with pytest.raises(ConfigError, match="legal are fast, accurate, paper"):
+        cli.read_settings(None, [], 1.0, "best")
 
 
 @pytest.mark.parametrize("text", ["[model", "[modell]\n", "model = 3\n", "[model]\npetch = 3\n"])

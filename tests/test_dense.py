@@ -97,6 +97,13 @@ def test_holes_at_every_border_and_corner(size: tuple[int, int], patch: int) -> 
     case.check()
 
 
+@pytest.mark.parametrize("size", [(37, 53), (32, 32)], ids=str)
+@pytest.mark.parametrize("patch, stride", [(9, 5), (16, 8), (31, 7)])
+def test_holes_that_reach_beyond_every_border(size: tuple[int, int], patch: int, stride: int) -> None:
+    rows, cols = (range(1 - patch, side, stride) for side in size)
+    build(global_layers((4, 5, 6, 6), 1), size, patch, (rows, cols), readout=2, batch=2).check()
+
+
 def test_any_rows_and_columns_in_any_order() -> None:
     case = build(global_layers((4, 6, 6), 1), (45, 38), 9, ([17, 0, 36, 17, 4, 5], [29, 3, 2, 3]), batch=2)
     case.check()
@@ -164,11 +171,23 @@ def test_gradients(dtype: torch.dtype, convs: int, readout: int) -> None:
         assert_close(actual, reference, dtype)
 
 
+TRUNK: dict[str, Any] = {
+    "local_net": "trunk",
+    "patch": 83,
+    "stride": 24,
+    "overhang": 38,
+    "global_channels": (6, 8, 8, 8),
+    "global_convs": 2,
+}
 MODELS: list[dict[str, Any]] = [
     {},
     {"image_size": (37, 53), "patch": 11, "stride": 3},
     {"image_size": (64, 41), "stride": 9, "global_convs": 2, "readout": 2},
     {"image_size": (53, 37), "patch": 8, "stride": 5, "readout": 3, "global_channels": (6, 8, 8)},
+    {"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9},
+    {"image_size": (150, 131), **TRUNK},
+    {"image_size": (140, 125), **TRUNK, "stride": 20, "overhang": 30, "readout": 2},
+    {"image_size": (171, 163), **TRUNK, "stride": 28, "overhang": 0, "features": 168},
 ]
 
 
@@ -193,7 +212,7 @@ def cases(draw: st.DrawFn) -> Case:
     least = 2 ** (len(channels) - 1) * readout
     size = draw(st.tuples(*[st.integers(max(8, least), max(40, least))] * 2))
     patch = draw(st.integers(1, min(size)))
-    places = [st.lists(st.integers(0, side - patch), min_size=1, max_size=3) for side in size]
+    places = [st.lists(st.integers(1 - patch, side - 1), min_size=1, max_size=3) for side in size]
     strides = st.integers(max(1, (max(size) - patch) // 2), 40)
     holes = draw(st.tuples(*places) | strides.map(lambda stride: grid(size, patch, stride)))
     return build(global_layers(tuple(channels), convs), size, patch, holes, readout, draw(st.integers(1, 2)))

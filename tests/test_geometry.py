@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glance_fast.geometry import grid_starts, image_score, map_weights
+from glance_fast.geometry import IMAGE, Reading, grid_starts, image_score, map_weights
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,32 @@ def test_the_images_score_is_the_mean_of_the_highest() -> None:
     assert [image_score(grid, top) for top in (1, 2, 3, 6, 100)] == [7, 6.5, 6, 4, 4]
     assert type(image_score(grid, 1)) is float
     np.testing.assert_array_equal(grid, [[1, 7, 3], [5, 2, 6]])
+
+
+def test_patches_that_overhang_start_before_the_image_and_end_behind_it() -> None:
+    assert grid_starts(20, 9, 4, 3) == (-3, 1, 5, 9, 13)
+    weights = map_weights(20, 20, 9, 4, 3)
+    for i, start in enumerate(grid_starts(20, 9, 4, 3)):
+        np.testing.assert_array_equal(weights[start + 4], np.eye(5)[i])
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(20, 90), st.integers(0, 40), st.data())
+def test_a_reading_s_holes_are_the_cells_that_see_the_patch(
+    kernel: int, stride: int, side: int, overhang: int, data: st.DataObject
+) -> None:
+    reading, whole = Reading(kernel, stride, 3), side + 2 * overhang
+    patch = data.draw(st.integers(1, whole))
+    start = data.draw(st.integers(0, whole - patch))
+    sees = [
+        c for c in range(-40, whole) if stride * c < start + patch and stride * c + kernel > start
+    ]
+    assert list(reading.hole(start, patch)) == sees
+    cells = reading.cells(side, overhang)
+    fits = [c for c in range(whole) if stride * c + kernel <= whole]
+    middles = [c for c in fits if overhang <= stride * c + (kernel - 1) // 2 < overhang + side]
+    assert list(cells) == middles
+
+
+def test_the_image_itself_is_read_pixel_by_pixel() -> None:
+    assert IMAGE.cells(20, 5) == range(5, 25)
+    assert IMAGE.hole(7, 9) == range(7, 16)

@@ -74,7 +74,8 @@ def entries_by_masks(layers: Sequence[Layer], plan: Plan) -> list[set[Key]]:
     entries: list[set[Key]] = [set() for _ in fields]
     for start in product(plan.holes_y, plan.holes_x):
         hole = np.zeros(plan.image_size, bool)
-        hole[start[0] : start[0] + plan.patch, start[1] : start[1] + plan.patch] = True
+        last = (max(start[0] + plan.patch, 0), max(start[1] + plan.patch, 0))
+        hole[max(start[0], 0) : last[0], max(start[1], 0) : last[1]] = True
         rows, cols = (nearest(start[a], plan.patch, side, stride, fields[-1].shape[a]) for a in (0, 1))
         needed = set(product(rows, cols))
         for level in range(len(layers), -1, -1):
@@ -107,6 +108,12 @@ def compiled(
     return compile_plan(layers, size, patch, holes, readout)
 
 
+def overhanging(layers: Sequence[Layer], size: tuple[int, int], patch: int, stride: int) -> Plan:
+    """Holes that reach beyond every border by up to a pixel less than a whole patch."""
+    holes = [range(1 - patch, side, stride) for side in size]
+    return compile_plan(layers, size, patch, (holes[0], holes[1]))
+
+
 PLANS: dict[str, tuple[list[Layer], tuple[int, int], int, int, int]] = {
     "odd": (global_layers((4, 5, 6), 1), (17, 22), 6, 3, 1),
     "two convolutions": (global_layers((4, 5, 6), 2), (16, 19), 5, 4, 2),
@@ -127,6 +134,14 @@ def test_entries_are_the_distinct_keys_found_by_masks(name: str) -> None:
         found = entries_of(step)
         assert len(found) == len(set(found)) == step.table.entries == len(keys)
         assert set(found) == keys
+
+
+@pytest.mark.parametrize("name", ["odd", "two convolutions", "other kernels", "pool first"])
+def test_entries_of_holes_that_reach_beyond_the_image(name: str) -> None:
+    layers, size, patch, stride, _ = PLANS[name]
+    plan = overhanging(layers, size, patch, stride)
+    for step, keys in zip(plan.steps, entries_by_masks(layers, plan)[1:], strict=True):
+        assert set(entries_of(step)) == keys
 
 
 @settings(max_examples=25)
@@ -278,9 +293,9 @@ def test_a_model_that_sees_nothing_is_refused_with_what_to_do() -> None:
         model.plan()
 
 
-@pytest.mark.parametrize("holes", [([], [0]), ([0], []), ([-1], [0]), ([0], [0, 13]), ([9], [0])], ids=str)
+@pytest.mark.parametrize("holes", [([], [0]), ([0], []), ([-8], [0]), ([0], [0, 20]), ([16], [0])], ids=str)
 def test_impossible_holes_are_refused(holes: tuple[list[int], list[int]]) -> None:
-    with pytest.raises(ConfigError, match=r"holes of 8 pixels must start from 0 to (8|12), got \["):
+    with pytest.raises(ConfigError, match=r"holes of 8 pixels must start from -7 to (15|19), got \["):
         compile_plan([conv(4)], (16, 20), 8, holes)
 
 

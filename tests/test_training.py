@@ -17,15 +17,19 @@ from PIL import Image
 from torch import nn
 
 from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.engine import Engine
 from glance_fast.errors import DataError, ImageError, SaveError, TrainingError
 from glance_fast.stains import default_stains
 from glance_fast.store import build_model, read_model
 from glance_fast.teachers import Teacher, load_teacher
+from glance_fast.training import judge
 from glance_fast.training.journal import Journal, read_rows
 from glance_fast.training.runner import learning_rate
-from glance_fast.training.sampling import corners_near, draw_holes, stained_pixels, step_rng
-from glance_fast.training.stages import STAINED_PIXELS, Context, FineTune, balanced_bce, build_stages, compactness
+from glance_fast.training.sampling import changed_pixels, corners_near, draw_places, stained_pixels, step_rng
+from glance_fast.training.stage import STAINED_PIXELS, Context, balanced_bce
+from glance_fast.training.stages import build_stages
 from glance_fast.training.state import Place, load_state, read_place, save_state
+from glance_fast.training.student import FineTune, compactness
 from glance_fast.training.train import Job, train_model
 from tests.tiny import tiny_config, tiny_model
 
@@ -151,11 +155,71 @@ def test_a_stage_trains_its_own_parameters_alone(teacher: Teacher, index: int) -
 
 
 def test_each_step_draws_the_same_again(teacher: Teacher) -> None:
-    for index, stage in enumerate(build_stages(context(teacher))):
-        first, second = (stage.draw(step_rng(7, index, 3, 0)) for _ in range(2))
-        other = stage.draw(step_rng(7, index, 4, 0))
+    c = context(teacher)
+    for index in range(4):
+        # Stages of their own, as DAD's keeps what it drew.
+        first, second, other = (
+            build_stages(c)[index].draw(step_rng(7, index, step, 0)) for step in (3, 3, 4)
+        )
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
         assert not torch.equal(first[0], other[0])
+
+
+def test_dad_learns_from_what_earlier_steps_drew_also_in_a_run_that_goes_on(teacher: Teacher) -> None:
+    c = context(teacher)
+    whole, resumed = build_stages(c)[3], build_stages(c)[3]
+    for step in range(3):
+        whole.draw(step_rng(1, 3, step, 0))
+    resumed.resume([step_rng(1, 3, step, 0) for step in range(3)])
+    expected, found = (stage.draw(step_rng(1, 3, 3, 0)) for stage in (whole, resumed))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert not torch.equal(expected[0], build_stages(c)[3].draw(step_rng(1, 3, 3, 0))[0])
+
+
+def test_a_full_pool_forgets_the_oldest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MOST", 10)
+    pool = judge.Pool(1)
+    assert len(pool.draw(5, np.random.default_rng(0))) == 0
+    for first in range(0, 24, 4):
+        pool.add(torch.arange(first, first + 4.0)[:, None])
+    assert set(pool.draw(500, np.random.default_rng(0)).flatten().tolist()) == set(range(14, 24))
+
+
+def test_a_change_belongs_to_the_location_whose_middle_is_nearest(teacher: Teacher) -> None:
+    c = context(teacher)
+    places = draw_places((5, 6), 9, np.random.default_rng(0))
+    mask = np.zeros((48, 56), bool)
+    mask[0, 0] = mask[20:22, 30] = mask[47, 55] = True
+    own = judge._changed(c, mask, places, 0).reshape(5, 6)
+    # Middles lie at 8, 16, ... and each has the 8 pixels round it; the outermost have the border too.
+    assert own[0, 0] == 1 and own[4, 5] == 1 and own.sum() == 4
+    assert own[2, 3] == 2
+    assert judge._changed(c, mask, places, 2).reshape(5, 6)[0, 3] == 2
+
+
+TRUNK = TRAIN.model_copy(update={"dad_holes": 9, "images": 4})
+
+
+def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(photos: Path, tmp_path: Path) -> None:
+    config = ModelConfig(
+        local_net="trunk", image_size=(150, 150), patch=83, stride=24, overhang=38, location_norm=True,
+        features=6, global_channels=(4, 4, 4, 4), global_convs=2, dad_width=8,
+    )  # fmt: skip
+    train_model(Job(photos, tmp_path / "whole"), config, TRUNK)
+    assert {row["stage"] for row in read_rows(tmp_path / "whole" / "log.jsonl")} == {"global", "dad"}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(judge.Judge, "derive", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(Job(photos, tmp_path / "halves"), config, TRUNK)
+    train_model(Job(photos, tmp_path / "halves"), config, TRUNK)
+    for name in ("weights.safetensors", "calibration.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+    result = Engine.load(tmp_path / "whole").score(photos / "0.png")
+    assert result.map.shape == (61, 70) and np.isfinite(result.map).all()
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_compactness_is_the_mean_absolute_off_diagonal_correlation() -> None:
@@ -189,9 +253,18 @@ def test_corners_near_a_mask_hold_some_of_it() -> None:
     assert (corners.max(0) <= (24, 34)).all()
 
 
-def test_holes_are_the_product_of_rows_and_columns() -> None:
-    holes = draw_holes((40, 50), 16, 3, np.random.default_rng(0))
-    assert holes.corners.tolist() == [[y, x] for y in holes.rows for x in holes.cols]
+def test_places_are_the_product_of_distinct_rows_and_columns() -> None:
+    places = draw_places((4, 6), 3, np.random.default_rng(0))
+    assert len(set(places.rows)) == len(set(places.cols)) == 3
+    assert places.numbers.tolist() == [y * 6 + x for y in places.rows for x in places.cols]
+    assert draw_places((4, 6), 9, np.random.default_rng(0)).numbers.tolist() == list(range(24))
+
+
+def test_changed_pixels_counts_what_slicing_counts() -> None:
+    mask = np.random.default_rng(0).random((37, 53)) < 0.3
+    rows, cols = np.array([(0, 9), (5, 37), (8, 8)]), np.array([(0, 53), (52, 53)])
+    expected = [mask[a:b, c:d].sum() for a, b in rows for c, d in cols]
+    assert changed_pixels(mask, rows, cols).tolist() == expected
 
 
 def test_the_learning_rate_warms_up_and_ends_at_a_hundredth() -> None:

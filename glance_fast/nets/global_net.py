@@ -26,11 +26,11 @@ class GlobalNet(nn.Module):
     paper's definition; `glance_fast.dense` computes the same numbers for all holes at once.
     """
 
-    def __init__(self, layers: list[Layer], features: int, readout: int = 1) -> None:
+    def __init__(self, layers: list[Layer], features: int, readout: int = 1, channels_in: int = 3) -> None:
         super().__init__()
         self.layers = tuple(layers)
         self.convs = nn.ModuleList()
-        before = 3
+        before = channels_in
         for layer in layers:
             if layer.kind == "conv":
                 module = nn.Conv2d(before, layer.channels, layer.kernel, padding=layer.pad)
@@ -41,7 +41,7 @@ class GlobalNet(nn.Module):
         self.project = nn.Linear(readout**2 * before, features)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Last cells [B, C, h, w] for images [B, 3, H, W] and mask [B or 1, 1, H, W], 0 in the hole."""
+        """Last cells [B, C', h, w] for images or maps [B, C, H, W] and mask [B or 1, 1, H, W], 0 in the hole."""
         x, convs = images, iter(self.convs)
         for layer in self.layers:
             if layer.kind == "conv":

@@ -1,4 +1,4 @@
-"""The two heads that judge the difference between z_l and z_g, and the score they give together."""
+"""The two heads that judge the difference between z_l and z_g."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import torch
 from torch import Tensor, nn
 
 
-def iad(z_local: Tensor, z_global: Tensor) -> Tensor:
-    """Inconsistency: `s_IAD = ‖z_l − z_g‖² / n` over the last axis."""
-    return (z_local - z_global).square().mean(dim=-1)
+def iad(difference: Tensor) -> Tensor:
+    """Inconsistency: `s_IAD = ‖z_l − z_g‖² / n` over the last axis of the difference."""
+    return difference.square().mean(dim=-1)
 
 
 class DistortionHead(nn.Module):
-    """DAD, the classifier C: z_l, z_g [..., n] -> logit of "normal" [...].
+    """DAD, the classifier C: what is seen of a location, [..., inputs] -> logit of "normal" [...]."""
 
-    The squared difference is given beside z_l and z_g, so that the head starts from what IAD sees.
-    """
-
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.classify = nn.Sequential(
-            nn.Linear(3 * features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+            nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
         )
 
-    def forward(self, z_local: Tensor, z_global: Tensor) -> Tensor:
-        seen = torch.cat([z_local, z_global, (z_local - z_global).square()], dim=-1)
+    def forward(self, seen: Tensor) -> Tensor:
         logit: Tensor = self.classify(seen).squeeze(-1)
         return logit
 

@@ -8,6 +8,8 @@ from itertools import count
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glance_fast.geometry import IMAGE
+
 
 @dataclass(frozen=True)
 class Window:
@@ -41,6 +43,8 @@ class LocalNet(nn.Module):
     the same numbers for every patch at multiples of `step` pixels: [B, n, (H-P)//step + 1, (W-P)//step + 1].
     """
 
+    reading = IMAGE
+
     def __init__(self, patch: int, features: int, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.windows = windows_for(patch)
@@ -62,6 +66,14 @@ class LocalNet(nn.Module):
             x = F.relu(F.conv2d(x, conv.weight, conv.bias, stride=stride, dilation=dilation))
         out: Tensor = self.project(x)
         return out
+
+    def see(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
+        """z_l as `forward` gives it, and what Global-Net reads: the images themselves."""
+        return self(images, step), images
+
+    def read(self, images: Tensor) -> Tensor:
+        """What Global-Net reads of images: they themselves."""
+        return images
 
     def _sampling(self, step: int | None) -> list[tuple[int, int]]:
         """(stride, dilation) of each convolution when patches lie `step` pixels apart.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glance_fast.config import ModelConfig
 from glance_fast.errors import ConfigError
 from glance_fast.geometry import grid_starts
+from glance_fast.nets import trunk
 from glance_fast.nets.global_net import GlobalNet, global_layers
 from glance_fast.nets.heads import DistortionHead, dad, iad
 from glance_fast.nets.local_net import LocalNet
+from glance_fast.nets.locations import LocationNorm
 from glance_fast.plan import Plan, compile_plan
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,20 +23,40 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class GlanceModel(nn.Module):
-    """The networks of one `ModelConfig`. Scores come from `glance_fast.dense` or `glance_fast.loop`."""
+    """The networks of one `ModelConfig`. Scores come from `glance_fast.dense` or `glance_fast.loop`.
+
+    `usual` and `spread` bring the heads to one scale where residuals are whitened: a normal image's median location
+    is 0, its highest 1.
+    """
 
     mean: Tensor
     std: Tensor
+    usual: Tensor
+    spread: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.local_net = LocalNet(config.patch, config.features, config.local_channels)
+        self.local_net = _local_net(config)
+        reading = self.local_net.reading
         layers = global_layers(config.global_channels, config.global_convs)
-        self.global_net = GlobalNet(layers, config.features, config.readout)
-        self.distortion = DistortionHead(config.features, config.dad_width)
+        self.global_net = GlobalNet(layers, config.features, config.readout, reading.channels)
+        self.norm: LocationNorm | None = None
+        if config.location_norm:
+            rows, cols = self.grid
+            self.norm = LocationNorm(len(rows) * len(cols), config.features)
+            self.register_buffer("usual", torch.zeros(2))
+            self.register_buffer("spread", torch.ones(2))
+        self.distortion = DistortionHead((2 if self.norm else 3) * config.features, config.dad_width)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    @property
+    def grid(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """First pixels of all patches along each axis; those that reach beyond the image start below 0."""
+        c = self.config
+        rows, cols = (grid_starts(side, c.patch, c.stride, c.overhang) for side in c.image_size)
+        return rows, cols
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the networks see of images [B, 3, H, W] in 0..1: less ImageNet's mean, over its deviation."""
@@ -41,11 +66,36 @@ class GlanceModel(nn.Module):
         """What the networks see of images uint8 [B, H, W, 3]: floating [B, 3, H, W]."""
         return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
 
-    def plan(self) -> Plan:
-        """The plan for the whole grid of patches; ConfigError where Global-Net would see nothing."""
-        c = self.config
-        holes = [grid_starts(side, c.patch, c.stride) for side in c.image_size]
-        plan = compile_plan(self.global_net.layers, c.image_size, c.patch, (holes[0], holes[1]), c.readout)
+    def padded(self, images: Tensor) -> Tensor:
+        """Normalised images with the overhang around them, where everything has the mean colour."""
+        return F.pad(images, (self.config.overhang,) * 4)
+
+    def cropped(self, read: Tensor) -> Tensor:
+        """The part of a map that Global-Net reads: the cells in the middle of whose field the image lies."""
+        rows, cols = self._cells()
+        return read[:, :, rows.start : rows.stop, cols.start : cols.stop]
+
+    def _cells(self) -> tuple[range, range]:
+        c, reading = self.config, self.local_net.reading
+        rows, cols = (reading.cells(side, c.overhang) for side in c.image_size)
+        return rows, cols
+
+    def plan(self, rows: Sequence[int] | None = None, cols: Sequence[int] | None = None) -> Plan:
+        """The plan for the grid of patches, or for some of its rows and columns, by number.
+
+        Raises ConfigError where Global-Net would see nothing.
+        """
+        c, reading = self.config, self.local_net.reading
+        holes: list[list[int]] = []
+        size = 0
+        for starts, some, cells in zip(self.grid, (rows, cols), self._cells(), strict=True):
+            chosen = starts if some is None else [starts[i] for i in some]
+            seen = [reading.hole(start + c.overhang, c.patch) for start in chosen]
+            size = len(seen[0])
+            holes.append([hole.start - cells.start for hole in seen])
+        read = tuple(len(cells) for cells in self._cells())
+        layers = self.global_net.layers
+        plan = compile_plan(layers, (read[0], read[1]), size, (holes[0], holes[1]), c.readout, reading.channels)
         if plan.blind():
             raise ConfigError(
                 f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that "
@@ -54,7 +104,50 @@ class GlanceModel(nn.Module):
             )
         return plan
 
+    def compare(self, z_local: Tensor, z_global: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The difference that IAD measures, and what DAD's classifier sees, for features [B, m, n].
+
+        `which` int64 [m] are the locations; without it they are all. Whitened: w, and w beside z_g. Else:
+        z_l − z_g, and z_l, z_g and the squared difference, so that the classifier starts from what IAD sees.
+        """
+        difference = z_local - z_global
+        if self.norm is None:
+            return difference, torch.cat([z_local, z_global, difference.square()], dim=-1)
+        difference = self.norm(difference, which)
+        return difference, torch.cat([difference, z_global], dim=-1)
+
+    def heads(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two heads say of all locations, each [B, locations], before λ.
+
+        `s_IAD` and `s_DAD`; where residuals are whitened √s_IAD and DAD's logit of "not normal", which order
+        locations the same and do not saturate, brought to one scale by `usual` and `spread`.
+        """
+        difference, seen = self.compare(z_local, z_global)
+        logit = self.distortion(seen)
+        if self.norm is None:
+            return iad(difference), dad(logit)
+        return (
+            (iad(difference).sqrt() - self.usual[0]) / self.spread[0],
+            (-logit - self.usual[1]) / self.spread[1],
+        )
+
     def score(self, z_local: Tensor, z_global: Tensor) -> Tensor:
-        """`s = λ·s_IAD + (1−λ)·s_DAD` for features [..., n]."""
+        """`s = λ·s_IAD + (1−λ)·s_DAD` for features [B, locations, n] of the whole grid."""
         lam = self.config.lam
-        return lam * iad(z_local, z_global) + (1 - lam) * dad(self.distortion(z_local, z_global))
+        inconsistency, distortion = self.heads(z_local, z_global)
+        return lam * inconsistency + (1 - lam) * distortion
+
+
+def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:
+    if config.local_net == "plain":
+        return LocalNet(config.patch, config.features, config.local_channels)
+    legal = {
+        "teacher": (config.teacher, config.teacher == "efficientnet-lite0", "efficientnet-lite0"),
+        "patch": (config.patch, config.patch == trunk.PATCH, f"{trunk.PATCH}"),
+        "stride": (config.stride, config.stride % trunk.READING.stride == 0, f"a multiple of {trunk.READING.stride}"),
+        "features": (config.features, config.features <= trunk.WIDTH, f"at most {trunk.WIDTH}"),
+    }
+    wrong = [f"{name} must be {due}, got {given!r}" for name, (given, fits, due) in legal.items() if not fits]
+    if wrong:
+        raise ConfigError(f"local_net = 'trunk': {'; '.join(wrong)}; or use local_net = 'plain'")
+    return trunk.TrunkNet(config.features)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load, save
 from torch import Tensor
@@ -17,7 +20,7 @@ from glance_fast.errors import TrainingError
 from glance_fast.files import replace_file
 from glance_fast.training.journal import Journal
 from glance_fast.training.sampling import step_rng
-from glance_fast.training.stages import Stage
+from glance_fast.training.stage import Stage
 from glance_fast.training.state import Place, load_state, read_place, save_state
 
 LONGEST_GRADIENT = 5.0
@@ -45,10 +48,11 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
     """Train all stages, from the start or from where the run's folder says it stopped."""
     place, tensors = _where(run)
     journal = Journal(run.folder / "log.jsonl", place.stage, place.step)
-    for stage in stages[: place.stage]:
-        stage.load_state_dict(load(run.finished(stage).read_bytes()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[loss]}"), disable=run.fabric.global_rank > 0) as progress:
+        for stage in stages[: place.stage]:
+            stage.load_state_dict(load(run.finished(stage).read_bytes()))
+            _derive(stage, progress)
         for index, stage in enumerate(stages[place.stage :], start=place.stage):
             _run_stage(run, stage, Place(index, place.step, run.fingerprint), (tensors, journal, progress))
             place, tensors = Place(index + 1, 0, run.fingerprint), {}
@@ -76,12 +80,13 @@ def _run_stage(
     if tensors:
         load_state(tensors, stage, optimizer)
     module, wrapped = fabric.setup(stage, optimizer)
+    stage.resume([_rng(run, start, step) for step in range(start.step)])
     task = progress.add_task(f"{stage.name:<9}", total=stage.steps, completed=start.step, loss="")
     for step in range(start.step, stage.steps):
         rate = learning_rate(run.train.learning_rate, step, stage.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = module(*stage.draw(step_rng(run.train.seed, start.stage, step, fabric.global_rank)))
+        losses = module(*stage.draw(_rng(run, start, step)))
         total = sum(losses.values(), torch.zeros((), device=fabric.device))
         if not bool(torch.isfinite(total)):
             raise TrainingError(f"stage {stage.name}: the loss is {float(total)} at step {step}; lower learning_rate")
@@ -95,6 +100,24 @@ def _run_stage(
             save_state(run.state, Place(start.stage, step + 1, run.fingerprint), stage, optimizer)
             progress.update(task, advance=1, loss="  ".join(f"{n} {v:.4f}" for n, v in values.items()))
     _finish(run, stage, start.stage)
+    _derive(stage, progress)
+
+
+def _rng(run: Run, start: Place, step: int) -> np.random.Generator:
+    return step_rng(run.train.seed, start.stage, step, run.fabric.global_rank)
+
+
+def _derive(stage: Stage, progress: Progress) -> None:
+    """Let a finished stage settle what follows from it, with a bar of its own."""
+    stage.eval()
+    stage.derive(lambda photos: _tracked(photos, f"{stage.name:<9}", progress))
+
+
+def _tracked(photos: Sequence[NDArray[np.uint8]], name: str, progress: Progress) -> Iterator[NDArray[np.uint8]]:
+    task = progress.add_task(name, total=len(photos), loss="settling")
+    for some in photos:
+        yield some
+        progress.advance(task)
 
 
 def _finish(run: Run, stage: Stage, index: int) -> None:

@@ -14,6 +14,7 @@ from glance_fast.stains import Stain
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Counts = NDArray[np.int64]
 
 
 def step_rng(seed: int, stage: int, step: int, rank: int) -> np.random.Generator:
@@ -62,20 +63,30 @@ def stained_pixels(mask: NDArray[np.bool_], corners: Ints, patch: int) -> Ints:
     return counts
 
 
+def changed_pixels(mask: NDArray[np.bool_], rows: Ints, cols: Ints) -> Counts:
+    """How many pixels of `mask` lie in each of `rows` x `cols`, spans [n, 2] and [m, 2] inside it: int64 [n * m]."""
+    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+    bands = sums[rows[:, 1]] - sums[rows[:, 0]]
+    counts: Counts = (bands[:, cols[:, 1]] - bands[:, cols[:, 0]]).ravel()
+    return counts
+
+
 @dataclass(frozen=True)
-class Holes:
-    """Random rows and columns whose outer product is a step's set of holes: separable, so the plan stays small."""
+class Places:
+    """Rows and columns of a grid, by number, whose outer product is a step's locations: separable, a small plan."""
 
     rows: tuple[int, ...]
     cols: tuple[int, ...]
+    across: int
 
     @property
-    def corners(self) -> Ints:
-        """First pixels of all holes, in the order of the plan's locations, int64 [rows * cols, 2]."""
-        return np.array([(y, x) for y in self.rows for x in self.cols])
+    def numbers(self) -> Ints:
+        """The locations by number, row by row, in a grid `across` wide: int64 [rows * cols]."""
+        numbers: Ints = np.add.outer(np.array(self.rows) * self.across, np.array(self.cols)).ravel()
+        return numbers
 
 
-def draw_holes(size: tuple[int, int], patch: int, count: int, rng: np.random.Generator) -> Holes:
-    """`count` random rows and as many columns."""
-    rows, cols = (rng.integers(0, side - patch + 1, size=count) for side in size)
-    return Holes(tuple(int(y) for y in np.sort(rows)), tuple(int(x) for x in np.sort(cols)))
+def draw_places(grid: tuple[int, int], count: int, rng: np.random.Generator) -> Places:
+    """`count` random rows and as many columns of a grid, each once; all of them where it has no more."""
+    rows, cols = (np.sort(rng.permutation(side)[:count]) for side in grid)
+    return Places(tuple(int(y) for y in rows), tuple(int(x) for x in cols), grid[1])

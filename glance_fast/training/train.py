@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from rich.progress import track
 
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.calibration import Calibration, calibrate
@@ -22,13 +23,16 @@ from glance_fast.files import replace_folder
 from glance_fast.folders import normal_images
 from glance_fast.geometry import image_score
 from glance_fast.nets.model import GlanceModel
+from glance_fast.nets.trunk import TrunkNet
 from glance_fast.stains import default_stains
 from glance_fast.store import write_model
 from glance_fast.teachers import load_teacher
 from glance_fast.training.journal import draw_curves, read_rows
 from glance_fast.training.photos import Photos, Split, read_photos, read_split
 from glance_fast.training.runner import Run, run_stages
-from glance_fast.training.stages import Context, build_stages
+from glance_fast.training.stage import Context
+from glance_fast.training.stages import build_stages
+from glance_fast.training.trunk import copy_teacher, fit_projection
 
 log = logging.getLogger("glance_fast")
 
@@ -109,7 +113,11 @@ def _context(
     teacher = load_teacher(model_config.teacher, job.teacher_weights).to(fabric.device)
     log.info("teacher: %s, %s", teacher.name, teacher.source)
     log.info("images: %d to train on, %d held out for calibration", len(split.train), len(split.held_out))
-    return Context(model, teacher, train, split.train, distil_photos, default_stains())
+    context = Context(model, teacher, train, split.train, distil_photos, default_stains())
+    if isinstance(model.local_net, TrunkNet):
+        copy_teacher(model.local_net, teacher)
+        fit_projection(context, lambda photos: track(photos, "fitting z_l", transient=True))
+    return context
 
 
 def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:

@@ -1,0 +1,215 @@
+"""How well methods find defects, side by side: `python bench/accuracy.py DATA --output DIR`.
+
+DATA is a folder in MVTec AD's layout, or one that holds such folders, one a category. Ours, by preset, and the peers
+learn from the same normal photographs at the same size with the same teacher, and are judged on the same test images
+in the same run. One row a method, category and seed goes to `accuracy.json` as soon as it is there, and all of them as
+a table to `accuracy.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python bench/accuracy.py` finds bench
+
+from bench.machine import machine
+from bench.peers import PEERS
+from glance_fast.cli import read_settings
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.engine import Engine
+from glance_fast.errors import DataError
+from glance_fast.evaluation import Evaluation, Scorer, evaluate
+from glance_fast.files import replace_file
+from glance_fast.presets import PRESETS
+from glance_fast.teachers import load_teacher
+from glance_fast.training.photos import read_split
+from glance_fast.training.train import Job, train_model
+
+# Wang, Wu, Cui, Shen, CVPR 2021: mean over the 15 categories of MVTec AD.
+PAPER_PRO = 0.961
+MVTEC_AD = {
+    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
+    "toothbrush", "transistor", "wood", "zipper",
+}  # fmt: skip
+MEASURES = ("image_auroc", "pixel_auroc", "aupro", "f1_max")
+LEGAL = (*PRESETS, *(peer.name.lower() for peer in PEERS))
+
+Row = dict[str, Any]
+console = Console(width=140)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method on one category with one seed."""
+
+    method: str
+    data: Path
+    output: Path
+    seed: int
+    settings: tuple[str, ...]
+    effort: float
+
+    def read(self, preset: str) -> tuple[ModelConfig, TrainConfig]:
+        return read_settings(None, [*self.settings, f"seed={self.seed}"], self.effort, preset)
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="A folder in MVTec AD's layout, or a root of such folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the table, the rows and the models go.")],
+    method: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(LEGAL)}; all but paper if none.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of our presets, name=value.")] = None,
+    effort: Annotated[float, typer.Option(help="Multiplies the training steps of our presets.")] = 1.0,
+) -> None:
+    """Train and evaluate, and print one table; rows that are in the output folder already are not made again."""
+    methods = method or [name for name in LEGAL if name != "paper"]
+    if unknown := sorted(set(methods) - set(LEGAL)):
+        raise DataError(f"unknown method {', '.join(unknown)}; legal are {', '.join(LEGAL)}")
+    rows = _read_rows(output / "accuracy.json")
+    for category in categories(data):
+        for name in methods:
+            for number in seed or [0]:
+                trial = Trial(name, category, output, number, tuple(set_ or ()), effort)
+                if not any(_is_of(row, trial) for row in rows):
+                    rows.append(run(trial))
+                    replace_file(output / "accuracy.json", (json.dumps(rows, indent=1) + "\n").encode())
+    text = as_markdown(rows)
+    replace_file(output / "accuracy.md", text.encode())
+    console.print(text, markup=False, highlight=False)
+
+
+def categories(data: Path) -> list[Path]:
+    """`data` itself if it has a test folder, else the folders in it that have one; raises DataError for none."""
+    if (data / "test").is_dir():
+        return [data]
+    found = sorted(place for place in data.iterdir() if (place / "test").is_dir()) if data.is_dir() else []
+    if not found:
+        raise DataError(f"{data} has neither a test folder nor folders that have one; give MVTec AD's layout")
+    return found
+
+
+def run(trial: Trial) -> Row:
+    """Train and evaluate once."""
+    console.print(f"{trial.data.name}: {trial.method}, seed {trial.seed}", highlight=False)
+    place = trial.output / "runs" / trial.data.name / f"{trial.method}-{trial.seed}"
+    start = time.monotonic()
+    scorer, facts = (_ours if trial.method in PRESETS else _peer)(trial, place / "model")
+    seconds = time.monotonic() - start
+    evaluation = evaluate(scorer, trial.data, place, title=f"{trial.data.name}: {trial.method}", facts=facts)
+    return {
+        "method": trial.method,
+        "category": trial.data.resolve().name,
+        "seed": trial.seed,
+        "effort": trial.effort,
+        "settings": list(trial.settings),
+        **_measures(evaluation),
+        "training_seconds": round(seconds, 1),
+        "ms_per_image": round(evaluation.timing.median_ms, 2),
+        **facts,
+        "machine": machine(),
+    }
+
+
+def _ours(trial: Trial, folder: Path) -> tuple[Scorer, dict[str, str]]:
+    model, train = trial.read(trial.method)
+    train_model(Job(trial.data, folder, overwrite=True), model, train)
+    engine = Engine.load(folder)
+    network = engine.backend.model
+    sides = [side + 2 * model.overhang for side in model.image_size]
+    macs = engine.backend.dense.plan.macs + network.local_net.macs((sides[0], sides[1]), model.stride)
+    return engine, {"gmac": f"{macs / 1e9:.2f}", "size": "{}x{}".format(*model.image_size)}
+
+
+def _peer(trial: Trial, folder: Path) -> tuple[Scorer, dict[str, str]]:
+    """A peer at the size, with the teacher and on the images of the default preset."""
+    model, train = trial.read("fast")
+    peer = next(kind for kind in PEERS if kind.name.lower() == trial.method)(load_teacher(model.teacher), trial.seed)
+    split = read_split(trial.data, model, train)
+    peer.fit(split.train, split.held_out, train)
+    return peer, {"size": "{}x{}".format(*model.image_size)}
+
+
+def _measures(evaluation: Evaluation) -> Row:
+    pixel = evaluation.pixel
+    return {
+        "image_auroc": round(evaluation.image_auroc, 4),
+        "pixel_auroc": round(pixel.auroc, 4) if pixel else None,
+        "aupro": round(pixel.aupro, 4) if pixel else None,
+        "f1_max": round(evaluation.f1_max, 4),
+        "false_alarm_rate": round(evaluation.false_alarm_rate, 4),
+        "detection_rate": round(evaluation.detection_rate, 4),
+        "defects": {row.defect: round(row.image_auroc, 4) for row in evaluation.defects},
+    }
+
+
+def _is_of(row: Row, trial: Trial) -> bool:
+    asked = (trial.method, trial.data.resolve().name, trial.seed, trial.effort, list(trial.settings))
+    return (row["method"], row["category"], row["seed"], row["effort"], row["settings"]) == asked
+
+
+def _read_rows(path: Path) -> list[Row]:
+    try:
+        rows: list[Row] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}); move it away to begin a new table") from None
+    return rows
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """A table a category, one line a method (mean ± deviation over seeds), and the mean over categories."""
+    names = sorted({row["category"] for row in rows})
+    parts = [_table(name, [row for row in rows if row["category"] == name]) for name in names]
+    if len(names) > 1:
+        parts.append(_overall(rows))
+    return "\n".join(parts)
+
+
+def _table(category: str, rows: list[Row]) -> str:
+    defects = sorted({defect for row in rows for defect in row["defects"]})
+    head = ["method", "seeds", *MEASURES, *defects, "training s", "ms an image", "GMAC"]
+    lines = [f"### {category}", "", _line(head), _line(["---"] * len(head))]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        figures = [_spread([row[name] for row in mine]) for name in MEASURES]
+        figures += [_spread([row["defects"].get(defect) for row in mine]) for defect in defects]
+        costs = [f"{mean(row[name] for row in mine):.0f}" for name in ("training_seconds", "ms_per_image")]
+        lines.append(_line([method, str(len(mine)), *figures, *costs, mine[0].get("gmac", "")]))
+    return "\n".join([*lines, ""])
+
+
+def _overall(rows: list[Row]) -> str:
+    categories_seen = {row["category"] for row in rows}
+    lines = ["### mean over categories", "", _line(["method", *MEASURES]), _line(["---"] * (1 + len(MEASURES)))]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        lines.append(_line([method, *(_mean([row[name] for row in mine]) for name in MEASURES)]))
+    if categories_seen >= MVTEC_AD:
+        lines.append(_line(["Glancing at the Patch, as published", "", "", f"{PAPER_PRO}", ""]))
+    return "\n".join([*lines, ""])
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{mean(known):.3f}" if known else "-"
+
+
+def _spread(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return _mean(values) + (f" ± {stdev(known):.3f}" if len(known) > 1 else "")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,71 @@
+"""A harder, fairer split of a data set that photographed its things several times.
+
+`python -m bench.disjoint DATA OUT --pattern 'num_(\\d+)' --within 150 --normal 60`
+
+Magnetic tiles were photographed six times each under changing light, and the usual random split puts some photographs
+of a tile among the training images and others of the same tile among the normal test images. A method that remembers
+training images is then rewarded for it. Here some normal test images are kept, and every training image whose number
+(the pattern's group) lies within a distance of one of theirs is left out. OUT becomes a folder of links in MVTec AD's
+layout; DATA is not changed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from glance_fast.errors import DataError
+from glance_fast.files import replace_folder
+from glance_fast.folders import normal_images, test_samples
+
+
+def main(
+    data: Path,
+    out: Path,
+    pattern: Annotated[str, typer.Option(help="A regular expression with one group, the photograph's number.")],
+    within: Annotated[int, typer.Option(help="Photographs whose numbers differ by at most this are related.")],
+    normal: Annotated[int, typer.Option(help="How many normal test images are kept.")],
+    seed: int = 0,
+) -> None:
+    """Make the split and print how many images are left."""
+    samples = test_samples(data)
+    good = [sample.path for sample in samples if sample.is_normal]
+    kept = [good[i] for i in sorted(np.random.default_rng(seed).permutation(len(good))[:normal])]
+    numbers = np.array([number(path, pattern) for path in kept])
+    train = [
+        path for path in normal_images(data) if np.abs(numbers - number(path, pattern)).min() > within
+    ]
+    if not train:
+        raise DataError(f"every training image of {data} is related to a kept one; lower --within or --normal")
+    with replace_folder(out) as folder:
+        for path in train:
+            _link(path, folder / "train" / "good" / path.name)
+        for path in kept:
+            _link(path, folder / "test" / "good" / path.name)
+        for sample in samples:
+            if not sample.is_normal:
+                _link(sample.path, folder / "test" / sample.defect / sample.path.name)
+                if sample.mask is not None:
+                    _link(sample.mask, folder / "ground_truth" / sample.defect / sample.mask.name)
+    print(f"{len(train)} training images, {len(kept)} normal test images")
+
+
+def number(path: Path, pattern: str) -> int:
+    """The number in a file's name; raises DataError when the pattern is not in it."""
+    found = re.search(pattern, path.stem)
+    if found is None or not found.groups() or not found[1].isdecimal():
+        raise DataError(f"{path.name} has no number where the pattern {pattern!r} looks for one")
+    return int(found[1])
+
+
+def _link(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(source.resolve())
+
+
+if __name__ == "__main__":
+    typer.run(main)
