@@ -35,6 +35,12 @@ class DensePass:
 
     def __call__(self, net: GlobalNet, images: Tensor) -> Tensor:
         """`z_g` of every location, differentiable in net and images: [B, C, H, W] -> [B, locations, n]."""
+        if images.device.type == "cpu" and not torch.is_grad_enabled():
+            # One image's tables at a time: a batch's would leave the caches and be paged in anew for every layer.
+            return torch.cat([self._run(net, image[None]) for image in images])
+        return self._run(net, images)
+
+    def _run(self, net: GlobalNet, images: Tensor) -> Tensor:
         tables = F.pad(images.flatten(2).mT, (0, 0, 0, 1))
         convs = iter(net.convs)
         for i, step in enumerate(self.plan.steps):

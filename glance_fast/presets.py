@@ -19,8 +19,9 @@ _TRUNK: dict[str, Any] = {
     "dad_width": 128,
 }
 _TRUNK_TRAINING: dict[str, Any] = {
-    "images": 8,
-    "holes": 6,
+    "images": 4,
+    "holes": 8,
+    "jitter": 0.05,
     "dad_holes": 32,
     "learning_rate": 2e-3,
 }
