@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,9 @@ class _Settings(BaseModel):
     """A frozen group of settings; a wrong one raises `ConfigError` through `checked`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Convs = Annotated[int, Field(ge=1, le=8)]
 
 
 class ModelConfig(_Settings):
@@ -29,7 +32,7 @@ class ModelConfig(_Settings):
     local_net: Literal["plain", "trunk"] = Field("plain", description="distilled, or the teacher's own first blocks")
     local_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128), min_length=1)
     global_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128, 128), min_length=1)
-    global_convs: int = Field(1, ge=1, le=8, description="partial convolutions a level")
+    global_convs: Convs | tuple[Convs, ...] = Field(1, description="partial convolutions a level, or of each level")
     readout: int = Field(1, ge=1, le=9, description="side of the square of cells that z_g is read from")
     dad_width: int = Field(128, ge=1, le=4096, description="hidden units of the DAD classifier")
     location_norm: bool = Field(False, description="whiten z_l − z_g by each location's normal statistics")
@@ -58,6 +61,11 @@ class ModelConfig(_Settings):
                 f"{len(self.global_channels)} Global-Net levels and a {self.readout}-cell read-out need "
                 f"an image of at least {smallest} pixels a side, got {height}x{width}; "
                 "use fewer global_channels or a larger image_size"
+            )
+        if isinstance(self.global_convs, tuple) and len(self.global_convs) != len(self.global_channels):
+            raise ValueError(
+                f"global_convs {self.global_convs} must be one number, or one for each of the "
+                f"{len(self.global_channels)} global_channels"
             )
         for name in ("local_channels", "global_channels"):
             if not all(1 <= c <= 4096 for c in getattr(self, name)):

@@ -10,31 +10,33 @@ Tables = dict[str, dict[str, Any]]
 
 DEFAULT = "fast"
 
-_TRUNK: dict[str, Any] = {
+# docs/networks.md says what these are and why; bench/LOG.md what else was tried.
+_NETWORKS: dict[str, Any] = {
     "local_net": "trunk",
     "patch": 83,
     "stride": 8,
     "overhang": 38,
     "location_norm": True,
-    "dad_width": 128,
+    "global_convs": (1, 1, 1, 2),
+    "lam": 0.2,
 }
-_TRUNK_TRAINING: dict[str, Any] = {
+_TRAINING: dict[str, Any] = {
     "images": 4,
     "holes": 8,
-    "jitter": 0.05,
     "dad_holes": 32,
+    "dad_steps": 300,
+    "jitter": 0.05,
     "learning_rate": 2e-3,
 }
 
-# Multiply-adds an image at 256x256, both networks: bench/LOG.md has what else was tried.
 PRESETS: dict[str, Tables] = {
     "fast": {
-        "model": {**_TRUNK, "features": 96, "global_channels": (32, 48, 64, 96, 128), "lam": 0.2},
-        "train": {**_TRUNK_TRAINING, "global_steps": 600, "dad_steps": 300},
+        "model": {**_NETWORKS, "features": 96, "global_channels": (32, 48, 64, 96)},
+        "train": {**_TRAINING, "global_steps": 400},
     },
     "accurate": {
-        "model": {**_TRUNK, "features": 168, "global_channels": (48, 64, 96, 128, 128), "lam": 0.2},
-        "train": {**_TRUNK_TRAINING, "global_steps": 800, "dad_steps": 400},
+        "model": {**_NETWORKS, "features": 168, "global_channels": (48, 64, 96, 128)},
+        "train": {**_TRAINING, "global_steps": 600},
     },
     "paper": {"model": {}, "train": {}},
 }

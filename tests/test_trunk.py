@@ -18,7 +18,7 @@ from glance_fast.nets.trunk import PATCH, READING, WIDTH, TrunkNet
 from glance_fast.stains import default_stains
 from glance_fast.teachers import Teacher, load_teacher
 from glance_fast.training.stage import Context
-from glance_fast.training.trunk import copy_teacher, fit_projection
+from glance_fast.training.trunk import copy_teacher, fit_to_photographs
 from tests.tolerances import TOLERANCES, assert_close
 
 
@@ -97,7 +97,7 @@ def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teache
     copy_teacher(model.local_net, teacher)
     photos = np.random.default_rng(0).integers(0, 255, (20, 64, 72, 3), dtype=np.uint8)
     context = Context(model, teacher, TrainConfig(), photos, photos, default_stains())
-    fit_projection(context, iter)
+    fit_to_photographs(context, iter)
     with torch.no_grad():
         seen = model.padded(model.from_uint8(torch.from_numpy(photos)))
         z = model.local_net(seen, 8).flatten(2).double()

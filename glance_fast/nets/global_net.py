@@ -9,13 +9,14 @@ from glance_fast.kernels.partial_conv import partial_conv_reference
 from glance_fast.layers import Layer, conv, pool
 
 
-def global_layers(channels: tuple[int, ...], convs: int) -> list[Layer]:
-    """Levels of `convs` partial convolutions each, with 2x2 max pooling between the levels."""
+def global_layers(channels: tuple[int, ...], convs: int | tuple[int, ...]) -> list[Layer]:
+    """Levels of `convs` partial convolutions, of each or one by one, with 2x2 max pooling between the levels."""
+    counts = convs if isinstance(convs, tuple) else (convs,) * len(channels)
     layers: list[Layer] = []
-    for width in channels:
+    for width, count in zip(channels, counts, strict=True):
         if layers:
             layers.append(pool(layers[-1].channels))
-        layers += [conv(width)] * convs
+        layers += [conv(width)] * count
     return layers
 
 

@@ -95,9 +95,14 @@ class TrunkNet(nn.Module):
     """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels at steps divisible by 4."""
 
     reading = READING
+    read_mean: Tensor
+    read_deviation: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
+        # Brings the map that Global-Net reads to mean 0, variance 1: left as it is, training does not get going.
+        self.register_buffer("read_mean", torch.zeros(READING.channels, 1, 1))
+        self.register_buffer("read_deviation", torch.ones(READING.channels, 1, 1))
         self.stem = nn.Conv2d(3, STEM, 3)
         self.blocks = nn.ModuleList(Block(spec) for spec in BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
@@ -118,7 +123,7 @@ class TrunkNet(nn.Module):
         x = self._stem(images)
         for block, spec in zip(self.blocks[: READ_BLOCK + 1], BLOCKS, strict=False):
             x = block(x, spec.stride, 1)
-        return x
+        return self._standardised(x)
 
     def describe(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
         """All taps [B, WIDTH, gy, gx] side by side, before the projection, and the map that Global-Net reads."""
@@ -132,7 +137,10 @@ class TrunkNet(nn.Module):
             spacing, jump = spacing * stride, jump * spec.stride
             maps.append((x, spacing))
         taps = [_middle(*maps[tap.block], tap, step)[:, :, : size[0], : size[1]] for tap in TAPS]
-        return torch.cat(taps, dim=1), maps[READ_BLOCK][0]
+        return torch.cat(taps, dim=1), self._standardised(maps[READ_BLOCK][0])
+
+    def _standardised(self, read: Tensor) -> Tensor:
+        return (read - self.read_mean) / self.read_deviation
 
     def _stem(self, images: Tensor) -> Tensor:
         x = images.contiguous(memory_format=torch.channels_last)

@@ -32,7 +32,7 @@ from glance_fast.training.photos import Photos, Split, read_photos, read_split
 from glance_fast.training.runner import Run, run_stages
 from glance_fast.training.stage import Context
 from glance_fast.training.stages import build_stages
-from glance_fast.training.trunk import copy_teacher, fit_projection
+from glance_fast.training.trunk import copy_teacher, fit_to_photographs
 
 log = logging.getLogger("glance_fast")
 
@@ -116,7 +116,7 @@ def _context(
     context = Context(model, teacher, train, split.train, distil_photos, default_stains())
     if isinstance(model.local_net, TrunkNet):
         copy_teacher(model.local_net, teacher)
-        fit_projection(context, lambda photos: track(photos, "fitting z_l", transient=True))
+        fit_to_photographs(context, lambda photos: track(photos, "fitting z_l", transient=True))
     return context
 
 

@@ -1,4 +1,4 @@
-"""A Local-Net from the teacher: its weights copied, its projection fitted to the normal photographs."""
+"""A Local-Net from the teacher: its weights copied, its linear parts fitted to the normal photographs."""
 
 from __future__ import annotations
 
@@ -26,26 +26,60 @@ def copy_teacher(net: TrunkNet, teacher: Teacher) -> None:
 
 
 @torch.no_grad()
-def fit_projection(context: Context, track: Track[NDArray[np.uint8]]) -> None:
-    """z_l = the main directions in which the taps vary at a location, each tap brought to mean 0, variance 1 first."""
+def fit_to_photographs(context: Context, track: Track[NDArray[np.uint8]]) -> None:
+    """Set the linear parts of `net` that depend on what normal photographs look like.
+
+    z_l = the main directions in which the taps vary at a location, each tap brought to mean 0, variance 1 first; and
+    the map that Global-Net reads is brought to mean 0, variance 1.
+    """
     model, net = context.model, context.model.local_net
     assert isinstance(net, TrunkNet) and net.project.bias is not None
-    count, batches = 0, pieces(context)
-    place_sums: Tensor | None = None
-    products = torch.zeros(net.project.in_channels, net.project.in_channels, dtype=torch.float64)
-    for photos in track(batches):
-        taps = net.describe(model.padded(as_seen(context, photos)), model.config.stride)[0].flatten(2).cpu()
-        rows = taps.transpose(0, 1).flatten(1).double()
-        products += rows @ rows.mT
-        sums = taps.sum(0, dtype=torch.float64)
-        place_sums = sums if place_sums is None else place_sums + sums
-        count += len(photos)
-    assert place_sums is not None
-    means = place_sums / count
-    mean, moment = means.mean(1), products / (count * means.shape[1])
-    deviation = (moment.diagonal() - mean**2).clamp(min=1e-12).sqrt()
-    within = (moment - means @ means.mT / means.shape[1]) / torch.outer(deviation, deviation)
+    taps, read = _Moments(), _Moments()
+    for photos in track(pieces(context)):
+        described = net.describe(model.padded(as_seen(context, photos)), model.config.stride)
+        taps.add(described[0])
+        read.add(model.cropped(described[1]))
+    net.read_mean.copy_(read.mean[:, None, None])
+    net.read_deviation.copy_(read.deviation[:, None, None])
+    within = taps.within() / torch.outer(taps.deviation, taps.deviation)
     _, directions = np.linalg.eigh(within.numpy())
-    weight = torch.from_numpy(directions[:, ::-1][:, : net.project.out_channels].T.copy()) / deviation
+    weight = torch.from_numpy(directions[:, ::-1][:, : net.project.out_channels].T.copy()) / taps.deviation
     net.project.weight.copy_(weight[:, :, None, None])
-    net.project.bias.copy_(-(weight @ mean))
+    net.project.bias.copy_(-(weight @ taps.mean))
+
+
+class _Moments:
+    """Running first and second moments, in float64 on the CPU, of the channels of maps [B, C, h, w]."""
+
+    def __init__(self) -> None:
+        self._maps = 0
+        self._places = torch.zeros(0)
+        self._products = torch.zeros(0)
+
+    def add(self, maps: Tensor) -> None:
+        flat = maps.flatten(2).cpu()
+        rows = flat.transpose(0, 1).flatten(1).double()
+        sums, products = flat.sum(0, dtype=torch.float64), rows @ rows.mT
+        self._places = sums if self._maps == 0 else self._places + sums
+        self._products = products if self._maps == 0 else self._products + products
+        self._maps += len(maps)
+
+    @property
+    def _means(self) -> Tensor:
+        return self._places / self._maps
+
+    @property
+    def _moment(self) -> Tensor:
+        return self._products / (self._maps * self._places.shape[1])
+
+    @property
+    def mean(self) -> Tensor:
+        return self._means.mean(1)
+
+    @property
+    def deviation(self) -> Tensor:
+        return (self._moment.diagonal() - self.mean**2).clamp(min=1e-12).sqrt()
+
+    def within(self) -> Tensor:
+        """The covariance [C, C] left when each place's own mean is taken off."""
+        return self._moment - self._means @ self._means.mT / self._places.shape[1]
