@@ -9,6 +9,7 @@ as soon as they are there, and all of them as a table to `accuracy.md`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 import time
@@ -17,8 +18,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python bench/accuracy.py` finds bench
 
@@ -27,6 +30,7 @@ from bench.peers import PEERS
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.dense import dense_features
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
 from glance_fast.evaluation import Evaluation, Scorer, evaluate
@@ -120,7 +124,24 @@ def run(trial: Trial) -> list[Row]:
         output = place if name == trial.method else None  # one report: the heads alone are for the table
         evaluation = evaluate(scorer, trial.data, output, title=f"{trial.data.name}: {trial.method}", facts=facts)
         rows.append({"method": name, **_measures(evaluation), **common})
+        if output is None:
+            rows[-1]["ms_per_image"] = rows[0]["ms_per_image"]  # heads are remembered: the time is the method's
     return rows
+
+
+class _Remembered(TorchBackend):
+    """A backend that keeps what both heads said of an image, so that mixing them anew costs nothing."""
+
+    heard: dict[bytes, tuple[Tensor, Tensor]]
+
+    def tensor_grids(self, images: Tensor, method: str = "dense") -> Tensor:
+        key = hashlib.sha256(images.cpu().numpy().tobytes()).digest()
+        if key not in self.heard:
+            with torch.inference_mode():
+                self.heard[key] = self.model.heads(*dense_features(self.model, self.dense, self.model.from_uint8(images)))
+        lam = self.model.config.lam
+        inconsistency, distortion = self.heard[key]
+        return (lam * inconsistency + (1 - lam) * distortion).reshape(-1, *self._shape)
 
 
 def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:
@@ -131,9 +152,12 @@ def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
     sides = [side + 2 * model.overhang for side in model.image_size]
     macs = backend.dense.plan.macs + backend.model.local_net.macs((sides[0], sides[1]), model.stride)
     scorers: dict[str, Scorer] = {trial.method: engine}
+    heard: dict[bytes, tuple[Tensor, Tensor]] = {}
     for head, lam in (("IAD", 1.0), ("DAD", 0.0)):
         files = dataclasses.replace(engine.files, model=model.model_copy(update={"lam": lam}))
-        scorers[f"{trial.method}, {head} alone"] = Engine(files, TorchBackend(build_model(files), backend.device))
+        remembered = _Remembered(build_model(files), backend.device)
+        remembered.heard = heard
+        scorers[f"{trial.method}, {head} alone"] = Engine(files, remembered)
     return scorers, {"gmac": f"{macs / 1e9:.2f}", "size": "{}x{}".format(*model.image_size)}
 
 

@@ -25,7 +25,6 @@ _TRAINING: dict[str, Any] = {
     "holes": 8,
     "dad_holes": 32,
     "dad_steps": 300,
-    "jitter": 0.05,
     "learning_rate": 2e-3,
 }
 
