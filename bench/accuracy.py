@@ -22,6 +22,7 @@ import torch
 import typer
 from rich.console import Console
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python bench/accuracy.py` finds bench
 
@@ -137,8 +138,9 @@ class _Remembered(TorchBackend):
     def tensor_grids(self, images: Tensor, method: str = "dense") -> Tensor:
         key = hashlib.sha256(images.cpu().numpy().tobytes()).digest()
         if key not in self.heard:
+            seen = self.model.from_uint8(images)
             with torch.inference_mode():
-                self.heard[key] = self.model.heads(*dense_features(self.model, self.dense, self.model.from_uint8(images)))
+                self.heard[key] = self.model.heads(*dense_features(self.model, self.dense, seen))
         lam = self.model.config.lam
         inconsistency, distortion = self.heard[key]
         return (lam * inconsistency + (1 - lam) * distortion).reshape(-1, *self._shape)
@@ -167,7 +169,10 @@ def _peer(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
     peer = next(kind for kind in PEERS if kind.name.lower() == trial.method)(load_teacher(model.teacher), trial.seed)
     split = read_split(trial.data, model, train)
     peer.fit(split.train, split.held_out, train)
-    return {trial.method: peer}, {"size": "{}x{}".format(*model.image_size)}
+    with FlopCounterMode(display=False) as counter:
+        peer.look(split.train[:1])
+    gmac = counter.get_total_flops() / 2e9
+    return {trial.method: peer}, {"gmac": f"{gmac:.2f}", "size": "{}x{}".format(*model.image_size)}
 
 
 def _measures(evaluation: Evaluation) -> Row:

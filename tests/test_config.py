@@ -70,6 +70,7 @@ IMPOSSIBLE_TRAINING: dict[str, Any] = {
     "patches": [1],
     "images": [0],
     "holes": [0],
+    "dad_images": [0],
     "dad_holes": [0],
     "location_shrinkage": [0, -1, 1.1, float("nan")],
     "learning_rate": [0, -1e-3, 1.1, float("nan")],

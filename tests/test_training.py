@@ -35,6 +35,7 @@ from tests.tiny import tiny_config, tiny_model
 
 TRAIN = TrainConfig(
     seed=5, distil_steps=3, finetune_steps=3, global_steps=3, dad_steps=3, patches=16, images=2, holes=2,
+    dad_images=2,
     false_alarm_rate=0.25,
 )  # fmt: skip
 
@@ -197,7 +198,7 @@ def test_a_change_belongs_to_the_location_whose_middle_is_nearest(teacher: Teach
     assert judge._changed(c, mask, places, 2).reshape(5, 6)[0, 3] == 2
 
 
-TRUNK = TRAIN.model_copy(update={"dad_holes": 9, "images": 4})
+TRUNK = TRAIN.model_copy(update={"dad_holes": 9, "dad_images": 3, "images": 4})
 
 
 def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(photos: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Judge(Stage):
     def _gather(self, rng: np.random.Generator) -> None:
         """Add the locations of some new images to the pools: a stained one each, and a quarter as many plain ones."""
         c = self.context
-        count = c.train.images
+        count = c.train.dad_images
         clean = draw_images(c.photos, count + max(1, count // 4), c.train.jitter, rng)
         stained, masks = stain_images(clean[:count], c.stain, rng)
         masks = np.concatenate([masks, np.zeros((len(clean) - count, *masks.shape[1:]), np.bool_)])

@@ -1,0 +1,48 @@
+"""Draws docs/pictures/accuracy.png from the rows of `bench/accuracy.py`: accuracy against what an image costs.
+
+    python docs/pictures/accuracy.py bench/results/mt.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+OURS, PEERS = "#c2410c", "#475569"
+COSTS = {"gmac": "multiply-adds of an image, GMAC", "ms_per_image": "time of an image on 2 cores, ms"}
+MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO (limit 0.3)"}
+
+
+def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> None:
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        x, y = mean(float(row[cost]) for row in mine), mean(row[measure] for row in mine)
+        ours = method in ("fast", "accurate")
+        axis.scatter(x, y, s=60, color=OURS if ours else PEERS, marker="o" if ours else "s", zorder=3)
+        axis.annotate(method, (x, y), (7, -3), textcoords="offset points", color=OURS if ours else PEERS)
+    axis.grid(alpha=0.3)
+    axis.margins(x=0.35, y=0.25)
+
+
+def main(source: Path) -> None:
+    rows = [row for row in json.loads(source.read_text(encoding="utf-8")) if "alone" not in row["method"]]
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(len(MEASURES), len(COSTS), squeeze=False)
+    for line, (measure, named) in zip(axes, MEASURES.items(), strict=True):
+        for axis, cost in zip(line, COSTS, strict=True):
+            draw(axis, rows, cost, measure)
+            axis.set(ylabel=named)
+    for axis, label in zip(axes[-1], COSTS.values(), strict=True):
+        axis.set(xlabel=label)
+    figure.suptitle(f"{rows[0]['category']}, {rows[0]['size']}, {len({row['seed'] for row in rows})} seed(s)")
+    figure.savefig(Path(__file__).with_name("accuracy.png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
