@@ -64,7 +64,7 @@ class Peer:
     @torch.inference_mode()
     def vectors(self, photos: Photos) -> Tensor:
         """The maps side by side: [B, C, h, w]."""
-        images = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+        images = torch.tensor(photos).permute(0, 3, 1, 2).float() / 255
         x = ((images - self.teacher.mean) / self.teacher.std).contiguous(memory_format=torch.channels_last)
         maps = []
         for stage in self.teacher.stages:

@@ -110,7 +110,9 @@ def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "accuracy.json").read_text())
     assert {(row["category"], row["method"], row["seed"]) for row in rows} == {
-        (category, method, 3) for category in ("bottle", "cable") for method in ("fast", "patchcore", "padim")
+        (category, method, 3)
+        for category in ("bottle", "cable")
+        for method in ("fast", "fast, IAD alone", "fast, DAD alone", "patchcore", "padim")
     }
     for row in rows:
         assert set(row["defects"]) == {"hole"} and row["training_seconds"] > 0 and row["ms_per_image"] > 0
