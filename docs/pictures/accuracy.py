@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+NAMES = {"patchcore": "PatchCore", "padim": "PaDiM"}
 OURS, PEERS = "#c2410c", "#475569"
 COSTS = {"gmac": "multiply-adds of an image, GMAC", "ms_per_image": "time of an image on 2 cores, ms"}
 MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO (limit 0.3)"}
@@ -25,9 +26,10 @@ def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> Non
         x, y = mean(float(row[cost]) for row in mine), mean(row[measure] for row in mine)
         ours = method in ("fast", "accurate")
         axis.scatter(x, y, s=60, color=OURS if ours else PEERS, marker="o" if ours else "s", zorder=3)
-        axis.annotate(method, (x, y), (7, -3), textcoords="offset points", color=OURS if ours else PEERS)
+        axis.annotate(NAMES.get(method, method), (x, y), (7, -3), textcoords="offset points", color=OURS if ours else PEERS)
     axis.grid(alpha=0.3)
     axis.margins(x=0.35, y=0.25)
+    axis.set_xlim(left=0)
 
 
 def main(source: Path) -> None:
