@@ -24,9 +24,9 @@ def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> Non
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
         x, y = mean(float(row[cost]) for row in mine), mean(row[measure] for row in mine)
-        ours = method in ("fast", "accurate")
-        axis.scatter(x, y, s=60, color=OURS if ours else PEERS, marker="o" if ours else "s", zorder=3)
-        axis.annotate(NAMES.get(method, method), (x, y), (7, -3), textcoords="offset points", color=OURS if ours else PEERS)
+        color, marker = (PEERS, "s") if method in NAMES else (OURS, "o")
+        axis.scatter(x, y, s=60, color=color, marker=marker, zorder=3)
+        axis.annotate(NAMES.get(method, method), (x, y), (7, -3), textcoords="offset points", color=color)
     axis.grid(alpha=0.3)
     axis.margins(x=0.35, y=0.25)
     axis.set_xlim(left=0)
