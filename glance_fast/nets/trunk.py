@@ -106,7 +106,7 @@ class TrunkNet(nn.Module):
         self.stem = nn.Conv2d(3, STEM, 3)
         self.blocks = nn.ModuleList(Block(spec) for spec in BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
-        # One copy of a photograph, 2 cores: 5 ms in this layout, 9 ms in the usual one.
+        # One 256x256 image with its overhang, 2 cores: 15 ms in this layout, 26 ms in the usual one.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, step: int | None = None) -> Tensor:

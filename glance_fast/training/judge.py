@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glance_fast.dense import DensePass, dense_features
 from glance_fast.training.expect import as_seen, pieces, some_places
-from glance_fast.training.sampling import Counts, Places, changed_pixels, draw_images, stain_images
+from glance_fast.training.sampling import Ints, Places, changed_pixels, draw_images, stain_images
 from glance_fast.training.stage import STAINED_PIXELS, Context, Stage, Track, balanced_bce
 
 # Locations that an image gives to the pools at most, and that a pool holds at most: about 200 MB.
@@ -117,7 +117,7 @@ class Judge(Stage):
             model.spread[i] = (values.amax(1).median() - model.usual[i]).clamp(min=1e-6)
 
 
-def _changed(context: Context, mask: NDArray[np.bool_], places: Places, reach: int) -> Counts:
+def _changed(context: Context, mask: NDArray[np.bool_], places: Places, reach: int) -> Ints:
     """Changed pixels in the part of the image that is each place's own in the map, and `reach` strides round it."""
     config = context.model.config
     spans = []

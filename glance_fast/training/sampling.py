@@ -14,7 +14,6 @@ from glance_fast.stains import Stain
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Counts = NDArray[np.int64]
 
 
 def step_rng(seed: int, stage: int, step: int, rank: int) -> np.random.Generator:
@@ -63,11 +62,11 @@ def stained_pixels(mask: NDArray[np.bool_], corners: Ints, patch: int) -> Ints:
     return counts
 
 
-def changed_pixels(mask: NDArray[np.bool_], rows: Ints, cols: Ints) -> Counts:
+def changed_pixels(mask: NDArray[np.bool_], rows: Ints, cols: Ints) -> Ints:
     """How many pixels of `mask` lie in each of `rows` x `cols`, spans [n, 2] and [m, 2] inside it: int64 [n * m]."""
     sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
     bands = sums[rows[:, 1]] - sums[rows[:, 0]]
-    counts: Counts = (bands[:, cols[:, 1]] - bands[:, cols[:, 0]]).ravel()
+    counts: Ints = (bands[:, cols[:, 1]] - bands[:, cols[:, 0]]).ravel()
     return counts
 
 
