@@ -32,7 +32,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 
 def main(
     strides: Annotated[list[int], typer.Option("--stride")] = [8, 4],  # noqa: B006  typer reads it as the default
-    repeats: int = 5,
+    repeats: int = 9,
     locations: Annotated[int, typer.Option(help="Locations a run of the loop; each costs the same.")] = 16,
 ) -> None:
     """Print a table: dense, loop at its best, their ratio, and the plan's ratio of multiply-adds."""
@@ -56,31 +56,34 @@ def row(stride: int, repeats: int, locations: int) -> list[str]:
     difference = (part(net, image) - loop_global(net, image, some, 1)).abs().max() / part(net, image).abs().max()
     if difference > TOLERANCE:
         raise SystemExit(f"the dense pass differs from the loop by {difference:.1e}; nothing was timed")
-    forms: dict[str, Callable[[], Tensor]] = {"dense": lambda: dense(net, image)}
-    spent: dict[str, list[float]] = {}
+    turns: dict[str, list[tuple[float, float]]] = {}
     for layout, memory in LAYOUTS.items():
-        for batch in BATCHES:
-            forms[f"{layout}, batch {batch}"] = lambda batch=batch: loop_global(net, image, some, batch)  # type: ignore[misc]
         net.to(memory_format=memory)  # type: ignore[call-overload]
-        names = ["dense", *(name for name in forms if name.startswith(layout))]
-        for name in names * (1 + repeats):  # interleaved, the first turn of each untimed
-            start = time.perf_counter()
-            forms[name]()
-            spent.setdefault(name, []).append(time.perf_counter() - start)
-        for name in names:
-            del spent[name][-1 - repeats]
-    seconds = {name: median(times) for name, times in spent.items()}
-    best = min((name for name in seconds if name != "dense"), key=lambda name: seconds[name])
-    loop = seconds[best] * plan.locations / some.locations
+        for turn in range(-1, repeats):  # interleaved, the first turn untimed
+            dense_s = _seconds(lambda: dense(net, image))
+            for batch in BATCHES:
+                loop_s = _seconds(lambda batch=batch: loop_global(net, image, some, batch))  # type: ignore[misc]
+                if turn >= 0:
+                    turns.setdefault(f"{layout}, batch {batch}", []).append((dense_s, loop_s))
+    best = min(turns, key=lambda form: median(loop_s for _, loop_s in turns[form]))
+    share = plan.locations / some.locations
+    # The ratio of each turn: the machine's pace changes from turn to turn, for both alike.
+    ratios = sorted(share * loop_s / dense_s for dense_s, loop_s in turns[best])
     return [
         str(stride),
         str(plan.locations),
-        f"{seconds['dense'] * 1e3:.0f}",
-        f"{loop:.1f}",
+        f"{median(dense_s for form in turns.values() for dense_s, _ in form) * 1e3:.0f}",
+        f"{median(loop_s for _, loop_s in turns[best]) * share:.1f}",
         best,
-        f"{loop / seconds['dense']:.0f}x",
+        f"{median(ratios):.0f}x ({ratios[0]:.0f} to {ratios[-1]:.0f})",
         f"{plan.loop_macs / plan.macs:.1f}x",
     ]
+
+
+def _seconds(run: Callable[[], Tensor]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def _some(plan: Plan, model: GlanceModel, locations: int) -> Plan:

@@ -22,15 +22,37 @@ UNTOUCHED = -1
 
 
 @dataclass(frozen=True)
+class Band:
+    """Consecutive keys, all alive or all dead, whose windows the hole meets in the same taps."""
+
+    keys: slice
+    taps: slice
+    dead: bool
+
+    def __len__(self) -> int:
+        return int(self.keys.stop - self.keys.start)
+
+    @property
+    def width(self) -> int:
+        """Number of taps."""
+        return int(self.taps.stop - self.taps.start)
+
+
+@dataclass(frozen=True)
 class Keys:
-    """The distinct keys `(cell, I)` of one level along one axis; the first `alive` of them are not dead."""
+    """The distinct keys `(cell, I)` of one level along one axis, band by band, alive ones first."""
 
     cell: Ints
     hole: Ints
-    alive: int
+    bands: tuple[Band, ...]
 
     def __len__(self) -> int:
         return len(self.cell)
+
+    @property
+    def alive(self) -> int:
+        """How many keys are not dead."""
+        return sum(len(band) for band in self.bands if not band.dead)
 
 
 @dataclass(frozen=True)
@@ -41,8 +63,9 @@ class Reads:
     key: Ints
     dead: Bools
 
-    def part(self, which: slice) -> Reads:
-        return Reads(self.cell[which], self.key[which], self.dead[which])
+    def part(self, which: slice, taps: slice = slice(None)) -> Reads:
+        """The reads of some keys, at some of the taps of their windows."""
+        return Reads(self.cell[which, taps], self.key[which, taps], self.dead[which, taps])
 
     @property
     def inside(self) -> Bools:
@@ -52,11 +75,10 @@ class Reads:
 
 @dataclass(frozen=True)
 class Hop:
-    """How one layer reads the level below along one axis: its plain cells, and its keys, alive ones first."""
+    """How one layer reads the level below along one axis: its plain cells, and its keys."""
 
     plain: Reads
     keys: Reads
-    alive: int
 
 
 @dataclass(frozen=True)
@@ -75,46 +97,85 @@ def compile_axis(
 
     `sizes` are the cells of each level along this axis, pixels first.
     """
-    fields = _receptive_fields(layers, sizes)
+    levels = _levels(layers, sizes)
     cells = readout_cells(starts, patch, readout, total_stride(layers), sizes[-1])
-    keys, seen = _number(cells, np.stack([starts, starts + patch], axis=1), fields[-1])
-    levels, hops = [keys], []
-    for layer, size_below, size, field in reversed(list(zip(layers, sizes, sizes[1:], fields, strict=False))):
-        plain = layer.window(np.arange(size), size_below)
+    keys, seen = _number(cells, np.stack([starts, starts + patch], axis=1), levels[-1])
+    numbered, hops = [keys], []
+    for level in reversed(levels[1:]):
+        plain = level.window(np.arange(len(level.field)))
         untouched = Reads(plain, np.full_like(plain, UNTOUCHED), np.zeros(plain.shape, bool))
-        alive = keys.alive
-        keys, reads = _number(layer.window(keys.cell, size_below), keys.hole, field)
-        hops.append(Hop(untouched, reads, alive))
-        levels.append(keys)
-    return Axis(tuple(reversed(levels)), tuple(reversed(hops)), seen)
+        keys, reads = _number(level.window(keys.cell), keys.hole, level.below)
+        hops.append(Hop(untouched, reads))
+        numbered.append(keys)
+    return Axis(tuple(reversed(numbered)), tuple(reversed(hops)), seen)
 
 
-def _receptive_fields(layers: Sequence[Layer], sizes: Sequence[int]) -> list[Ints]:
-    """First pixel and one past the last pixel that each cell of each level sees inside the image."""
+@dataclass(frozen=True)
+class _Level:
+    """A level along one axis: `field` is the first and one past the last pixel that each of its cells sees."""
+
+    field: Ints
+    layer: Layer | None = None
+    below: _Level | None = None
+
+    def window(self, cells: Ints) -> Ints:
+        assert self.layer is not None and self.below is not None
+        return self.layer.window(cells, len(self.below.field))
+
+    def meet(self, cells: Ints, holes: Ints) -> tuple[Bools, Bools, Ints]:
+        """Which of windows `cells` [n, k] the holes [n, 2] touch, which they cover, and their parts I [n, k, 2]."""
+        field = self.field[cells]
+        part = np.stack([np.maximum(holes[:, :1], field[..., 0]), np.minimum(holes[:, 1:], field[..., 1])], axis=-1)
+        touched = (cells != OUTSIDE) & (part[..., 0] < part[..., 1])
+        return touched, touched & (part == field).all(axis=-1), part
+
+    def taps(self, cells: Ints, holes: Ints, dead: Bools) -> tuple[Ints, Ints]:
+        """First and one past the last tap of each cell's window that its hole meets; all where that saves nothing."""
+        kernel = self.layer.kernel if self.layer else 0
+        low, high = np.zeros(len(cells), np.int64), np.full(len(cells), kernel, np.int64)
+        if self.layer is not None and self.layer.kind == "conv":
+            assert self.below is not None
+            touched = self.below.meet(self.window(cells), holes)[0]
+            low = np.where(dead, low, touched.argmax(axis=1))
+            high = np.where(dead, high, kernel - touched[:, ::-1].argmax(axis=1))
+        return low, high
+
+
+def _levels(layers: Sequence[Layer], sizes: Sequence[int]) -> list[_Level]:
     pixels = np.arange(sizes[0])
-    fields = [np.stack([pixels, pixels + 1], axis=1)]
+    levels = [_Level(np.stack([pixels, pixels + 1], axis=1))]
     for layer, below, size in zip(layers, sizes, sizes[1:], strict=False):
-        reads = layer.window(np.arange(size), below)
+        reads, field = layer.window(np.arange(size), below), levels[-1].field
         first = np.where(reads == OUTSIDE, below, reads).min(axis=1)
-        fields.append(np.stack([fields[-1][first, 0], fields[-1][reads.max(axis=1), 1]], axis=1))
-    return fields
+        seen = np.stack([field[first, 0], field[reads.max(axis=1), 1]], axis=1)
+        levels.append(_Level(seen, layer, levels[-1]))
+    return levels
 
 
-def _number(cells: Ints, holes: Ints, field: Ints) -> tuple[Keys, Reads]:
-    """Number the distinct `(cell, I)` that windows `cells` [n, k] meet under `holes` [n, 2], alive first."""
-    first = np.maximum(holes[:, :1], field[cells, 0])
-    last = np.minimum(holes[:, 1:], field[cells, 1])
-    touched = (cells != OUTSIDE) & (first < last)
-    dead = touched & (first == field[cells, 0]) & (last == field[cells, 1])
+def _number(cells: Ints, holes: Ints, level: _Level | None) -> tuple[Keys, Reads]:
+    """Number the distinct `(cell, I)` of a level that windows `cells` [n, k] meet under `holes` [n, 2]."""
+    assert level is not None
+    touched, dead, part = level.meet(cells, holes)
     # One integer a key, its parts as digits, sorts and finds the distinct ones far faster than rows would.
-    digits = (2, len(field), int(field.max()) + 1, int(field.max()) + 1)
-    codes = np.ravel_multi_index([part[touched] for part in (dead, cells, first, last)], digits)
-    distinct, number = np.unique(codes, return_inverse=True)
+    ends = int(level.field.max()) + 1
+    digits = (2, len(level.field), ends, ends)
+    codes = [dead[touched], cells[touched], part[touched, 0], part[touched, 1]]
+    distinct, number = np.unique(np.ravel_multi_index(codes, digits), return_inverse=True)
+    is_dead, cell, first, last = np.unravel_index(distinct, digits)
+    hole = np.stack([first, last], axis=1)
+    low, high = level.taps(cell, hole, is_dead == 1)
+    order = np.lexsort([high, low, is_dead])
     key = np.full(cells.shape, UNTOUCHED, np.int64)
-    key[touched] = number
-    is_dead, cell, low, high = np.unravel_index(distinct, digits)
-    keys = Keys(cell, np.stack([low, high], axis=1), int((is_dead == 0).sum()))
-    return keys, Reads(cells, key, dead)
+    key[touched] = np.argsort(order)[number]
+    bands = _bands(np.stack([is_dead, low, high], axis=1)[order])
+    return Keys(cell[order], hole[order], bands), Reads(cells, key, dead)
+
+
+def _bands(alike: Ints) -> tuple[Band, ...]:
+    """Runs of equal rows (dead, first tap, one past the last tap) of `alike` [keys, 3]."""
+    starts = np.flatnonzero(np.r_[True, (alike[1:] != alike[:-1]).any(axis=1)][: len(alike)])
+    runs = zip(starts.tolist(), [*starts[1:].tolist(), len(alike)], strict=True)
+    return tuple(Band(slice(a, b), slice(*alike[a, 1:].tolist()), bool(alike[a, 0])) for a, b in runs)
 
 
 def total_stride(layers: Sequence[Layer]) -> int:

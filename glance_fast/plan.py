@@ -14,6 +14,10 @@ Because keys split by axis, so does all the work of finding them. `compile_axis`
 are read out for the holes' positions along one axis, walks down the layers and numbers the distinct
 `(cell, I)` of every level: a few hundred. A level of the plan is the outer product of two such lists.
 
+A convolution's entry does not start anew. What its window sums to without a hole is known from the base; it adds what
+the hole changes at the taps that it touches, again a rectangle of row taps and column taps. Keys that are touched at
+the same taps lie side by side in **bands**, and two bands, one of each axis, make a **block**: one matrix product.
+
 This module is plain numpy; `glance_fast.dense` runs a plan, `docs/plan.md` explains it in pictures.
 """
 
@@ -21,54 +25,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-from glance_fast.axis import UNTOUCHED, Hop, Keys, Reads, compile_axis
+from glance_fast.axis import Hop, compile_axis
 from glance_fast.errors import ConfigError
 from glance_fast.layers import Ints, Layer
+from glance_fast.table import Table
 
 
 @dataclass(frozen=True)
-class Table:
-    """How the values of a level lie in memory, one row of channels a cell: `base | entries | a zero row`."""
+class Block:
+    """Consecutive entries of a table whose windows read the same taps, and where: `sources` int64 [n, taps]."""
 
-    rows: Keys
-    cols: Keys
-    base_shape: tuple[int, int]
-
-    @property
-    def base(self) -> int:
-        """Number of base cells: the level's height times its width."""
-        return self.base_shape[0] * self.base_shape[1]
-
-    @property
-    def entries(self) -> int:
-        """Number of entries: the outer product of the axes' keys without its dead corner."""
-        dead = (len(self.rows) - self.rows.alive) * (len(self.cols) - self.cols.alive)
-        return len(self.rows) * len(self.cols) - dead
-
-    @property
-    def zero(self) -> int:
-        """The row that dead cells and cells outside the image point at."""
-        return self.base + self.entries
-
-    def find(self, rows: Reads, cols: Reads) -> Ints:
-        """Table rows that the windows of `rows` x `cols` read, int64 [n_rows * n_cols, kernel * kernel]."""
-        row, col = (slice(None), None, slice(None), None), (None, slice(None), None, slice(None))
-        base = rows.cell[row] * self.base_shape[1] + cols.cell[col]
-        row_key, col_key = rows.key[row], cols.key[col]
-        touched = (row_key != UNTOUCHED) & (col_key != UNTOUCHED)
-        nothing = ~rows.inside[row] | ~cols.inside[col] | (rows.dead[row] & cols.dead[col])
-        found = np.where(nothing, self.zero, np.where(touched, self._entry(row_key, col_key), base))
-        return found.reshape(found.shape[0] * found.shape[1], found.shape[2] * found.shape[3])
-
-    def _entry(self, row: Ints, col: Ints) -> Ints:
-        """Rows of the entries (row, col): alive rows with all columns, then dead rows with alive columns."""
-        tall = row * len(self.cols) + col
-        corner = self.rows.alive * len(self.cols) + (row - self.rows.alive) * self.cols.alive + col
-        return self.base + np.where(row < self.rows.alive, tall, corner)
+    entries: slice
+    taps: tuple[slice, slice]
+    sources: Ints
 
 
 @dataclass(frozen=True)
@@ -82,38 +54,58 @@ class Step:
     rows: Hop
     cols: Hop
 
-    @cached_property
-    def blocks(self) -> tuple[tuple[Reads, Reads], ...]:
-        """The outer products whose cells, in turn, are the rows of `table` but for its zero row."""
-        alive, dead = slice(self.rows.alive), slice(self.rows.alive, None)
-        return (
-            (self.rows.plain, self.cols.plain),
-            (self.rows.keys.part(alive), self.cols.keys),
-            (self.rows.keys.part(dead), self.cols.keys.part(slice(self.cols.alive))),
-        )
-
-    def sources(self) -> Ints:
-        """Rows of `below` that each row of `table` reads, int64 [base + entries, kernel * kernel]."""
-        return np.concatenate([self.below.find(rows, cols) for rows, cols in self.blocks])
+    def blocks(self) -> list[Block]:
+        """The entries, block by block: a pool reads the table below, a convolution the table of its changes."""
+        find = self.below.find if self.layer.kind == "pool" else self.below.find_changes
+        blocks, first = [], 0
+        for row, col in self.table.bands:
+            entries = slice(first, first + len(row) * len(col))
+            reads = self.rows.keys.part(row.keys, row.taps), self.cols.keys.part(col.keys, col.taps)
+            blocks.append(Block(entries, (row.taps, col.taps), find(*reads)))
+            first = entries.stop
+        return blocks
 
     def valid(self) -> Ints:
         """sum(M) of each row: its window's cells in the image that are not dead, int64 [base + entries]."""
+        windows = [(self.rows.plain, self.cols.plain)]
+        windows += [(self.rows.keys.part(row.keys), self.cols.keys.part(col.keys)) for row, col in self.table.bands]
         counts = [
             np.outer(rows.inside.sum(1), cols.inside.sum(1)) - np.outer(rows.dead.sum(1), cols.dead.sum(1))
-            for rows, cols in self.blocks
+            for rows, cols in windows
         ]
         return np.concatenate([count.ravel() for count in counts])
 
     @property
-    def window_macs(self) -> int:
-        """Multiply-adds of one window."""
-        layer = self.layer
-        return layer.kernel**2 * self.channels_in * layer.channels if layer.kind == "conv" else 0
+    def macs(self) -> int:
+        """Multiply-adds of the step for one image."""
+        return self._reads * self.channels_in * self.layer.channels if self.layer.kind == "conv" else 0
 
     @property
-    def window_bytes(self) -> int:
-        """Bytes of one window in float32: its cells read, its result written."""
-        return 4 * (self.layer.kernel**2 * self.channels_in + self.layer.channels)
+    def loop_macs(self) -> int:
+        """Multiply-adds of the layer in one run of the loop."""
+        window = self.layer.kernel**2 * self.channels_in * self.layer.channels
+        return self.table.base * window if self.layer.kind == "conv" else 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the step reads and writes for one image in float32."""
+        below, table = self.below, self.table
+        low, high = self._reads, table.zero  # rows of the level below, and of this one, each once read or written
+        if self.layer.kind == "conv":
+            low += 2 * below.entries + below.base + below.zero  # to find what the holes change below
+            high += table.base + table.entries  # sums without a hole, written and read
+        return 4 * (low * self.channels_in + high * self.layer.channels)
+
+    @property
+    def loop_bytes(self) -> int:
+        """Bytes of the layer in one run of the loop in float32, its windows gathered likewise."""
+        return 4 * self.table.base * (self.layer.kernel**2 * self.channels_in + self.layer.channels)
+
+    @property
+    def _reads(self) -> int:
+        """Cells that all windows read."""
+        entries = sum(len(row) * row.width * len(col) * col.width for row, col in self.table.bands)
+        return self.layer.kernel**2 * self.table.base + entries
 
 
 @dataclass(frozen=True)
@@ -132,28 +124,33 @@ class Plan:
     readout: Ints
 
     @property
+    def tables(self) -> list[Table]:
+        """The tables of all levels, pixels first."""
+        return [self.steps[0].below, *(step.table for step in self.steps)]
+
+    @property
     def locations(self) -> int:
         return len(self.holes_y) * len(self.holes_x)
 
     @property
     def macs(self) -> int:
         """Multiply-adds of the dense pass for one image: every distinct cell once."""
-        return sum(step.table.zero * step.window_macs for step in self.steps)
+        return sum(step.macs for step in self.steps)
 
     @property
     def bytes(self) -> int:
         """Bytes that the dense pass reads and writes for one image in float32."""
-        return sum(step.table.zero * step.window_bytes for step in self.steps)
+        return sum(step.bytes for step in self.steps)
 
     @property
     def loop_macs(self) -> int:
         """Multiply-adds of the per-patch loop for one image: every cell of every layer for every location."""
-        return self.locations * sum(step.table.base * step.window_macs for step in self.steps)
+        return self.locations * sum(step.loop_macs for step in self.steps)
 
     @property
     def loop_bytes(self) -> int:
         """Bytes that the loop reads and writes for one image in float32, its windows gathered likewise."""
-        return self.locations * sum(step.table.base * step.window_bytes for step in self.steps)
+        return self.locations * sum(step.loop_bytes for step in self.steps)
 
     def blind(self) -> int:
         """Number of locations whose whole read-out is dead: the hole covers all that it could see."""
@@ -165,8 +162,7 @@ class Plan:
         for i, step in enumerate(self.steps):
             name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"
             cells = "{}x{}".format(*step.table.base_shape)
-            windows = (step.table.zero, self.locations * step.table.base)
-            macs, moved = ([n * cost for n in windows] for cost in (step.window_macs, step.window_bytes))
+            macs, moved = (step.macs, self.locations * step.loop_macs), (step.bytes, self.locations * step.loop_bytes)
             lines.append(_line(name, cells, (step.table.base, step.table.entries), (*macs, *moved)))
         total = tuple(sum(getattr(step.table, part) for step in self.steps) for part in ("base", "entries"))
         lines.append(_line("total", "", total, (self.macs, self.loop_macs, self.bytes, self.loop_bytes)))

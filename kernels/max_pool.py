@@ -1,10 +1,11 @@
-"""Max pooling with a mask: the masked reference, and the form that runs on a plan's rows.
+"""Max pooling with a mask: the masked reference, and the form that runs on windows of a plan.
 
 Invalid cells hold 0, as partial convolutions leave them; a pooled cell is valid if any of its cells is.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,6 +15,7 @@ def max_pool_reference(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tens
     return F.max_pool2d(x * mask, size), F.max_pool2d(mask, size)
 
 
-def max_pool_rows(table: Tensor, sources: Tensor) -> Tensor:
-    """Pool rows that name their own windows: table [N, C], sources int32 [n, size²] -> [n, C]."""
-    return F.embedding(sources, table).amax(dim=1)
+def max_pool_windows(windows: Tensor, channels: int, out: Tensor | None = None) -> Tensor:
+    """Pool gathered windows [n, size² * C] -> [n, C]; with `out` [n, C] there, without gradients."""
+    cells = windows.view(len(windows), -1, channels)
+    return cells.amax(dim=1) if out is None else torch.amax(cells, dim=1, out=out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -137,20 +138,34 @@ def test_other_kernels_and_orders_of_layers(layers: list[Layer]) -> None:
 
 
 def test_the_hole_is_not_seen() -> None:
-    """What stands in the hole changes nothing: in the pass as in the loop."""
+    """What stands in the hole changes nothing in the loop, and nothing but rounding in the pass."""
     case = build(global_layers((4, 5, 6), 2), (40, 44), 12, ([3, 20], [7]))
     for place, y in enumerate((3, 20)):
         changed = case.images.clone()
         changed[:, :, y : y + 12, 7:19] = 100
         other = replace(case, images=changed)
         assert torch.equal(other.loop()[:, place], case.loop()[:, place])
-        assert torch.equal(other.dense(torch.float64)[:, place], case.dense(torch.float64)[:, place])
+        assert_close(other.dense(torch.float64)[:, place], case.dense(torch.float64)[:, place], torch.float64)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100])
 def test_rows_may_be_cut_into_any_pieces(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr(glance_fast.dense, "PIECE", piece)
     build(global_layers((4, 6, 6), 1), (19, 23), 8, ([0, 4, 11], [5, 15]), batch=2).check()
+
+
+def test_runs_at_the_same_time_and_in_any_mode_leave_each_other_alone() -> None:
+    """Runs use the memory of earlier ones: of another mode, another size of batch, another thread."""
+    case = build(global_layers((4, 6, 6), 1), (41, 38), 9, ([0, 4, 11], [5, 15]), batch=3)
+    dense, reference = DensePass(case.plan, dtype=torch.float64), case.loop()
+
+    def run(i: int) -> Tensor:
+        with torch.inference_mode() if i % 2 else torch.no_grad():
+            return dense(case.net, case.images[: 1 + i % 3])
+
+    with ThreadPoolExecutor(4) as pool:
+        for i, found in enumerate(pool.map(run, range(40))):
+            assert_close(found, reference[: 1 + i % 3], torch.float64)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -244,8 +259,17 @@ def test_a_hole_of_another_size_is_noticed() -> None:
 def test_a_wrong_row_of_any_layer_is_noticed(layer: int) -> None:
     """Every layer matters to the result: let the entries of one read one row off their place."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
-    first = WRONG.plan.steps[layer].table.base
-    dense.sources[layer][first:] = (dense.sources[layer][first:] - 1).clamp(min=0)
+    for block in dense.layers[layer].blocks:
+        block.sources.sub_(1).clamp_(min=0)
+    with torch.no_grad():
+        noticed(dense(WRONG.net, WRONG.images))
+
+
+@pytest.mark.parametrize("layer", [0, 2, 4])
+def test_a_wrong_home_of_any_convolution_is_noticed(layer: int) -> None:
+    """An entry starts from its own cell's sum without a hole, and from no other."""
+    dense = DensePass(WRONG.plan, dtype=torch.float64)
+    dense.layers[layer].homes.sub_(1).clamp_(min=0)
     with torch.no_grad():
         noticed(dense(WRONG.net, WRONG.images))
 
@@ -254,7 +278,7 @@ def test_a_wrong_row_of_any_layer_is_noticed(layer: int) -> None:
 def test_a_wrong_sum_of_the_mask_is_noticed(layer: int) -> None:
     """Without the renormalisation of a layer's entries the loop is not met."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
-    dense.scales[layer][WRONG.plan.steps[layer].table.base :] = 1
+    dense.layers[layer].scale[WRONG.plan.steps[layer].table.base :] = 1
     with torch.no_grad():
         noticed(dense(WRONG.net, WRONG.images))
 

@@ -19,6 +19,7 @@ ORDER = (
     ("errors", "version", "geometry"),
     ("config", "files", "layers", "images", "tensors", "presets"),
     ("kernels", "axis", "calibration", "metrics", "stains", "teachers", "folders", "overlay"),
+    ("table", "workspace"),
     ("plan",),
     ("nets",),
     ("dense", "loop", "store"),
@@ -39,7 +40,8 @@ ALONE = {
     "geometry": set(),
     "layers": {"errors"},
     "axis": {"layers", "errors"},
-    "plan": {"axis", "layers", "errors"},
+    "table": {"axis", "layers"},
+    "plan": {"table", "axis", "layers", "errors"},
 }
 
 HEAVY_MODULES = {"torch", "scipy", "sklearn", "skimage", "matplotlib", "lightning_fabric", "jinja2"}

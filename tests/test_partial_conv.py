@@ -7,11 +7,19 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.kernels.max_pool import max_pool_reference, max_pool_rows
-from glance_fast.kernels.partial_conv import partial_conv_reference, partial_conv_rows, weight_rows
+from glance_fast.kernels.gather import gather
+from glance_fast.kernels.max_pool import max_pool_reference, max_pool_windows
+from glance_fast.kernels.partial_conv import (
+    add_changes,
+    changes,
+    partial_conv_reference,
+    renormalise,
+    tap_weights,
+)
 from tests.tolerances import TOLERANCES, assert_close
 
 Floats = NDArray[np.float64]
@@ -150,23 +158,46 @@ def table_of(x: Floats, dtype: torch.dtype) -> Tensor:
     return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
 
 
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("hole", [name for name in HOLES if name != "everything"])
-def test_rows_are_the_reference(hole: str, kernel: int, dtype: torch.dtype) -> None:
+def test_sums_and_changes_are_the_reference(hole: str, kernel: int, dtype: torch.dtype, in_place: bool) -> None:
+    """The sum without a hole, less what the hole takes away, renormalised: the formula at every alive cell."""
     mask, (x, weight, bias) = masked(hole), problem(kernel)
     given = tensors(x[None], mask[None, None], weight, bias, dtype=torch.float64)
     reference, _ = partial_conv_reference(*given)
     sources, cells = rows_of(mask, kernel, 1, kernel // 2)
-    scale = kernel**2 / (sources != 9 * 13).sum(axis=1, keepdims=True)
-    found = partial_conv_rows(
-        table_of(x, dtype),
-        torch.from_numpy(sources),
-        torch.from_numpy(scale).to(dtype),
-        weight_rows(given[2]).to(dtype),
-        given[3].to(dtype),
-    )
+    scale = torch.from_numpy(kernel**2 / (sources != 9 * 13).sum(axis=1, keepdims=True)).to(dtype)
+    whole, _ = rows_of(np.ones((9, 13)), kernel, 1, kernel // 2)
+    taken = torch.from_numpy(np.where(sources == whole[cells], 9 * 13, whole[cells]).astype(np.int32))
+    sums = F.conv2d(given[0], given[2], padding=kernel // 2)[0].flatten(1).mT[cells].to(dtype)
+    weights, table, homes = tap_weights(given[2].to(dtype)).reshape(-1, 3), table_of(x, dtype), torch.zeros(0)
+    if in_place:
+        changed = changes(table, homes.int(), torch.full_like(table, 7))
+        windows = gather(changed, taken, torch.full((taken.numel() * 2 + 5,), 7, dtype=dtype))
+        add_changes(sums, windows, weights, sums)
+        found = renormalise(sums, scale, given[3].to(dtype), sums)
+    else:
+        windows = gather(changes(table, homes.int()), taken)
+        found = renormalise(add_changes(sums, windows, weights), scale, given[3].to(dtype))
     assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_changes_are_entries_less_their_base_cells_then_minus_the_base(in_place: bool) -> None:
+    table = torch.arange(14.0).reshape(7, 2)
+    table[-1] = 0
+    homes = torch.tensor([2, 0], dtype=torch.int32)  # four base cells, two entries, the zero row
+    found = changes(table, homes, torch.full_like(table, 7) if in_place else None)
+    assert torch.equal(found, torch.cat([table[4:6] - table[[2, 0]], -table[:4], table[6:]]))
+
+
+def test_tap_weights_of_some_taps_are_a_matrix() -> None:
+    _, weight, _ = problem(3)
+    some = tap_weights(torch.from_numpy(weight))[1:, :2].reshape(-1, 3)
+    expected = [weight[o, c, y, x] for y, x, c, o in product((1, 2), (0, 1), range(2), range(3))]
+    np.testing.assert_array_equal(some, np.array(expected).reshape(-1, 3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -188,11 +219,13 @@ def test_pooling_is_the_formula(hole: str, size: int, dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("hole", [name for name in HOLES if name != "everything"])
-def test_pooled_rows_are_the_reference(hole: str, size: int, dtype: torch.dtype) -> None:
+def test_pooled_windows_are_the_reference(hole: str, size: int, dtype: torch.dtype) -> None:
     mask, (x, _, _) = masked(hole), problem(3)
     x = np.maximum(x, 0)
     given, given_mask = tensors(x[None], mask[None, None], dtype=torch.float64)
     reference, _ = max_pool_reference(given, given_mask, size)
     sources, cells = rows_of(mask, size, size, 0)
-    found = max_pool_rows(table_of(x, dtype), torch.from_numpy(sources))
-    assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)
+    windows = gather(table_of(x, dtype), torch.from_numpy(sources))
+    for out in (None, torch.full((len(cells), 2), 7, dtype=dtype)):
+        found = max_pool_windows(windows, 2, out)
+        assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)

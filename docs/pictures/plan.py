@@ -21,7 +21,8 @@ from glance_fast.geometry import grid_starts
 from glance_fast.layers import OUTSIDE, conv, pool
 from glance_fast.nets.global_net import global_layers
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, Step, Table, compile_plan
+from glance_fast.plan import Plan, Step, compile_plan
+from glance_fast.table import Table
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "plan.md"
@@ -305,7 +306,7 @@ class Strip:
     kinds: tuple[Kind, ...]
     labels: tuple[str, ...]
     rows: tuple[int, ...]
-    lefts: tuple[float, ...] = (0, 34, 64, 91, 100)
+    lefts: tuple[float, ...]
 
     def block(self, row: int) -> int:
         return int(np.searchsorted(self.rows, row, side="right")) - 1
@@ -317,18 +318,19 @@ class Strip:
         return self.lefts[i] + part * (self.lefts[i + 1] - self.lefts[i])
 
 
-def strip(table: Table, y: float) -> Strip:
-    """The four blocks of a table."""
-    keys, (height, width) = table.rows, table.base_shape
-    dead = len(keys) - keys.alive
-    labels = (
-        f"base\n{height} × {width} cells",
-        f"alive rows × all columns\n{keys.alive} × {len(keys)}",
-        f"dead rows × alive columns\n{dead} × {keys.alive}",
-        "zero\nrow",
-    )
-    rows = (0, table.base, table.base + keys.alive * len(keys), table.zero, table.zero + 1)
-    return Strip(y, ("base", "entry", "entry", "dead"), labels, rows)
+def values(table: Table, y: float) -> Strip:
+    """The parts of a table: its base, its entries, the zero row."""
+    height, width = table.base_shape
+    labels = (f"base\n{height} × {width} cells", f"entries, block by block\n{table.entries}", "zero\nrow")
+    rows = (0, table.base, table.zero, table.zero + 1)
+    return Strip(y, ("base", "entry", "dead"), labels, rows, (0, 34, 91, 100))
+
+
+def changed(table: Table, y: float) -> Strip:
+    """The parts of the table of what the holes change in a level."""
+    labels = (f"entries − their base cells\n{table.entries}", "− base: what dead cells lose", "zero\nrow")
+    rows = (0, table.entries, table.zero, table.zero + 1)
+    return Strip(y, ("entry", "dead", "outside"), labels, rows, (0, 50, 91, 100))
 
 
 def draw_strip(ax: Axes, blocks: Strip, name: str) -> None:
@@ -340,41 +342,49 @@ def draw_strip(ax: Axes, blocks: Strip, name: str) -> None:
 
 
 def draw_memory() -> None:
-    """How two neighbouring tables lie in memory, and what one row of the second reads of the first."""
+    """What the holes change in one table, the table above it, and what one row of that reads."""
     i = 2
     step = toy(9).steps[i]
-    below, above = strip(step.below, 0), strip(step.table, 15)
-    windows = step.sources()
-    reads = [[below.kinds[below.block(source)] for source in window] for window in windows]
-    row = next(n for n, met in enumerate(reads) if len(set(met)) == 3)
-    figure, ax = canvas(5.4, (-9, 101), (-4, 50))
-    draw_strip(ax, below, NAMES[i])
+    below, above = changed(step.below, 0), values(step.table, 15)
+    some = [block for block in step.blocks() if block.sources.shape[1] < step.layer.kernel**2]
+    block = next(block for block in some if len({below.block(row) for row in block.sources[0]}) == 2)
+    sources, row = block.sources[0], step.table.base + block.entries.start
+    home = int(step.table.homes()[block.entries.start])
+    figure, ax = canvas(5.4, (-13, 101), (-4, 50))
+    draw_strip(ax, below, f"{NAMES[i]},\nchanges")
     draw_strip(ax, above, NAMES[i + 1])
-    for source in windows[row]:
+    for source in sources:
         ax.plot([below.place(source), above.place(row)], [6, above.y], color=INK, lw=1)
-    ax.plot([above.place(row)] * 2, [above.y, above.y + 6], color=INK, lw=3)
-    for n, source in enumerate(windows[row]):
-        box(ax, (n % 3 * 6, 31 + n // 3 * 6), (6, 6), reads[row][n], str(source))
+    for place in (row, home):
+        ax.plot([above.place(place)] * 2, [above.y, above.y + 6], color=INK, lw=3)
+    path = [(above.place(home), above.y + 6), (above.place(home), above.y + 9), (above.place(row), above.y + 9)]
+    ax.plot(*zip(*path, (above.place(row), above.y + 6), strict=True), color=INK, lw=1, ls=":")
+    taps = np.full((3, 3), -1)
+    taps[block.taps] = sources.reshape(taps[block.taps].shape)
+    for (y, x), source in np.ndenumerate(taps):
+        kind: Kind = "base" if source < 0 else below.kinds[below.block(source)]
+        box(ax, (x * 6, 31 + y * 6), (6, 6), kind, "" if source < 0 else str(source))
     ax.text(9, 30, f"the window of row {row}", ha="center", va="bottom")
     told = (
-        ("gather", f"its nine rows of {NAMES[i]}, C numbers each: one row of 9·C"),
-        ("multiply", "by the weights, 9·C × C′: all rows at once, one matrix product"),
+        ("start", f"from the sum without a hole, that of base cell {home}"),
+        ("gather", f"the {len(sources)} touched taps' changes, C numbers each"),
+        ("multiply", "by these taps' weights, and add: one product a block"),
         ("scale", f"by 9 / sum(M), here 9 / {step.valid()[row]}"),
         ("finish", f"add the bias, ReLU: row {row} of {NAMES[i + 1]}, C′ numbers"),
     )
     for n, (verb, rest) in enumerate(told):
-        ax.text(25, 33 + 4.8 * n, verb, weight="bold", va="center")
-        ax.text(38, 33 + 4.8 * n, rest, va="center")
+        ax.text(25, 32 + 4.2 * n, verb, weight="bold", va="center")
+        ax.text(38, 32 + 4.2 * n, rest, va="center")
     legend(figure, "base", "entry", "dead")
     save(figure, "memory")
 
 
 def draw_cost(plan: Plan) -> None:
     """Multiply-adds of the loop and of the dense pass, a convolution a pair of bars."""
-    steps = [(i, step) for i, step in enumerate(plan.steps) if step.window_macs]
+    steps = [(i, step) for i, step in enumerate(plan.steps) if step.macs]
     names = [*("layer {}\n{}×{}".format(i, *step.table.base_shape) for i, step in steps), "all"]
-    dense = np.array([*(step.table.zero * step.window_macs for _, step in steps), plan.macs]) / 1e9
-    once = [step.table.base * step.window_macs for _, step in steps]
+    dense = np.array([*(step.macs for _, step in steps), plan.macs]) / 1e9
+    once = [step.loop_macs for _, step in steps]
     loop = np.array([*once, sum(once)]) * plan.locations / 1e9
     figure, ax = plt.subplots(figsize=(10, 5))
     place = np.arange(len(names))

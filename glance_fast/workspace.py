@@ -1,0 +1,45 @@
+"""Memory that one run after the other writes its tables to, so that no run waits for the system's pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """Named buffers that grow to what was ever asked of them; for one run at a time."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """The buffer `name`, with whatever was left in it, as a tensor of this shape; dtype and device as `like`."""
+        needed = torch.Size(shape).numel()
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < needed or buffer.dtype != like.dtype:
+            # A tensor made in inference mode could never be written outside it again.
+            with torch.inference_mode(False):
+                buffer = self._buffers[name] = torch.empty(needed, dtype=like.dtype, device=like.device)
+        return buffer[:needed].view(shape)
+
+
+class Workspaces:
+    """As many workspaces as there ever were runs at the same time."""
+
+    def __init__(self) -> None:
+        self._free: list[Workspace] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Workspace]:
+        """Lend a workspace to a run, on whatever thread."""
+        try:
+            space = self._free.pop()
+        except IndexError:
+            space = Workspace()
+        try:
+            yield space
+        finally:
+            self._free.append(space)
