@@ -1,1 +1,1 @@
-"""Trained models as portable graphs and native engines. No exporter is built yet."""
+"""Trained models as portable graphs and native engines: the whole pipeline, from uint8 pixels to the decision."""

@@ -61,7 +61,7 @@ class LocalNet(nn.Module):
 
     def forward(self, images: Tensor, step: int | None = None) -> Tensor:
         x = images
-        for conv, (stride, dilation) in zip(self.convs, self._sampling(step), strict=True):
+        for conv, (stride, dilation) in zip(self.convs, self.sampling(step), strict=True):
             assert isinstance(conv, nn.Conv2d)
             x = F.relu(F.conv2d(x, conv.weight, conv.bias, stride=stride, dilation=dilation))
         out: Tensor = self.project(x)
@@ -75,7 +75,7 @@ class LocalNet(nn.Module):
         """What Global-Net reads of images: they themselves."""
         return images
 
-    def _sampling(self, step: int | None) -> list[tuple[int, int]]:
+    def sampling(self, step: int | None) -> list[tuple[int, int]]:
         """(stride, dilation) of each convolution when patches lie `step` pixels apart.
 
         A stride is taken while the samples that it leaves still include every patch; one that would skip
@@ -96,7 +96,7 @@ class LocalNet(nn.Module):
         """Multiply-adds of one image."""
         height, width = image_size
         total = 0
-        for conv, (stride, dilation) in zip(self.convs, self._sampling(step), strict=True):
+        for conv, (stride, dilation) in zip(self.convs, self.sampling(step), strict=True):
             assert isinstance(conv, nn.Conv2d)
             reach = (conv.kernel_size[0] - 1) * dilation
             height, width = (height - reach - 1) // stride + 1, (width - reach - 1) // stride + 1

@@ -72,10 +72,12 @@ class GlanceModel(nn.Module):
 
     def cropped(self, read: Tensor) -> Tensor:
         """The part of a map that Global-Net reads: the cells in the middle of whose field the image lies."""
-        rows, cols = self._cells()
+        rows, cols = self.cells
         return read[:, :, rows.start : rows.stop, cols.start : cols.stop]
 
-    def _cells(self) -> tuple[range, range]:
+    @property
+    def cells(self) -> tuple[range, range]:
+        """The rows and columns of the map that Global-Net reads which lie in the image."""
         c, reading = self.config, self.local_net.reading
         rows, cols = (reading.cells(side, c.overhang) for side in c.image_size)
         return rows, cols
@@ -88,12 +90,12 @@ class GlanceModel(nn.Module):
         c, reading = self.config, self.local_net.reading
         holes: list[list[int]] = []
         size = 0
-        for starts, some, cells in zip(self.grid, (rows, cols), self._cells(), strict=True):
+        for starts, some, cells in zip(self.grid, (rows, cols), self.cells, strict=True):
             chosen = starts if some is None else [starts[i] for i in some]
             seen = [reading.hole(start + c.overhang, c.patch) for start in chosen]
             size = len(seen[0])
             holes.append([hole.start - cells.start for hole in seen])
-        read = tuple(len(cells) for cells in self._cells())
+        read = tuple(len(cells) for cells in self.cells)
         layers = self.global_net.layers
         plan = compile_plan(layers, (read[0], read[1]), size, (holes[0], holes[1]), c.readout, reading.channels)
         if plan.blind():

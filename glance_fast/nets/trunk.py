@@ -35,6 +35,14 @@ class Tap:
     cells: int
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """(stride, dilation) of each block, and the pixels between neighbouring cells of the map behind it."""
+
+    blocks: tuple[tuple[int, int], ...]
+    spacings: tuple[int, ...]
+
+
 STEM = 32
 BLOCKS = (
     BlockSpec(3, 1, STEM, 1, 16),
@@ -129,15 +137,25 @@ class TrunkNet(nn.Module):
         """All taps [B, WIDTH, gy, gx] side by side, before the projection, and the map that Global-Net reads."""
         step = step or JUMPS[-1]
         size = [(side - PATCH) // step + 1 for side in images.shape[2:]]
-        x, spacing, jump, maps = self._stem(images), 2, 2, []
-        for block, spec in zip(self.blocks, BLOCKS, strict=True):
+        x, maps, sampling = self._stem(images), [], self.sampling(step)
+        for block, (stride, dilation) in zip(self.blocks, sampling.blocks, strict=True):
+            x = block(x, stride, dilation)
+            maps.append(x)
+        taps = [_mean(maps[tap.block], tap, *middle(sampling.spacings[tap.block], tap, step)) for tap in TAPS]
+        cut = [tap[:, :, : size[0], : size[1]] for tap in taps]
+        return torch.cat(cut, dim=1), self._standardised(maps[READ_BLOCK])
+
+    @staticmethod
+    def sampling(step: int) -> Sampling:
+        """How the blocks run on an image whose patches lie `step` pixels apart."""
+        spacing, jump, blocks, spacings = 2, 2, [], []
+        for spec in BLOCKS:
             # A stride that would skip patches is traded for dilation in what follows: the same function of a patch.
             stride = spec.stride if step % (spacing * spec.stride) == 0 else 1
-            x = block(x, stride, jump // spacing)
+            blocks.append((stride, jump // spacing))
             spacing, jump = spacing * stride, jump * spec.stride
-            maps.append((x, spacing))
-        taps = [_middle(*maps[tap.block], tap, step)[:, :, : size[0], : size[1]] for tap in TAPS]
-        return torch.cat(taps, dim=1), self._standardised(maps[READ_BLOCK][0])
+            spacings.append(spacing)
+        return Sampling(tuple(blocks), tuple(spacings))
 
     def _standardised(self, read: Tensor) -> Tensor:
         return (read - self.read_mean) / self.read_deviation
@@ -149,23 +167,27 @@ class TrunkNet(nn.Module):
     def macs(self, image_size: tuple[int, int], step: int) -> int:
         """Multiply-adds of one image, its overhang included in `image_size`; the means are not counted."""
         height, width = ((side - 3) // 2 + 1 for side in image_size)
-        total, spacing, jump = height * width * self.stem.weight.numel(), 2, 2
-        for spec in BLOCKS:
-            stride = spec.stride if step % (spacing * spec.stride) == 0 else 1
-            wide, reach = spec.before * spec.expand, (spec.kernel - 1) * jump // spacing
+        total = height * width * self.stem.weight.numel()
+        for spec, (stride, dilation) in zip(BLOCKS, self.sampling(step).blocks, strict=True):
+            wide, reach = spec.before * spec.expand, (spec.kernel - 1) * dilation
             total += height * width * spec.before * wide * (spec.expand > 1)
             height, width = (height - reach - 1) // stride + 1, (width - reach - 1) // stride + 1
             total += height * width * wide * (spec.kernel**2 + spec.after)
-            spacing, jump = spacing * stride, jump * spec.stride
         places = [(side - PATCH) // step + 1 for side in image_size]
         return total + places[0] * places[1] * self.project.weight.numel()
 
 
-def _middle(x: Tensor, spacing: int, tap: Tap, step: int) -> Tensor:
-    """The mean of each patch's middle cells, for patches `step` pixels apart in a map of cells `spacing` apart."""
+def middle(spacing: int, tap: Tap, step: int) -> tuple[int, int, int]:
+    """First cell, dilation and stride of the mean over each patch's middle cells.
+
+    For patches `step` pixels apart in a map of cells `spacing` apart.
+    """
     between = JUMPS[tap.block]
     inside = (PATCH - FIELDS[tap.block]) // between + 1
-    first, dilation, stride = (inside - tap.cells) // 2 * between // spacing, between // spacing, step // spacing
+    return (inside - tap.cells) // 2 * between // spacing, between // spacing, step // spacing
+
+
+def _mean(x: Tensor, tap: Tap, first: int, dilation: int, stride: int) -> Tensor:
     x = x[:, :, first:, first:]
     if dilation == 1:
         return F.avg_pool2d(x, tap.cells, stride)

@@ -1,0 +1,84 @@
+"""An ONNX graph under construction: every call adds one node and gives its output's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+# The newest that TensorRT 8.6 reads; everything later reads it too.
+OPSET = 17
+IR_VERSION = 8
+
+Array = NDArray[Any]
+
+
+class Graph:
+    """Nodes in the order of their making, with what goes in and comes out."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """An input; a dimension that is a word is open."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, value: str, name: str, dtype: int, shape: Sequence[int | str]) -> None:
+        """Give a value out under a name of its own."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def const(self, value: Array, name: str | None = None) -> str:
+        """A constant; equal ones without a name are stored once."""
+        array = np.array(value, order="C")  # unlike ascontiguousarray it leaves a scalar one
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if name is None and key in self._constants:
+            return self._constants[key]
+        fresh = name or f"constant_{len(self._initializers)}"
+        self._initializers.append(numpy_helper.from_array(array, fresh))
+        if name is None:
+            self._constants[key] = fresh
+        return fresh
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 [n]: a shape, axes, ends."""
+        return self.const(np.array(values, np.int64))
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """A node; gives its first output."""
+        name = f"{kind}_{len(self._nodes)}"
+        outputs = [name, f"{name}_places"] if kind == "TopK" else [name]
+        self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=name, **attributes))
+        return name
+
+    def reshape(self, value: str, *shape: int) -> str:
+        """0 keeps a dimension, −1 takes what is left."""
+        return self.op("Reshape", value, self.ints(*shape))
+
+    def slice(self, value: str, axis: int, start: int, stop: int) -> str:
+        return self.op("Slice", value, self.ints(start), self.ints(stop), self.ints(axis))
+
+    def concat(self, values: Sequence[str], axis: int) -> str:
+        return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
+
+    def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """The checked model with its metadata."""
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="glance_fast")
+        model.ir_version = IR_VERSION
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+FLOAT, UINT8, BOOL = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.BOOL

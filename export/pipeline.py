@@ -1,0 +1,121 @@
+"""The whole pipeline as one ONNX graph: uint8 images in; map, mask, score and decision out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+
+from glance_fast.calibration import Calibration
+from glance_fast.export.dense import array, dense_pass, linear
+from glance_fast.export.graph import BOOL, FLOAT, UINT8, Graph
+from glance_fast.export.local import local_net
+from glance_fast.geometry import map_weights
+from glance_fast.nets.model import GlanceModel
+from glance_fast.version import __version__
+
+FORMAT = 1
+
+
+def export_onnx(model: GlanceModel, calibration: Calibration) -> onnx.ModelProto:
+    """The pipeline of a trained model, float32 inside.
+
+    In: `image` uint8 [B, H, W, 3] at the model's size, B open. Out, each for all images: `pred_score` float32 [B];
+    `pred_label` bool [B], the score is above the threshold; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
+    [B, H, W], the map is above the pixel threshold; `anomaly_grid` float32 [B, gy, gx], the locations' own scores,
+    for maps in another size. The initializers `threshold` and `pixel_threshold` may be set anew in the file.
+    """
+    config, graph = model.config, Graph("glance_fast")
+    height, width = config.image_size
+    rows, cols = (len(starts) for starts in model.grid)
+    seen = _normalised(graph, model, graph.input("image", UINT8, ["batch", height, width, 3]))
+    z_local, read = local_net(graph, model.local_net, seen, config.stride, (rows, cols))
+    z_global = dense_pass(graph, model.global_net, model.plan(), _cropped(graph, model, read))
+    scores = _scores(graph, model, z_local, z_global)
+    grid = graph.reshape(scores, 0, rows, cols)
+    top = graph.const(np.array([min(config.top, rows * cols)], np.int64))
+    score = _mean(graph, _top(graph, scores, top), axis=1)
+    sides = [
+        graph.const(map_weights(side, side, config.patch, config.stride, config.overhang)) for side in (height, width)
+    ]
+    anomaly_map = graph.op("MatMul", graph.op("MatMul", sides[0], grid), graph.op("Transpose", sides[1], perm=[1, 0]))
+    limits = [
+        graph.const(np.array(getattr(calibration, name), np.float32), name) for name in ("threshold", "pixel_threshold")
+    ]
+    graph.output(score, "pred_score", FLOAT, ["batch"])
+    graph.output(graph.op("Greater", score, limits[0]), "pred_label", BOOL, ["batch"])
+    graph.output(anomaly_map, "anomaly_map", FLOAT, ["batch", height, width])
+    graph.output(graph.op("Greater", anomaly_map, limits[1]), "pred_mask", BOOL, ["batch", height, width])
+    graph.output(grid, "anomaly_grid", FLOAT, ["batch", rows, cols])
+    return graph.finish(metadata(model, calibration))
+
+
+def metadata(model: GlanceModel, calibration: Calibration) -> dict[str, str]:
+    """What travels inside the file: format, versions, configuration, calibration."""
+    return {
+        "glance_fast.format": str(FORMAT),
+        "glance_fast.version": __version__,
+        "glance_fast.model": json.dumps(model.config.model_dump(mode="json")),
+        "glance_fast.calibration": calibration.model_dump_json(),
+    }
+
+
+def _normalised(graph: Graph, model: GlanceModel, image: str) -> str:
+    """What the networks see of images, with the overhang around them: float32 [B, 3, H', W']."""
+    mean, std = array(model.mean), array(model.std)
+    planes = graph.op("Transpose", graph.op("Cast", image, to=FLOAT), perm=[0, 3, 1, 2])
+    scaled = graph.op("Mul", planes, graph.const(1 / (255 * std)))
+    seen = graph.op("Sub", scaled, graph.const(mean / std))
+    edge = model.config.overhang
+    return graph.op("Pad", seen, graph.ints(0, 0, edge, edge, 0, 0, edge, edge)) if edge else seen
+
+
+def _cropped(graph: Graph, model: GlanceModel, read: str) -> str:
+    for axis, cells in enumerate(model.cells, start=2):
+        read = graph.slice(read, axis, cells.start, cells.stop)
+    return read
+
+
+def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
+    """`s` of every location, [B, locations]."""
+    difference = graph.op("Sub", z_local, z_global)
+    norm, lam = model.norm, model.config.lam
+    if norm is None:
+        square = graph.op("Mul", difference, difference)
+        inconsistency = _mean(graph, square, axis=2)
+        logit = _logit(graph, model, graph.concat([z_local, z_global, square], 2))
+        distortion = graph.op("Sigmoid", graph.op("Neg", logit))
+    else:
+        centred = graph.op("Transpose", graph.op("Sub", difference, graph.const(array(norm.mean))), perm=[1, 2, 0])
+        white = graph.op("MatMul", graph.const(array(norm.whiten)), centred)
+        difference = graph.op("Transpose", white, perm=[2, 0, 1])
+        distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
+        logit = _logit(graph, model, graph.concat([difference, z_global], 2))
+        usual, spread = array(model.usual), array(model.spread)
+        inconsistency, distortion = (
+            graph.op("Div", graph.op("Sub", head, graph.const(usual[i])), graph.const(spread[i]))
+            for i, head in enumerate((distance, graph.op("Neg", logit)))
+        )
+    weighted = [
+        graph.op("Mul", head, graph.const(np.array(weight, np.float32)))
+        for head, weight in ((inconsistency, lam), (distortion, 1 - lam))
+    ]
+    return graph.op("Add", *weighted)
+
+
+def _logit(graph: Graph, model: GlanceModel, seen: str) -> str:
+    """C's logit of "normal" of every location, [B, locations]."""
+    first, _, second, _, last = model.distortion.classify
+    hidden = graph.op("Relu", linear(graph, seen, first))
+    hidden = graph.op("Relu", linear(graph, hidden, second))
+    return graph.op("Squeeze", linear(graph, hidden, last), graph.ints(2))
+
+
+def _mean(graph: Graph, value: str, axis: int) -> str:
+    return graph.op("ReduceMean", value, axes=[axis], keepdims=0)
+
+
+def _top(graph: Graph, scores: str, count: str) -> str:
+    """The highest scores of each image, [B, count]."""
+    return graph.op("TopK", scores, count, axis=1)
