@@ -3,7 +3,8 @@
 DATA is a folder in MVTec AD's layout, or one that holds such folders, one a category. Ours, by preset, and the peers
 learn from the same normal photographs at the same size with the same teacher, and are judged on the same test images
 in the same run. Each of our heads is judged alone too. The rows of a method, category and seed go to `accuracy.json`
-as soon as they are there, and all of them as a table to `accuracy.md`.
+as soon as they are there, and all of them as a table to `accuracy.md`. A row holds the figures of all test images, and
+of the two parts of `bench.parts`: one that settings may be chosen by, and one that none was.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python bench/accuracy.py` finds bench
 
 from bench.machine import machine
+from bench.parts import PARTS, part_of
 from bench.peers import PEERS
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.cli import read_settings
@@ -34,7 +36,7 @@ from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.dense import dense_features
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
-from glance_fast.evaluation import Evaluation, Scorer, evaluate
+from glance_fast.evaluation import Evaluation, Scorer, Seen, look, summarise, write_files
 from glance_fast.files import replace_file
 from glance_fast.presets import PRESETS
 from glance_fast.store import build_model
@@ -65,6 +67,8 @@ class Trial:
     seed: int
     settings: tuple[str, ...]
     effort: float
+    pattern: str | None = None
+    within: int = 0
 
     def read(self, preset: str) -> tuple[ModelConfig, TrainConfig]:
         return read_settings(None, [*self.settings, f"seed={self.seed}"], self.effort, preset)
@@ -77,20 +81,25 @@ def main(
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of our presets, name=value.")] = None,
     effort: Annotated[float, typer.Option(help="Multiplies the training steps of our presets.")] = 1.0,
+    part: Annotated[str, typer.Option(help=f"Which test images the table is of: all, {', '.join(PARTS)}.")] = "all",
+    pattern: Annotated[str | None, typer.Option(help="A number in the files' names, as for bench.disjoint.")] = None,
+    within: Annotated[int, typer.Option(help="Photographs whose numbers are so near lie in the same part.")] = 0,
 ) -> None:
     """Train and evaluate, and print one table; rows that are in the output folder already are not made again."""
     methods = method or [name for name in LEGAL if name != "paper"]
     if unknown := sorted(set(methods) - set(LEGAL)):
         raise DataError(f"unknown method {', '.join(unknown)}; legal are {', '.join(LEGAL)}")
+    if part not in ("all", *PARTS):
+        raise DataError(f"unknown part {part!r}; legal are all, {', '.join(PARTS)}")
     rows = _read_rows(output / "accuracy.json")
     for category in categories(data):
         for name in methods:
             for number in seed or [0]:
-                trial = Trial(name, category, output, number, tuple(set_ or ()), effort)
+                trial = Trial(name, category, output, number, tuple(set_ or ()), effort, pattern, within)
                 if not any(_is_of(row, trial) for row in rows):
                     rows += run(trial)
                     replace_file(output / "accuracy.json", (json.dumps(rows, indent=1) + "\n").encode())
-    text = as_markdown(rows)
+    text = as_markdown([row | row["parts"].get(part, {}) for row in rows])
     replace_file(output / "accuracy.md", text.encode())
     console.print(text, markup=False, highlight=False)
 
@@ -123,11 +132,25 @@ def run(trial: Trial) -> list[Row]:
     rows = []
     for name, scorer in scorers.items():
         output = place if name == trial.method else None  # one report: the heads alone are for the table
-        evaluation = evaluate(scorer, trial.data, output, title=f"{trial.data.name}: {trial.method}", facts=facts)
-        rows.append({"method": name, **_measures(evaluation), **common})
+        seen = look(scorer, trial.data)
+        if output is not None:
+            write_files(scorer, trial.data, seen, output, f"{trial.data.name}: {trial.method}", facts)
+        parts = _parts(trial, scorer, seen)
+        rows.append({"method": name, **_measures(summarise(scorer, trial.data, seen)), "parts": parts, **common})
         if output is None:
             rows[-1]["ms_per_image"] = rows[0]["ms_per_image"]  # heads are remembered: the time is the method's
     return rows
+
+
+def _parts(trial: Trial, scorer: Scorer, seen: list[Seen]) -> dict[str, Row]:
+    """The measures of each part that has normal and defective images."""
+    part = part_of([one.sample for one in seen], trial.pattern, trial.within)
+    parts: dict[str, Row] = {}
+    for name in PARTS:
+        mine = [one for one in seen if part[one.sample.path] == name]
+        if len({one.sample.is_normal for one in mine}) == 2:
+            parts[name] = {"images": len(mine), **_measures(summarise(scorer, trial.data, mine))}
+    return parts
 
 
 class _Remembered(TorchBackend):
@@ -141,16 +164,15 @@ class _Remembered(TorchBackend):
             seen = self.model.from_uint8(images)
             with torch.inference_mode():
                 self.heard[key] = self.model.heads(*dense_features(self.model, self.dense, seen))
-        lam = self.model.config.lam
-        inconsistency, distortion = self.heard[key]
-        return (lam * inconsistency + (1 - lam) * distortion).reshape(-1, *self._shape)
+        return self.model.mix(*self.heard[key]).reshape(-1, *self._shape)
 
 
 def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:
     model, train = trial.read(trial.method)
     train_model(Job(trial.data, folder, overwrite=True), model, train)
-    engine = Engine.load(folder)
+    engine = Engine.load(folder, backend="torch")
     backend = engine.backend
+    assert isinstance(backend, TorchBackend)
     sides = [side + 2 * model.overhang for side in model.image_size]
     macs = backend.dense.plan.macs + backend.model.local_net.macs((sides[0], sides[1]), model.stride)
     scorers: dict[str, Scorer] = {trial.method: engine}

@@ -9,7 +9,7 @@ import onnx
 
 from glance_fast.calibration import Calibration
 from glance_fast.export.dense import array, dense_pass, linear
-from glance_fast.export.graph import BOOL, FLOAT, UINT8, Graph
+from glance_fast.export.graph import BOOL, FLOAT, UINT8, Array, Graph
 from glance_fast.export.local import local_net
 from glance_fast.geometry import map_weights
 from glance_fast.nets.model import GlanceModel
@@ -32,14 +32,14 @@ def export_onnx(model: GlanceModel, calibration: Calibration) -> onnx.ModelProto
     seen = _normalised(graph, model, graph.input("image", UINT8, ["batch", height, width, 3]))
     z_local, read = local_net(graph, model.local_net, seen, config.stride, (rows, cols))
     z_global = dense_pass(graph, model.global_net, model.plan(), _cropped(graph, model, read))
-    scores = _scores(graph, model, z_local, z_global)
-    grid = graph.reshape(scores, 0, rows, cols)
+    grid = graph.reshape(_scores(graph, model, z_local, z_global), 0, rows, cols)
+    if config.smooth:
+        grid = _resampled(graph, grid, array(model.blur_rows), array(model.blur_cols))
+    scores = graph.reshape(grid, 0, rows * cols)
     top = graph.const(np.array([min(config.top, rows * cols)], np.int64))
     score = _mean(graph, _top(graph, scores, top), axis=1)
-    sides = [
-        graph.const(map_weights(side, side, config.patch, config.stride, config.overhang)) for side in (height, width)
-    ]
-    anomaly_map = graph.op("MatMul", graph.op("MatMul", sides[0], grid), graph.op("Transpose", sides[1], perm=[1, 0]))
+    sides = (map_weights(side, side, config.patch, config.stride, config.overhang) for side in (height, width))
+    anomaly_map = _resampled(graph, grid, *sides)
     limits = [
         graph.const(np.array(getattr(calibration, name), np.float32), name) for name in ("threshold", "pixel_threshold")
     ]
@@ -110,6 +110,11 @@ def _logit(graph: Graph, model: GlanceModel, seen: str) -> str:
     hidden = graph.op("Relu", linear(graph, seen, first))
     hidden = graph.op("Relu", linear(graph, hidden, second))
     return graph.op("Squeeze", linear(graph, hidden, last), graph.ints(2))
+
+
+def _resampled(graph: Graph, grid: str, rows: Array, cols: Array) -> str:
+    """`rows @ grid @ cols.T` of each image."""
+    return graph.op("MatMul", graph.op("MatMul", graph.const(rows), grid), graph.const(cols.T))
 
 
 def _mean(graph: Graph, value: str, axis: int) -> str:

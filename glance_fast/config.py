@@ -37,6 +37,7 @@ class ModelConfig(_Settings):
     dad_width: int = Field(128, ge=1, le=4096, description="hidden units of the DAD classifier")
     location_norm: bool = Field(False, description="whiten z_l − z_g by each location's normal statistics")
     lam: float = Field(0.5, ge=0, le=1, description="weight λ of IAD in the score")
+    smooth: float = Field(0.0, ge=0, le=16, description="σ of the Gaussian that smooths the scores, in locations")
     top: int = Field(1, ge=1, description="image score: mean of this many highest locations")
     teacher: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
 
@@ -85,6 +86,7 @@ class TrainConfig(_Settings):
     images: int = Field(4, ge=1, description="images a step while Global-Net trains")
     holes: int = Field(6, ge=1, description="random rows of holes, and as many columns, an image")
     dad_images: int = Field(4, ge=1, description="new stained images a step while DAD trains")
+    dad_fill: float = Field(1.0, gt=0, le=1, description="share of DAD's steps, its first, that add new images")
     dad_holes: int = Field(6, ge=1, description="random rows of locations, and as many columns, an image for DAD")
     location_shrinkage: float = Field(0.01, gt=0, le=1, description="ε over the mean variance at the locations")
     learning_rate: float = Field(1e-3, gt=0, le=1)

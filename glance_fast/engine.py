@@ -6,23 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from glance_fast.backends import METHODS, make_backend
-from glance_fast.backends.torch_backend import TorchBackend
+from glance_fast.backends import METHODS, Backend, make_backend
 from glance_fast.calibration import Calibration
 from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError
 from glance_fast.geometry import image_score, map_weights
-from glance_fast.images import ImageInput, as_rgb, resize
+from glance_fast.images import ImageInput, as_rgb, is_tensor, resize
 from glance_fast.store import CONFIG, ModelFiles, read_model
-from glance_fast.tensors import resize_tensor, tensor_as_rgb
 
-Map = TypeVar("Map", NDArray[np.float32], Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Map = TypeVar("Map", NDArray[np.float32], "Tensor")
 
 BATCH = 8
 
@@ -52,24 +51,31 @@ class Result(Generic[Map]):
 class Engine:
     """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: no state."""
 
-    def __init__(self, files: ModelFiles, backend: TorchBackend) -> None:
+    def __init__(self, files: ModelFiles, backend: Backend) -> None:
         self.files = files
         self.config = files.model
         self.calibration: Calibration = files.calibration
         self.backend = backend
 
     @classmethod
-    def load(cls, folder: str | Path, backend: str = "auto", device: str = "cpu") -> Engine:
-        """Load the model in `folder`; raises ModelFolderError for a damaged one, or BackendError."""
+    def load(
+        cls, folder: str | Path, backend: str = "auto", device: str = "cpu", precision: str = "fp32"
+    ) -> Engine:
+        """Load the model in `folder`.
+
+        `backend` is auto, torch, openvino or onnxruntime; auto takes an exported form where there is one. `precision`
+        is that of the export: fp32, bf16, fp16 or int8. Raises ModelFolderError for a damaged folder, BackendError,
+        and MissingDependencyError.
+        """
         files = read_model(Path(folder))
         try:
-            return cls(files, make_backend(files, backend, device))
+            return cls(files, make_backend(files, backend, device, precision))
         except ConfigError as error:
             raise ModelFolderError(f"{files.path / CONFIG}, model: {error}") from error
 
     def __repr__(self) -> str:
         height, width = self.config.image_size
-        place = f"{self.backend.name} on {self.backend.device}"
+        place = f"{self.backend.name} on {self.backend.place}"
         return f"Engine({str(self.files.path)!r}, {place}, {height}x{width})"
 
     def facts(self) -> dict[str, str]:
@@ -79,7 +85,7 @@ class Engine:
             "model": self.files.path.name,
             "networks see": f"{height}x{width} pixels",
             "grid": f"patch {self.config.patch}, stride {self.config.stride}",
-            "backend": f"{self.backend.name} on {self.backend.device}",
+            "backend": f"{self.backend.name} on {self.backend.place}",
             **self.files.facts,
         }
 
@@ -109,7 +115,12 @@ class Engine:
         """
         if method not in METHODS:
             raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")
-        if isinstance(img, (np.ndarray, Tensor)) and img.ndim == 4:
+        if method not in self.backend.methods:
+            raise BackendError(
+                f"method {method!r} needs the backend torch, and this engine runs {self.backend.name}; "
+                "use Engine.load(..., backend='torch')"
+            )
+        if (isinstance(img, np.ndarray) or is_tensor(img)) and img.ndim == 4:
             img = list(img)
         if isinstance(img, (list, tuple)):
             batches = (img[low : low + BATCH] for low in range(0, len(img), BATCH))
@@ -117,10 +128,10 @@ class Engine:
         return self._score([img], method)[0]
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
-        pixels = [tensor_as_rgb(image) if isinstance(image, Tensor) else as_rgb(image) for image in images]
+        pixels = [_rgb(image) for image in images]
         for image in pixels:
             self._check_size(image.shape[0], image.shape[1])
-        grids = self.backend.tensor_grids(torch.stack([self._input(image) for image in pixels]), method)
+        grids = self.backend.grids([self._input(image) for image in pixels], method)
         return [self._result(grid, image) for grid, image in zip(grids, pixels, strict=True)]
 
     def _check_size(self, height: int, width: int) -> None:
@@ -131,25 +142,28 @@ class Engine:
                 "give a larger image or train a model with a smaller patch"
             )
 
-    def _input(self, pixels: NDArray[np.uint8] | Tensor) -> Tensor:
-        """An image at the model's size, uint8 [H, W, 3] on the backend's device."""
-        if isinstance(pixels, Tensor):
-            return resize_tensor(pixels, self.config.image_size).to(self.backend.device)
-        return torch.from_numpy(np.array(resize(pixels, self.config.image_size))).to(self.backend.device)
+    def _input(self, pixels: Any) -> Any:
+        """An image at the model's size, uint8 [H, W, 3]; a tensor only where the backend takes one."""
+        if not is_tensor(pixels):
+            return resize(pixels, self.config.image_size)
+        from glance_fast.tensors import resize_tensor
 
-    def _result(self, grid: Tensor, pixels: NDArray[np.uint8] | Tensor) -> Result[Any]:
-        score = image_score(grid.cpu().numpy(), self.config.top)
+        resized = resize_tensor(pixels, self.config.image_size)
+        return resized if self.backend.name == "torch" else resized.cpu().numpy()
+
+    def _result(self, grid: Any, pixels: Any) -> Result[Any]:
+        scores = grid.cpu().numpy() if is_tensor(grid) else grid
+        score = image_score(scores, self.config.top)
         rows, cols = (
             _weights(own, side, self.config.patch, self.config.stride, self.config.overhang)
             for own, side in zip(pixels.shape[:2], self.config.image_size, strict=True)
         )
-        anomaly_map: Any
-        if isinstance(pixels, Tensor):
-            place = pixels.device
-            left, right = (torch.from_numpy(weights).to(place) for weights in (rows, cols))
-            anomaly_map = left @ grid.to(place) @ right.mT
+        if is_tensor(pixels):
+            from glance_fast.tensors import resample
+
+            anomaly_map = resample(grid, rows, cols, pixels.device)
         else:
-            anomaly_map = rows @ grid.cpu().numpy() @ cols.T
+            anomaly_map = rows @ scores @ cols.T
         return Result(
             score=score,
             p_value=self.calibration.p_value(score),
@@ -158,6 +172,15 @@ class Engine:
             map=anomaly_map,
             pixel_threshold=self.pixel_threshold,
         )
+
+
+def _rgb(image: Any) -> Any:
+    """Any accepted image as uint8 [H, W, 3], a tensor where it is one."""
+    if not is_tensor(image):
+        return as_rgb(image)
+    from glance_fast.tensors import tensor_as_rgb
+
+    return tensor_as_rgb(image)
 
 
 @lru_cache(maxsize=64)

@@ -125,19 +125,34 @@ def evaluate(
     `facts` stand in the report. Raises DataError without both normal and defective images or with a mask of
     another size, ImageError for an image that cannot be read or scored, SaveError for an impossible output.
     """
-    samples = test_samples(folder)
-    _require_both_kinds(samples, folder)
+    samples = _samples(folder)
     if output is not None:
         _make_folder(output)
+    seen = look(engine, folder, samples, progress)
+    if output is None:
+        return summarise(engine, folder, seen)
+    return write_files(engine, folder, seen, output, title, facts or {})
+
+
+def write_files(
+    engine: Scorer, folder: Path, seen: Sequence[Seen], output: Path, title: str, facts: Mapping[str, str]
+) -> Evaluation:
+    """Write the files that `evaluate` leaves, of test images that are scored already."""
+    evaluation = summarise(engine, folder, seen)
+    replace_file(output / "evaluation.json", _json(evaluation))
+    replace_file(output / "scores.csv", _csv(evaluation.images))
+    write_report(evaluation, galleries_of(seen), facts, output / "report.html", title)
+    return evaluation
+
+
+def look(
+    engine: Scorer, folder: Path, samples: Sequence[Sample] | None = None, progress: bool = True
+) -> list[Seen]:
+    """Score test images of `folder`, all of them if none are named; raises as `evaluate` does."""
+    samples = samples or _samples(folder)
     engine.score(read_image(samples[0].path))  # plans, caches and thread pools are no image's time
     steps = track(samples, "Scoring", console=Console(stderr=True), disable=not progress, transient=True)
-    seen = [_look(engine, sample, folder) for sample in steps]
-    evaluation = _summary(engine, folder, seen)
-    if output is not None:
-        replace_file(output / "evaluation.json", _json(evaluation))
-        replace_file(output / "scores.csv", _csv(evaluation.images))
-        write_report(evaluation, galleries_of(seen), facts or {}, output / "report.html", title)
-    return evaluation
+    return [_look(engine, sample, folder) for sample in steps]
 
 
 def as_table(evaluation: Evaluation) -> Table:
@@ -174,13 +189,16 @@ def _cells(row: DefectRow) -> list[str]:
     return [str(row.images), *numbers, f"{row.detection_rate:.1%}"]
 
 
-def _require_both_kinds(samples: Sequence[Sample], folder: Path) -> None:
+def _samples(folder: Path) -> list[Sample]:
+    """All test images of a folder, which must be of both kinds."""
+    samples = test_samples(folder)
     normal = sum(sample.is_normal for sample in samples)
     if normal in (0, len(samples)):
         raise DataError(
             f"{folder} has {normal} normal and {len(samples) - normal} defective test images; an evaluation "
             "needs at least one of each: put them in test/good and in test/<defect>"
         )
+    return samples
 
 
 def _make_folder(output: Path) -> None:
@@ -213,7 +231,8 @@ def _mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:
     return None if sample.mask is None else read_mask(sample.mask, (height, width))
 
 
-def _summary(engine: Scorer, folder: Path, seen: Sequence[Seen]) -> Evaluation:
+def summarise(engine: Scorer, folder: Path, seen: Sequence[Seen]) -> Evaluation:
+    """The metrics of scored test images, which must be of both kinds."""
     normal = [one for one in seen if one.sample.is_normal]
     defective = [one for one in seen if not one.sample.is_normal]
     labels, scores = _labels_and_scores(seen)

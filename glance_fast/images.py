@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,12 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 
 # Larger files are refused before they are decoded: 134 megapixels take 403 MB as RGB.
 MOST_PIXELS = 2**27
+
+
+def is_tensor(image: object) -> bool:
+    """Whether it is a torch tensor; PyTorch is not imported to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def as_rgb(image: ImageInput, source: str = "image") -> Pixels:

@@ -27,14 +27,18 @@ WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "confi
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model folder's checked contents; `weights` are the bytes of a safetensors file."""
+    """A model folder's checked contents; `digest` is the SHA-256 of its weights, which are read when they are needed."""
 
     path: Path
     model: ModelConfig
     train: TrainConfig
     facts: dict[str, str]
     calibration: Calibration
-    weights: bytes
+    digest: str
+
+    def weights(self) -> bytes:
+        """The bytes of the safetensors file, checked; raises ModelFolderError."""
+        return _checked_bytes(self.path / WEIGHTS, self.digest)
 
 
 def write_model(
@@ -66,9 +70,7 @@ def read_model(folder: Path) -> ModelFiles:
             f"{folder} is no model folder{hint}; make one with 'glance-fast train DATA --model {folder}'"
         )
     config = _config(folder / CONFIG)
-    data = {
-        name: _checked_bytes(folder / name, config["sha256"].get(name)) for name in (WEIGHTS, CALIBRATION)
-    }
+    calibration = _checked_bytes(folder / CALIBRATION, config["sha256"].get(CALIBRATION))
     again = "install the version that wrote it or train the model again"
     try:
         return ModelFiles(
@@ -76,8 +78,8 @@ def read_model(folder: Path) -> ModelFiles:
             model=checked(ModelConfig, config["model"], f"{folder / CONFIG}, model"),
             train=checked(TrainConfig, config["train"], f"{folder / CONFIG}, train"),
             facts={str(name): str(fact) for name, fact in config["facts"].items()},
-            calibration=_calibration(folder / CALIBRATION, data[CALIBRATION]),
-            weights=data[WEIGHTS],
+            calibration=_calibration(folder / CALIBRATION, calibration),
+            digest=str(config["sha256"].get(WEIGHTS)),
         )
     except ConfigError as error:
         raise ModelFolderError(f"{error}; this is glance_fast {__version__}: {again}") from error
@@ -140,7 +142,7 @@ def build_model(files: ModelFiles) -> GlanceModel:
     from glance_fast.nets.model import GlanceModel
 
     try:
-        weights = load(files.weights)
+        weights = load(files.weights())
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelFolderError(
             f"{files.path / WEIGHTS} is no safetensors file that can be read: {error}"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from glance_fast.errors import ImageError
@@ -50,3 +54,9 @@ def resize_tensor(image: Tensor, size: tuple[int, int]) -> Tensor:
     planes = image.permute(2, 0, 1)[None].float()
     scaled = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
     return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+
+
+def resample(grid: Any, rows: NDArray[np.float32], cols: NDArray[np.float32], device: torch.device) -> Tensor:
+    """`rows @ grid @ cols.T` on a device: the map of a grid of scores, an array or a tensor."""
+    left, middle, right = (torch.as_tensor(part).to(device) for part in (rows, grid, cols))
+    return left @ middle @ right.mT

@@ -58,6 +58,7 @@ IMPOSSIBLE: dict[str, Any] = {
     "readout": [0, 10],
     "dad_width": [0, 4097],
     "lam": [-0.1, 1.1, float("nan"), float("inf"), "half"],
+    "smooth": [-0.1, 17, float("nan")],
     "top": [0, -1],
     "teacher": ["vgg", "", None],
 }
@@ -73,6 +74,7 @@ IMPOSSIBLE_TRAINING: dict[str, Any] = {
     "dad_images": [0],
     "dad_holes": [0],
     "location_shrinkage": [0, -1, 1.1, float("nan")],
+    "dad_fill": [0, 1.1],
     "learning_rate": [0, -1e-3, 1.1, float("nan")],
     "jitter": [-0.1, 0.6],
     "compactness": [-1, float("inf")],

@@ -94,7 +94,7 @@ def test_the_map_has_the_images_own_size(engine: Engine, size: tuple[int, int]) 
 
 def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:
     image, calibration = photo(48, 56), tiny_calibration()
-    grid = engine.backend.grids(image[None])[0]
+    grid = engine.backend.grids([image])[0].numpy()
     result = engine.score(image)
     close(result.score, grid.max())
     close(result.map, map_weights(48, 48, 16, 8) @ grid @ map_weights(56, 56, 16, 8).T)
@@ -107,7 +107,7 @@ def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:
 def test_is_anomalous_and_top_follow_the_calibration(tmp_path: Path) -> None:
     model = tiny_model(top=1000)
     engine = Engine.load(save_tiny(tmp_path / "model", model))
-    close(engine.score(photo(48, 56)).score, engine.backend.grids(photo(48, 56)[None]).mean())
+    close(engine.score(photo(48, 56)).score, engine.backend.grids([photo(48, 56)])[0].numpy().mean())
     for shift, verdict in ((-1e-3, True), (1e-3, False)):
         score = engine.score(photo(48, 56)).score
         engine.calibration = tiny_calibration().model_copy(update={"threshold": score + shift})

@@ -22,7 +22,7 @@ ORDER = (
     ("table", "workspace"),
     ("plan",),
     ("nets",),
-    ("dense", "loop", "store"),
+    ("dense", "loop", "store", "exports"),
     ("export",),
     ("backends",),
     ("engine", "training"),

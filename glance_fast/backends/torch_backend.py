@@ -1,6 +1,8 @@
-"""The networks in PyTorch, on any device: the dense pass, and the paper's loop beside it."""
+"""PyTorch: the dense pass, and the per-patch loop beside it as the reference."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glance_fast.dense import DensePass, dense_features
+from glance_fast.errors import BackendError
 from glance_fast.loop import loop_features
 from glance_fast.nets.model import GlanceModel
 
@@ -16,6 +19,7 @@ class TorchBackend:
     """`method` "dense" runs the plan, "loop" the paper's per-patch loop; both give the same numbers."""
 
     name = "torch"
+    methods = ("dense", "loop")
 
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)
@@ -23,16 +27,37 @@ class TorchBackend:
         self.dense = DensePass(model.plan(), self.device)
         self._shape = (len(self.dense.plan.holes_y), len(self.dense.plan.holes_x))
 
-    def grids(self, images: NDArray[np.uint8], method: str = "dense") -> NDArray[np.float32]:
-        """Scores of all locations: images uint8 [B, H, W, 3] of the model's size -> float32 [B, gy, gx]."""
-        return self.tensor_grids(torch.from_numpy(images), method).cpu().numpy()
+    @property
+    def place(self) -> str:
+        return str(self.device)
+
+    def grids(self, images: Sequence[NDArray[np.uint8] | Tensor], method: str = "dense") -> list[Tensor]:
+        """Scores of all locations of each image, float32 [gy, gx], on the backend's device."""
+        tensors = [image if isinstance(image, Tensor) else torch.from_numpy(np.array(image)) for image in images]
+        return list(self.tensor_grids(torch.stack([tensor.to(self.device) for tensor in tensors]), method))
 
     @torch.inference_mode()
     def tensor_grids(self, images: Tensor, method: str = "dense") -> Tensor:
-        """`grids` for a uint8 tensor; the result stays on the backend's device."""
-        seen = self.model.from_uint8(images.to(self.device))
+        """The same for uint8 [B, H, W, 3] on the backend's device: [B, gy, gx]."""
+        seen = self.model.from_uint8(images)
         if method == "loop":
             z_local, z_global = loop_features(self.model, seen)
         else:
             z_local, z_global = dense_features(self.model, self.dense, seen)
         return self.model.score(z_local, z_global).reshape(-1, *self._shape)
+
+
+def checked_device(device: str) -> torch.device:
+    """A device that is there; raises BackendError."""
+    legal = "legal are cpu, cuda and cuda:<index>"
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise BackendError(f"unknown device {device!r}; {legal}") from None
+    if place.type not in ("cpu", "cuda"):
+        raise BackendError(f"device {device!r} is not supported; {legal}")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(f"device {device!r} was asked for and no CUDA device is there; use device='cpu'")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise BackendError(f"device {device!r} was asked for and there are {torch.cuda.device_count()} CUDA devices")
+    return place

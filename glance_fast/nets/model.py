@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from glance_fast.config import ModelConfig
 from glance_fast.errors import ConfigError
-from glance_fast.geometry import grid_starts
+from glance_fast.geometry import blur_weights, grid_starts
 from glance_fast.nets import trunk
 from glance_fast.nets.global_net import GlobalNet, global_layers
 from glance_fast.nets.heads import DistortionHead, dad, iad
@@ -33,6 +33,8 @@ class GlanceModel(nn.Module):
     std: Tensor
     usual: Tensor
     spread: Tensor
+    blur_rows: Tensor
+    blur_cols: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -48,6 +50,10 @@ class GlanceModel(nn.Module):
             self.register_buffer("usual", torch.zeros(2))
             self.register_buffer("spread", torch.ones(2))
         self.distortion = DistortionHead((2 if self.norm else 3) * config.features, config.dad_width)
+        if config.smooth:
+            for name, starts in zip(("blur_rows", "blur_cols"), self.grid, strict=True):
+                weights = torch.from_numpy(blur_weights(len(starts), config.smooth))
+                self.register_buffer(name, weights, persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
@@ -134,10 +140,18 @@ class GlanceModel(nn.Module):
         )
 
     def score(self, z_local: Tensor, z_global: Tensor) -> Tensor:
-        """`s = λ·s_IAD + (1−λ)·s_DAD` for features [B, locations, n] of the whole grid."""
+        """`s = λ·s_IAD + (1−λ)·s_DAD`, smoothed, for features [B, locations, n] of the whole grid: [B, locations]."""
+        return self.mix(*self.heads(z_local, z_global))
+
+    def mix(self, inconsistency: Tensor, distortion: Tensor) -> Tensor:
+        """The score of what the two heads say, each [B, locations]."""
         lam = self.config.lam
-        inconsistency, distortion = self.heads(z_local, z_global)
-        return lam * inconsistency + (1 - lam) * distortion
+        scores = lam * inconsistency + (1 - lam) * distortion
+        if not self.config.smooth:
+            return scores
+        grid = scores.view(len(scores), len(self.blur_rows), len(self.blur_cols))
+        smoothed: Tensor = self.blur_rows @ grid @ self.blur_cols.mT
+        return smoothed.flatten(1)
 
 
 def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:

@@ -1,7 +1,7 @@
 """The stage of DAD: its classifier learns to tell locations of normal images from stained ones.
 
-Local-Net and Global-Net are frozen, so what a step has seen stays true: a step adds some images to two pools of
-locations, normal and stained, and learns from a draw of all that the pools hold.
+Local-Net and Global-Net are frozen, so what a step has seen stays true: the first steps add images to two pools of
+locations, normal and stained, and every step learns from a draw of all that the pools hold.
 """
 
 from __future__ import annotations
@@ -64,13 +64,15 @@ class Judge(Stage):
         inputs = self.distortion.classify[0].in_features
         assert isinstance(inputs, int)
         self._normal, self._stained = Pool(inputs), Pool(inputs)
+        self._to_gather = max(1, round(steps * context.train.dad_fill))
 
     def resume(self, past: Sequence[np.random.Generator]) -> None:
-        for rng in past:
+        for rng in past[: self._to_gather]:
             self._gather(rng)
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        self._gather(rng)
+        if self._to_gather:
+            self._gather(rng)
         normal, stained = self._normal.draw(NORMAL_BATCH, rng), self._stained.draw(STAINED_BATCH, rng)
         changed = torch.cat([torch.zeros(len(normal)), torch.full((len(stained),), float(STAINED_PIXELS))])
         return torch.cat([normal, stained]).to(self.context.device), changed.to(self.context.device)
@@ -83,6 +85,7 @@ class Judge(Stage):
     @torch.no_grad()
     def _gather(self, rng: np.random.Generator) -> None:
         """Add the locations of some new images to the pools: a stained one each, and a quarter as many plain ones."""
+        self._to_gather -= 1
         c = self.context
         count = c.train.dad_images
         clean = draw_images(c.photos, count + max(1, count // 4), c.train.jitter, rng)

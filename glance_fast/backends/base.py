@@ -1,0 +1,28 @@
+"""What the engine needs of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+METHODS = ("dense", "loop")
+
+
+class Backend(Protocol):
+    """Runs the networks on images of the model's size; any number of threads may ask at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+
+    @property
+    def place(self) -> str:
+        """Where it runs, for people: "cpu", "cuda:0", "cpu at bf16"."""
+
+    def grids(self, images: Sequence[Any], method: str = "dense") -> Sequence[Any]:
+        """Scores of all locations of each image, float32 [gy, gx].
+
+        Images are uint8 [H, W, 3], arrays or, where the backend is torch, tensors; grids are arrays or tensors.
+        """
