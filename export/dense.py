@@ -13,6 +13,9 @@ from glance_fast.export.tables import Rows, base_scale, changed_sources, entry_s
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, Step
 
+# What the products of the entries' blocks are called, `blocks/…`: they alone are worth computing in 8 bits.
+BLOCKS = "blocks"
+
 
 @dataclass(frozen=True)
 class Level:
@@ -77,7 +80,8 @@ def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
         sources = changed_sources(below.rows, numbers, _reads(step, row, col))
         cells = graph.op("Gather", changes, graph.reshape(sources, len(row) * len(col), -1), axis=1)
         windows = graph.reshape(cells, 0, len(row) * len(col), row.width * col.width * step.channels_in)
-        added.append(graph.op("MatMul", windows, matrices[some]))
+        with graph.scope(BLOCKS):
+            added.append(graph.op("MatMul", windows, matrices[some]))
     shared = graph.op("Gather", _as_rows(graph, sums, step.layer.channels), rows.homes(), axis=1)
     total = graph.op("Add", shared, graph.concat(added, 1))
     return Level(base, _finished(graph, total, entry_scale(rows, step), bias), rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Graph:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._scope = ""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -54,9 +56,16 @@ class Graph:
         """A constant int64 [n]: a shape, axes, ends."""
         return self.const(np.array(values, np.int64))
 
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes that are made meanwhile are called `name/…`."""
+        self._scope, outer = f"{self._scope}{name}/", self._scope
+        yield
+        self._scope = outer
+
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node; gives its first output."""
-        name = f"{kind}_{len(self._nodes)}"
+        name = f"{self._scope}{kind}_{len(self._nodes)}"
         outputs = [name, f"{name}_places"] if kind == "TopK" else [name]
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=name, **attributes))
         return name

@@ -8,12 +8,15 @@ from torch import nn
 from glance_fast.export.dense import array
 from glance_fast.export.graph import Graph
 from glance_fast.nets.local_net import LocalNet
-from glance_fast.nets.trunk import BLOCKS, JUMPS, READ_BLOCK, TAPS, Block, TrunkNet, middle
+from glance_fast.nets.trunk import BLOCKS, READ_BLOCK, TAPS, Block, TrunkNet, middle
 
 
 def local_net(graph: Graph, net: LocalNet | TrunkNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
     """`z_l` [B, locations, n] of padded normalised images [B, 3, H, W], and what Global-Net reads of them."""
-    features, read = _trunk(graph, net, image, step, grid) if isinstance(net, TrunkNet) else _plain(graph, net, image, step)
+    if isinstance(net, TrunkNet):
+        features, read = _trunk(graph, net, image, step, grid)
+    else:
+        features, read = _plain(graph, net, image, step)
     flat = graph.reshape(features, 0, net.project.out_channels, grid[0] * grid[1])
     return graph.op("Transpose", flat, perm=[0, 2, 1]), read
 

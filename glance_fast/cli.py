@@ -1,4 +1,4 @@
-"""The command `glance-fast`: train, score, evaluate, demo."""
+"""The command `glance-fast`: train, score, evaluate, export, demo."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ out = Console()
 err = Console(stderr=True)
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="The model folder.")]
-Backend = Annotated[str, typer.Option(help="What runs the networks: auto or torch.")]
+Backend = Annotated[str, typer.Option(help="What runs the networks: auto, torch, openvino or onnxruntime.")]
+Precision = Annotated[str, typer.Option(help="Of the export that is run: fp32, bf16, fp16 or int8.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")]
 Method = Annotated[str, typer.Option(help="dense, or loop: the paper's per-patch loop, the slow reference.")]
 
@@ -100,6 +101,7 @@ def score(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where overlays and tables go.")],
     backend: Backend = "auto",
     device: Device = "cpu",
+    precision: Precision = "fp32",
     method: Method = "dense",
     overlays: Annotated[bool, typer.Option(help="Write a picture an image.")] = True,
 ) -> None:
@@ -109,7 +111,7 @@ def score(
     from glance_fast.scoring import score_files
 
     paths = expand(images)
-    rows = score_files(Engine.load(model, backend, device), paths, output, method, overlays)
+    rows = score_files(Engine.load(model, backend, device, precision), paths, output, method, overlays)
     failed = [row for row in rows if row.error is not None]
     anomalous = sum(row.is_anomalous is True for row in rows)
     for row in failed:
@@ -126,16 +128,37 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the figures and the report go.")],
     backend: Backend = "auto",
     device: Device = "cpu",
+    precision: Precision = "fp32",
 ) -> None:
     """Score a test set: AUROC, AUPRO, F1-max with their thresholds, a line a defect class, timings, an HTML report."""
     from glance_fast.engine import Engine
-    from glance_fast.evaluation import as_table
     from glance_fast.evaluation import evaluate as evaluate_folder
+    from glance_fast.terminal import evaluation_table
 
-    engine = Engine.load(model, backend, device)
+    engine = Engine.load(model, backend, device, precision)
     evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", facts=engine.facts())
-    out.print(as_table(evaluation))
+    out.print(evaluation_table(evaluation))
     out.print(f"report: {output / 'report.html'}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="The model folder; exports go into its folder exports.")],
+    to: Annotated[str, typer.Option(help="onnx or openvino.")] = "openvino",
+    precision: Annotated[str, typer.Option(help="fp32, and for openvino bf16, fp16 and int8.")] = "fp32",
+    data: Annotated[Path | None, typer.Option(help="Normal photographs, which int8 takes its ranges from.")] = None,
+    verify: Annotated[list[str] | None, typer.Option(help="Images to compare all exports on; may be repeated.")] = None,
+    loop_images: Annotated[int, typer.Option(help="How many of them the loop, which is slow, sees too.")] = 1,
+) -> None:
+    """Export a model to run without PyTorch, and compare all its exports with the dense pass and the loop."""
+    from glance_fast.export.forms import export as export_model
+    from glance_fast.folders import expand
+    from glance_fast.parity import verify as compare
+    from glance_fast.terminal import parity_table
+
+    export_model(model, to, precision, data)
+    if verify:
+        out.print(parity_table(compare(model, expand(verify), loop_images)))
 
 
 @app.command()

@@ -22,11 +22,12 @@ from rich.console import Console
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError
-from glance_fast.evaluation import as_table, evaluate
+from glance_fast.evaluation import evaluate
 from glance_fast.files import replace_folder
 from glance_fast.folders import expand, test_samples
 from glance_fast.images import read_image
 from glance_fast.scoring import score_files
+from glance_fast.terminal import evaluation_table
 from glance_fast.training.train import Job, train_model
 
 TEXTURES = ("brick", "grass", "gravel")
@@ -55,7 +56,7 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
     engine = Engine.load(model)
     evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", facts=engine.facts())
     score_files(engine, expand([data / "test"]), output, overlays=True)
-    console.print(as_table(evaluation))
+    console.print(evaluation_table(evaluation))
     dense, loop, difference = compare(engine, read_image(test_samples(data)[0].path))
     console.print(f"image AUROC {evaluation.image_auroc:.3f}")
     console.print(

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 
 from glance_fast.errors import DataError, ImageError, SaveError
 from glance_fast.files import replace_file
@@ -24,7 +22,7 @@ from glance_fast.folders import Sample, read_mask, test_samples
 from glance_fast.images import read_image
 from glance_fast.metrics import PixelCurve, auroc, f1_max
 from glance_fast.overlay import Scored
-from glance_fast.report import galleries_of, printable, write_report
+from glance_fast.report import galleries_of, write_report
 
 PRO_LIMIT = 0.3  # false-positive rate up to which the per-region overlap is integrated, as MVTec AD does
 
@@ -153,40 +151,6 @@ def look(
     engine.score(read_image(samples[0].path))  # plans, caches and thread pools are no image's time
     steps = track(samples, "Scoring", console=Console(stderr=True), disable=not progress, transient=True)
     return [_look(engine, sample, folder) for sample in steps]
-
-
-def as_table(evaluation: Evaluation) -> Table:
-    """The evaluation as a table for the terminal: one row a defect class, and one for all of them."""
-    timing, pixel = evaluation.timing, evaluation.pixel
-    table = Table(title=Text(f"{printable(evaluation.data)}: {timing.images} images"), caption_justify="left")
-    table.add_column("defect")
-    for heading in ("images", "image AUROC", "pixel AUROC", f"AUPRO {PRO_LIMIT}", "detected"):
-        table.add_column(heading, justify="right")
-    for row in evaluation.defects:
-        table.add_row(Text(printable(row.defect)), *_cells(row))
-    table.add_section()
-    everything = DefectRow(
-        defect="all",
-        images=sum(row.images for row in evaluation.defects),
-        image_auroc=evaluation.image_auroc,
-        pixel_auroc=pixel.auroc if pixel else None,
-        aupro=pixel.aupro if pixel else None,
-        detection_rate=evaluation.detection_rate,
-    )
-    table.add_row("all", *_cells(everything))
-    at_pixels = f", pixels {pixel.f1_max:.3f} at {pixel.f1_threshold:.4g}" if pixel else ""
-    table.caption = (
-        f"threshold {evaluation.threshold:.4g}: {evaluation.false_alarm_rate:.1%} false alarms\n"
-        f"F1-max: images {evaluation.f1_max:.3f} at {evaluation.f1_threshold:.4g}{at_pixels}\n"
-        f"time an image: median {timing.median_ms:.1f} ms, p95 {timing.p95_ms:.1f} ms, "
-        f"{timing.images_per_second:.1f} images/s"
-    )
-    return table
-
-
-def _cells(row: DefectRow) -> list[str]:
-    numbers = ["-" if n is None else f"{n:.3f}" for n in (row.image_auroc, row.pixel_auroc, row.aupro)]
-    return [str(row.images), *numbers, f"{row.detection_rate:.1%}"]
 
 
 def _samples(folder: Path) -> list[Sample]:

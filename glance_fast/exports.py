@@ -1,4 +1,4 @@
-"""Exported forms of a model: files in the model folder's `exports/`, each form with a record that tells and checks it."""
+"""Exported forms of a model: files in the model folder's `exports/`, each with a record that tells and checks it."""
 
 from __future__ import annotations
 

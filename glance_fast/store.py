@@ -27,7 +27,7 @@ WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "confi
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model folder's checked contents; `digest` is the SHA-256 of its weights, which are read when they are needed."""
+    """A model folder's checked contents; `digest` is the SHA-256 of its weights, which are read when needed."""
 
     path: Path
     model: ModelConfig

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import cdist, mahalanobis
 
-from bench import accuracy, disjoint
+from bench import accuracy, disjoint, parts
 from bench.peers import PaDiM, PatchCore
 from glance_fast.config import TrainConfig
 from glance_fast.errors import DataError
@@ -155,3 +155,24 @@ def test_the_fairer_split_leaves_out_the_relatives_of_the_kept(root: Path, tmp_p
         disjoint.main(root / "bottle", tmp_path / "none", r"num_(\d+)", within=5000, normal=2)
     with pytest.raises(DataError, match="no number"):
         disjoint.number(tmp_path / "a.png", r"num_(\d+)")
+
+
+def test_related_photographs_lie_in_the_same_part(root: Path) -> None:
+    samples = test_samples(root / "bottle")
+    alone = parts.part_of(samples, None, 0)
+    assert alone == parts.part_of(samples[::-1], None, 0) and alone.keys() == {sample.path for sample in samples}
+    assert set(alone.values()) == set(parts.PARTS), "eight images, not all in one part"
+    for within, groups in ((99, 4), (100, 1)):
+        paths = [sample.path for sample in samples if sample.is_normal]
+        found = parts.related(paths, r"num_(\d+)", within)
+        assert len(found) == groups and sorted(path for group in found for path in group) == sorted(paths)
+    together = parts.part_of(samples, r"num_(\d+)", 100)
+    for defect in ("good", "hole"):
+        assert len({together[sample.path] for sample in samples if sample.defect == defect}) == 1
+
+
+def test_a_row_holds_the_figures_of_both_parts(root: Path, tmp_path: Path) -> None:
+    trial = accuracy.Trial("padim", root / "bottle", tmp_path, 0, ("false_alarm_rate=0.25",), 1.0)
+    (row,) = accuracy.run(trial)
+    for name, measures in row["parts"].items():
+        assert name in parts.PARTS and 0 <= measures["image_auroc"] <= 1 and measures["images"] < 8

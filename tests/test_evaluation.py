@@ -19,8 +19,9 @@ from PIL import Image
 from rich.console import Console
 
 from glance_fast.errors import DataError, ImageError, SaveError
-from glance_fast.evaluation import Evaluation, as_table, evaluate
+from glance_fast.evaluation import Evaluation, evaluate
 from glance_fast.report import PICTURE_BYTES, Gallery, Picture, jpeg, printable, render_report, write_report
+from glance_fast.terminal import evaluation_table
 
 BACKGROUND = 100
 SQUARE = (slice(10, 20), slice(12, 24))
@@ -195,7 +196,7 @@ def test_the_table_has_a_row_a_class_and_prints_names_as_they_are(data: Path) ->
     (data / "test" / "hole").rename(data / "test" / "[red]hole")
     (data / "ground_truth" / "hole").rename(data / "ground_truth" / "[red]hole")
     text = io.StringIO()
-    Console(file=text, width=120).print(as_table(evaluate(FakeEngine(), data, None, progress=False)))
+    Console(file=text, width=120).print(evaluation_table(evaluate(FakeEngine(), data, None, progress=False)))
     assert re.search(r"\[red\]hole\s+│\s+3\s+│\s+0\.889", text.getvalue())
     assert re.search(r"all\s+│\s+5\s+│\s+0\.867", text.getvalue()) and "33.3% false alarms" in text.getvalue()
 

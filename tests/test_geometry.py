@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 
-from glance_fast.geometry import IMAGE, Reading, grid_starts, image_score, map_weights
+from glance_fast.geometry import IMAGE, Reading, blur_weights, grid_starts, image_score, map_weights
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,14 @@ def test_a_reading_s_holes_are_the_cells_that_see_the_patch(
 def test_the_image_itself_is_read_pixel_by_pixel() -> None:
     assert IMAGE.cells(20, 5) == range(5, 25)
     assert IMAGE.hole(7, 9) == range(7, 16)
+
+
+@pytest.mark.parametrize("count, sigma", [(1, 0.75), (5, 0.5), (17, 0.75), (17, 2.0), (9, 6.0)])
+def test_blur_weights_are_scipys_gaussian(count: int, sigma: float) -> None:
+    values = np.random.default_rng(0).normal(size=count)
+    expected = gaussian_filter1d(values, sigma, mode="nearest")
+    np.testing.assert_allclose(blur_weights(count, sigma) @ values, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_blur_is_the_identity() -> None:
+    np.testing.assert_array_equal(blur_weights(4, 0), np.eye(4))

@@ -89,7 +89,7 @@ def _onnxruntime(files: ModelFiles, device: str, precision: str) -> Backend:
 
 def _require_cpu(backend: str, device: str) -> None:
     if device != "cpu":
-        raise BackendError(f"backend {backend!r} runs on the CPU, and device {device!r} was asked for; use device='cpu'")
+        raise BackendError(f"backend {backend!r} runs on the CPU; use device='cpu' and not {device!r}")
 
 
 MAKERS: dict[str, Callable[[ModelFiles, str, str], Backend]] = {

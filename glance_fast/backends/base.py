@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -26,3 +27,8 @@ class Backend(Protocol):
 
         Images are uint8 [H, W, 3], arrays or, where the backend is torch, tensors; grids are arrays or tensors.
         """
+
+
+def cpu_threads() -> int:
+    """Threads of a CPU runtime: the cores that this process may use."""
+    return len(os.sched_getaffinity(0))

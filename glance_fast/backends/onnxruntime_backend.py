@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from glance_fast.backends.base import cpu_threads
 from glance_fast.errors import ModelFolderError
 from glance_fast.exports import Export
 
@@ -19,16 +19,16 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     methods = ("dense",)
 
-    def __init__(self, export: Export, threads: int | None = None) -> None:
+    def __init__(self, export: Export) -> None:
         self._precision = export.record.precision
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = cpu_threads()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
                 export.files[".onnx"], options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001  ONNX Runtime's own errors share no base class
+        except Exception as error:  # ONNX Runtime's own errors share no narrower class
             raise ModelFolderError(f"{export.path}: ONNX Runtime cannot read this graph: {error}") from error
 
     @property

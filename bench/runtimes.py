@@ -1,0 +1,220 @@
+"""Our presets in every runtime beside the peers, in one run: `python -m bench.runtimes --output bench/results`.
+
+Each case is a network of random weights on one 256x256 image, from uint8 pixels to the map for ours and from float
+pixels to the map for the peers, whose resizing and normalising is left out. Cases take turns, so that a machine that
+slows down slows them all; a case is the median of its turns, a ratio that of the turns' ratios. Ours are timed only
+after they have given the loop's numbers at some locations (float32) or come near them (bfloat16).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from bench.forward import FORWARD
+from bench.machine import machine
+from glance_fast.calibration import Calibration
+from glance_fast.config import ModelConfig
+from glance_fast.dense import DensePass, dense_features
+from glance_fast.export.pipeline import export_onnx
+from glance_fast.loop import loop_global
+from glance_fast.nets.model import GlanceModel
+from glance_fast.presets import PRESETS
+
+TOLERANCES = {"fp32": 1e-5, "bf16": 5e-2}
+# Seconds before each run, in which the threads of the case before it stop waiting actively.
+REST = 0.05
+# Locations of the loop that are run, spread over the grid; each costs the same.
+LOOP_SIDE = 3
+CALIBRATION = Calibration(
+    scores=(0.0,), false_alarm_rate=0.5, threshold=0.0, pixel_false_alarm_rate=0.5, pixel_threshold=0.0
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table: a method in a runtime at a precision; `times` of its runs cost what one image does."""
+
+    method: str
+    runtime: str
+    precision: str
+    run: Callable[[], object]
+    times: float = 1.0
+
+
+def main(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Rows are appended to runtimes.jsonl there.")],
+    preset: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PRESETS)}; all if none.")] = None,
+    turns: int = 15,
+) -> None:
+    """Time all cases in turn, print the table, and append its rows with the machine they were measured on."""
+    threads = torch.get_num_threads()
+    cases = [case for name in preset or list(PRESETS) for case in ours(name, threads)] + peers(threads)
+    seconds: list[list[float]] = [[] for _ in cases]
+    for turn in track(range(turns + 1), "Turns", console=Console(stderr=True), transient=True):
+        for case, taken in zip(cases, seconds, strict=True):
+            time.sleep(REST)
+            start = time.perf_counter()
+            case.run()
+            if turn:  # the first is not counted
+                taken.append((time.perf_counter() - start) * case.times)
+    rows = [
+        {
+            "method": case.method,
+            "runtime": case.runtime,
+            "precision": case.precision,
+            "ms": round(median(taken) * 1e3, 2),
+            "low": round(min(taken) * 1e3, 2),
+            "high": round(max(taken) * 1e3, 2),
+            "loop_over_it": _ratio(cases, seconds, case.method, taken),
+            "turns": turns,
+            "openvino": openvino.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            **machine(),
+        }
+        for case, taken in zip(cases, seconds, strict=True)
+    ]
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "runtimes.jsonl").open("a", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows)
+    Console(width=140).print(as_markdown(rows), markup=False, highlight=False)
+
+
+def ours(preset: str, threads: int) -> list[Case]:
+    """The loop, the dense pass, and both runtimes of one preset; raises SystemExit where their numbers differ."""
+    torch.manual_seed(0)
+    model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"])).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.global_net.project.weight, std=0.1)
+    image = torch.randint(0, 256, (1, *model.config.image_size, 3), dtype=torch.uint8)
+    dense = DensePass(model.plan())
+    seen = model.from_uint8(image)
+    with torch.inference_mode():
+        expected = model.score(*dense_features(model, dense, seen)).numpy()
+        _check_loop(model, dense, seen)
+    graph = export_onnx(model, CALIBRATION).SerializeToString()
+    pixels = image.numpy()
+    runs: dict[tuple[str, str], Callable[[], Any]] = {("ONNX Runtime", "fp32"): _onnxruntime(graph, pixels, threads)}
+    for precision in TOLERANCES:
+        runs["OpenVINO", precision] = _openvino(openvino.Core().read_model(graph), pixels, precision, threads)
+    for (runtime, precision), run in runs.items():
+        difference = np.abs(np.ravel(run()) - expected.ravel()).max() / np.abs(expected).max()
+        if difference > TOLERANCES[precision]:
+            raise SystemExit(f"{preset} in {runtime} at {precision} differs by {difference:.1e}; nothing was timed")
+
+    @torch.inference_mode()
+    def torch_dense() -> object:
+        return model.score(*dense_features(model, dense, model.from_uint8(image)))
+
+    return [
+        _loop(preset, model, seen),
+        Case(preset, "PyTorch", "fp32", torch_dense),
+        *(Case(preset, runtime, precision, run) for (runtime, precision), run in runs.items()),
+    ]
+
+
+def _loop(preset: str, model: GlanceModel, seen: torch.Tensor) -> Case:
+    """Global-Net at some locations, one masked map a run in channels-last: the loop's best form (`bench.speed`).
+
+    What Global-Net reads is computed once and not for each location, which favours the loop where a teacher's map is
+    read.
+    """
+    some = _some(model)
+    read = model.cropped(model.local_net.read(model.padded(seen)))
+    net = model.global_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def run() -> object:
+        return loop_global(net, read, some)
+
+    return Case(preset, "loop, PyTorch", "fp32", run, model.plan().locations / some.locations)
+
+
+def _some(model: GlanceModel) -> Any:
+    rows, cols = (
+        [i * (len(starts) - 1) // (LOOP_SIDE - 1) for i in range(LOOP_SIDE)] for starts in model.grid
+    )
+    return model.plan(rows, cols)
+
+
+def _check_loop(model: GlanceModel, dense: DensePass, seen: torch.Tensor) -> None:
+    read = model.cropped(model.local_net.read(model.padded(seen)))
+    some = _some(model)
+    loop, pass_ = loop_global(model.global_net, read, some), DensePass(some)(model.global_net, read)
+    if (loop - pass_).abs().max() > TOLERANCES["fp32"] * loop.abs().max():
+        raise SystemExit("the dense pass differs from the loop; nothing was timed")
+
+
+def peers(threads: int) -> list[Case]:
+    """The peers in OpenVINO at both precisions."""
+    image = torch.rand(1, 3, 256, 256)
+    cases = []
+    for name, build in FORWARD.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter about itself
+            model = openvino.convert_model(torch.export.export(build().eval(), (image,)))
+        for precision in TOLERANCES:
+            model.reshape(list(image.shape))
+            compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
+            cases.append(Case(name, "OpenVINO", precision, _run(compiled, image.numpy())))
+    return cases
+
+
+def _openvino(model: Any, pixels: Any, precision: str, threads: int) -> Callable[[], Any]:
+    model.reshape({"image": list(pixels.shape)})
+    request = openvino.Core().compile_model(model, "CPU", _settings(precision, threads)).create_infer_request()
+    return lambda: request.infer({"image": pixels})["anomaly_grid"]
+
+
+def _run(compiled: Any, image: Any) -> Callable[[], Any]:
+    request = compiled.create_infer_request()
+    return lambda: request.infer([image])
+
+
+def _onnxruntime(graph: bytes, pixels: Any, threads: int) -> Callable[[], Any]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Its threads would otherwise go on spinning into the next case's time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(["anomaly_grid"], {"image": pixels})[0]
+
+
+def _settings(precision: str, threads: int) -> dict[str, Any]:
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+
+
+def _ratio(cases: list[Case], seconds: list[list[float]], method: str, taken: list[float]) -> float | None:
+    """How many times as long the method's loop takes, the median over the turns."""
+    mine = ((case, times) for case, times in zip(cases, seconds, strict=True) if case.method == method)
+    loops = [times for case, times in mine if case.runtime.startswith("loop")]
+    return round(median(a / b for a, b in zip(loops[0], taken, strict=True)), 1) if loops else None
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """One line a case."""
+    head = ("method", "runtime", "precision", "ms an image", "from", "to", "the loop takes")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        ratio = f"{row['loop_over_it']:.0f}×" if row["loop_over_it"] else ""
+        figures = " | ".join(f"{row[name]:.1f}" for name in ("ms", "low", "high"))
+        lines.append(f"| {row['method']} | {row['runtime']} | {row['precision']} | {figures} | {ratio} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,58 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from glance_fast.evaluation import PRO_LIMIT, DefectRow, Evaluation
+from glance_fast.parity import Parity
+from glance_fast.report import printable
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The evaluation as a table for the terminal: one row a defect class, and one for all of them."""
+    timing, pixel = evaluation.timing, evaluation.pixel
+    table = Table(title=Text(f"{printable(evaluation.data)}: {timing.images} images"), caption_justify="left")
+    table.add_column("defect")
+    for heading in ("images", "image AUROC", "pixel AUROC", f"AUPRO {PRO_LIMIT}", "detected"):
+        table.add_column(heading, justify="right")
+    for row in evaluation.defects:
+        table.add_row(Text(printable(row.defect)), *_cells(row))
+    table.add_section()
+    everything = DefectRow(
+        defect="all",
+        images=sum(row.images for row in evaluation.defects),
+        image_auroc=evaluation.image_auroc,
+        pixel_auroc=pixel.auroc if pixel else None,
+        aupro=pixel.aupro if pixel else None,
+        detection_rate=evaluation.detection_rate,
+    )
+    table.add_row("all", *_cells(everything))
+    at_pixels = f", pixels {pixel.f1_max:.3f} at {pixel.f1_threshold:.4g}" if pixel else ""
+    table.caption = (
+        f"threshold {evaluation.threshold:.4g}: {evaluation.false_alarm_rate:.1%} false alarms\n"
+        f"F1-max: images {evaluation.f1_max:.3f} at {evaluation.f1_threshold:.4g}{at_pixels}\n"
+        f"time an image: median {timing.median_ms:.1f} ms, p95 {timing.p95_ms:.1f} ms, "
+        f"{timing.images_per_second:.1f} images/s"
+    )
+    return table
+
+
+def _cells(row: DefectRow) -> list[str]:
+    numbers = ["-" if n is None else f"{n:.3f}" for n in (row.image_auroc, row.pixel_auroc, row.aupro)]
+    return [str(row.images), *numbers, f"{row.detection_rate:.1%}"]
+
+
+def parity_table(rows: Sequence[Parity]) -> Table:
+    """The report for the terminal."""
+    table = Table(title="Exported forms against PyTorch's dense pass")
+    for heading in ("form", "images", "largest", "mean", "score", "rank correlation", "ms an image"):
+        table.add_column(heading, justify="left" if heading == "form" else "right")
+    for row in rows:
+        differences = (f"{value:.1e}" for value in (row.largest, row.mean, row.score))
+        table.add_row(row.name, str(row.images), *differences, f"{row.rank:.6f}", f"{row.ms:.1f}")
+    table.caption = "differences as shares of the reference's largest map value"
+    return table

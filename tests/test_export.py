@@ -1,0 +1,369 @@
+"""Exports: every runtime gives the loop's numbers, the file says what it is, and a wrong one says what to do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from numpy.typing import NDArray
+from packaging.requirements import Requirement
+
+from glance_fast.config import ModelConfig
+from glance_fast.engine import Engine
+from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, ModelFolderError
+from glance_fast.export.forms import export
+from glance_fast.export.pipeline import export_onnx
+from glance_fast.exports import FORMS, export_path
+from glance_fast.geometry import image_score, map_weights
+from glance_fast.images import read_image
+from glance_fast.loop import loop_features
+from glance_fast.nets.model import GlanceModel
+from glance_fast.parity import verify
+from glance_fast.presets import PRESETS
+from tests.test_engine import photo, same
+from tests.tiny import save_tiny, tiny_calibration, tiny_config, tiny_model
+from tests.tolerances import assert_close
+
+ROOT = Path(__file__).resolve().parent.parent
+TRUNK: dict[str, Any] = {
+    "local_net": "trunk", "patch": 83, "stride": 24, "overhang": 38, "global_channels": (6, 8, 8, 8), "global_convs": 2,
+    "location_norm": True,
+}  # fmt: skip
+MODELS: list[dict[str, Any]] = [
+    {},
+    {"image_size": (37, 53), "patch": 11, "stride": 3, "top": 4},
+    {"image_size": (64, 41), "stride": 9, "global_convs": 2, "readout": 2},
+    {"image_size": (53, 37), "patch": 8, "stride": 5, "readout": 3, "global_channels": (6, 8, 8), "smooth": 0.75},
+    {"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9, "location_norm": True},
+    {"image_size": (150, 131), **TRUNK, "smooth": 1.5},
+    {"image_size": (140, 125), **TRUNK, "stride": 20, "overhang": 30, "readout": 2},
+    {"image_size": (171, 163), **TRUNK, "stride": 28, "overhang": 0, "features": 168},
+]
+# What https://docs.nvidia.com/deeplearning/tensorrt's operator table lists for the types that our graphs use.
+TENSORRT = {
+    "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Expand", "Gather", "Greater", "Identity",
+    "MatMul", "Max", "MaxPool", "Mul", "Neg", "Pad", "Range", "ReduceMean", "Relu", "Reshape", "ScatterElements",
+    "Sigmoid", "Slice", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Where",
+}  # fmt: skip
+
+
+def usual_model(changes: dict[str, Any]) -> GlanceModel:
+    """A tiny model whose locations are whitened by something, where they are whitened."""
+    model = tiny_model(**changes)
+    if model.norm is not None:
+        torch.manual_seed(5)
+        model.norm.mean.normal_(0, 0.3)
+        model.norm.whiten.add_(0.2 * torch.randn_like(model.norm.whiten))
+        model.usual.copy_(torch.tensor([0.4, -0.2]))
+        model.spread.copy_(torch.tensor([1.3, 0.7]))
+    return model
+
+
+def photos(model: GlanceModel, count: int) -> NDArray[np.uint8]:
+    return np.stack([photo(*model.config.image_size, seed) for seed in range(count)])
+
+
+def loop_grids(model: GlanceModel, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The reference: the per-patch loop in float64."""
+    double = GlanceModel(model.config).double()
+    double.load_state_dict(model.state_dict())
+    double.eval()
+    with torch.no_grad():
+        scores = double.score(*loop_features(double, double.from_uint8(torch.from_numpy(images)), batch=16))
+    rows, cols = model.grid
+    return scores.numpy().reshape(-1, len(rows), len(cols))
+
+
+def session(model: GlanceModel) -> onnxruntime.InferenceSession:
+    data = export_onnx(model, tiny_calibration()).SerializeToString()
+    return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(changes: dict[str, Any]) -> None:
+    model = usual_model(changes)
+    images, runs = photos(model, 3), session(model)
+    reference = loop_grids(model, images)
+    for batch in (1, 3):
+        found = [runs.run(["anomaly_grid"], {"image": images[i : i + batch]})[0] for i in range(0, 3, batch)]
+        assert_close(torch.from_numpy(np.concatenate(found)), torch.from_numpy(reference), torch.float32)
+
+
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_graph_is_the_loop_in_openvino(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = usual_model(changes)
+    folder = save_tiny(tmp_path / "model", model)
+    export(folder, "openvino", "fp32")
+    images = photos(model, 2)
+    found = np.stack(Engine.load(folder, "openvino").backend.grids(list(images)))
+    assert_close(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)), torch.float32)
+
+
+@pytest.mark.parametrize("changes", [{}, {"top": 5, "smooth": 0.5}], ids=str)
+def test_all_outputs_follow_from_the_grid(changes: dict[str, Any]) -> None:
+    model = usual_model(changes)
+    runs = session(model)
+    names = [output.name for output in runs.get_outputs()]
+    assert names == ["pred_score", "pred_label", "anomaly_map", "pred_mask", "anomaly_grid"]
+    images = photos(model, 3)
+    score, label, anomaly_map, mask, grid = runs.run(names, {"image": images})
+    rows, cols = map_weights(48, 48, 16, 8), map_weights(56, 56, 16, 8)
+    np.testing.assert_allclose(score, [image_score(one, model.config.top) for one in grid], rtol=1e-5)
+    np.testing.assert_allclose(anomaly_map, rows @ grid @ cols.T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(label, score > np.float32(tiny_calibration().threshold))
+    np.testing.assert_array_equal(mask, anomaly_map > np.float32(tiny_calibration().pixel_threshold))
+
+
+def test_a_threshold_can_be_changed_in_the_file() -> None:
+    model = usual_model({})
+    graph = export_onnx(model, tiny_calibration())
+    images = photos(model, 1)
+    (at,) = (i for i, tensor in enumerate(graph.graph.initializer) if tensor.name == "threshold")
+    for threshold, verdict in ((-1e6, True), (1e6, False)):
+        graph.graph.initializer[at].CopyFrom(onnx.numpy_helper.from_array(np.array(threshold, np.float32), "threshold"))
+        runs = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        assert runs.run(["pred_label"], {"image": images})[0].tolist() == [verdict]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_file_is_little_more_than_the_weights(preset: str) -> None:
+    model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"]))
+    assert model.config.image_size == (256, 256) and model.config.stride == 8
+    weights = sum(weight.numel() * 4 for weight in model.state_dict().values())
+    graph = export_onnx(model, tiny_calibration())
+    assert weights < graph.ByteSize() < weights + 2e6
+    assert {node.domain for node in graph.graph.node} == {""}
+    assert {node.op_type for node in graph.graph.node} <= TENSORRT
+
+
+def test_the_file_says_what_it_is() -> None:
+    model = usual_model({})
+    told = {entry.key: entry.value for entry in export_onnx(model, tiny_calibration()).metadata_props}
+    assert told["glance_fast.format"] == "1" and told["glance_fast.version"]
+    assert ModelConfig.model_validate_json(told["glance_fast.model"]) == tiny_config()
+    assert json.loads(told["glance_fast.calibration"])["threshold"] == tiny_calibration().threshold
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with exports; to be read only."""
+    folder = save_tiny(tmp_path_factory.mktemp("exported") / "model", usual_model({"smooth": 0.5}))
+    for to, precision in (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "fp16")):
+        export(folder, to, precision)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder with exports of its own."""
+    path = save_tiny(tmp_path / "model", usual_model({}))
+    export(path, "onnx", "fp32")
+    export(path, "openvino", "fp32")
+    return path
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_results_do_not_depend_on_the_backend(shared: Path, backend: str) -> None:
+    """Images of other sizes are resized by the same code, and scored in a list as one by one."""
+    reference, engine = Engine.load(shared, "torch"), Engine.load(shared, backend)
+    images = [photo(48, 56), photo(96, 112, 1), photo(37, 53, 2)]
+    for image, result, listed in zip(images, map(engine.score, images), engine.score(images), strict=True):
+        same(result, reference.score(image))
+        same(listed, result)
+        assert result.map.shape == image.shape[:2] and isinstance(result.map, np.ndarray)
+    tensor = engine.score(torch.from_numpy(images[0]))
+    assert isinstance(tensor.map, torch.Tensor)
+    same(tensor, engine.score(images[0]))
+
+
+@pytest.mark.parametrize("precision, allowed", [("bf16", 0.05), ("fp16", 5e-3)])
+def test_lower_precision_is_near(shared: Path, precision: str, allowed: float) -> None:
+    reference = Engine.load(shared, "torch").score(photo(48, 56))
+    found = Engine.load(shared, "openvino", precision=precision).score(photo(48, 56))
+    assert np.abs(found.map - reference.map).max() < allowed * np.abs(reference.map).max()
+
+
+def test_auto_takes_an_export_and_says_so(shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("glance_fast").propagate = True
+    with caplog.at_level(logging.INFO, "glance_fast"):
+        assert Engine.load(shared).backend.name == "openvino"
+        assert Engine.load(shared, precision="bf16").backend.place == "cpu at bf16"
+        assert Engine.load(save_tiny(tmp_path / "model", tiny_model())).backend.name == "torch"
+    chosen = [record.getMessage() for record in caplog.records]
+    assert chosen[0] == "backend auto: openvino on cpu at fp32"
+    with pytest.raises(BackendError, match="make one where the model was trained, with: glance-fast export"):
+        Engine.load(tmp_path / "model", precision="bf16")
+
+
+def test_the_loop_is_torchs(shared: Path) -> None:
+    with pytest.raises(BackendError, match=r"backend='torch'"):
+        Engine.load(shared, "openvino").score(photo(48, 56), method="loop")
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"backend": "openvino", "precision": "int8"}, r"has openvino at fp32, .*--to openvino --precision int8"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, r"has onnx at fp32; make it"),
+        ({"backend": "openvino", "device": "cuda"}, r"runs on the CPU"),
+        ({"backend": "torch", "precision": "bf16"}, r"'torch' runs at fp32"),
+        ({"precision": "fp8"}, r"unknown precision 'fp8'; legal are bf16, fp16, fp32, int8"),
+    ],
+)
+def test_what_is_not_there_says_what_to_run(shared: Path, arguments: dict[str, str], says: str) -> None:
+    with pytest.raises(BackendError, match=says):
+        Engine.load(shared, **arguments)
+
+
+@pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("openvino", ".bin"), ("onnxruntime", ".onnx")])
+def test_a_damaged_export_is_named(folder: Path, backend: str, suffix: str) -> None:
+    form = "onnx" if suffix == ".onnx" else "openvino"
+    path = export_path(folder, form, "fp32").with_suffix(suffix)
+    whole = path.read_bytes()
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelFolderError, match=rf"{path.name} .*make it again with: glance-fast export"):
+            Engine.load(folder, backend)
+    path.unlink()
+    with pytest.raises(ModelFolderError, match=path.name):
+        Engine.load(folder, backend)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"format": 2, "version": "9.9"}, "format 2, written by glance_fast 9.9"),
+        ({"precision": "bf16"}, "an export to openvino at bf16"),
+        ({"model": "0" * 64}, "made from other weights"),
+        ({"sha256": {".py": "0"}}, "no file"),
+        ({"more": 1}, "no record of an export: more"),
+        ({"format": "one"}, "no record of an export: format"),
+    ],
+)
+def test_a_foreign_newer_or_stale_record_is_named(folder: Path, changes: dict[str, Any], says: str) -> None:
+    path = export_path(folder, "openvino", "fp32")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ModelFolderError, match=says):
+        Engine.load(folder, "openvino")
+
+
+@pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("onnxruntime", ".onnx")])
+def test_a_graph_that_no_runtime_reads_is_named(folder: Path, backend: str, suffix: str) -> None:
+    import hashlib
+
+    path = export_path(folder, {"openvino": "openvino", "onnxruntime": "onnx"}[backend], "fp32")
+    path.with_suffix(suffix).write_bytes(b"no graph")
+    record = json.loads(path.read_text())
+    record["sha256"][suffix] = hashlib.sha256(b"no graph").hexdigest()
+    path.write_text(json.dumps(record))
+    with pytest.raises(ModelFolderError, match="cannot read this graph"):
+        Engine.load(folder, backend)
+
+
+@pytest.mark.parametrize("package, backend", [("openvino", "openvino"), ("onnxruntime", "onnxruntime")])
+def test_a_missing_package_names_what_to_install(
+    shared: Path, package: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"glance_fast.backends.{backend}_backend", raising=False)
+    with pytest.raises(MissingDependencyError, match=f"needs the package {package!r}; install it with: pip install"):
+        Engine.load(shared, backend)
+
+
+def test_impossible_exports_are_refused(folder: Path) -> None:
+    with pytest.raises(BackendError, match="unknown form 'tflite'; legal are onnx, openvino"):
+        export(folder, "tflite")
+    with pytest.raises(BackendError, match="onnx is exported at fp32, and 'int4'"):
+        export(folder, "onnx", "int4")
+    with pytest.raises(ConfigError, match="--data"):
+        export(folder, "openvino", "int8")
+
+
+def test_the_parity_report_compares_every_form(shared: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    paths = []
+    for seed in range(4):
+        paths.append(tmp_path / f"{seed}.png")
+        Image.fromarray(photo(60, 70, seed)).save(paths[-1])
+    rows = {row.name: row for row in verify(shared, paths, loop_images=2, progress=False)}
+    assert list(rows) == [
+        "loop against torch", "torch", "openvino fp32", "openvino bf16", "openvino fp16", "onnxruntime fp32",
+    ]  # fmt: skip
+    assert rows["loop against torch"].images == 2 and rows["torch"].largest == 0
+    for name in ("loop against torch", "openvino fp32", "onnxruntime fp32"):
+        assert rows[name].largest < 1e-5 and rows[name].score < 1e-5
+    assert all(row.ms > 0 and row.mean <= row.largest for row in rows.values())
+    assert rows["openvino fp32"].rank == 1 and rows["openvino bf16"].largest > rows["openvino fp16"].largest
+    assert read_image(paths[0]).shape == (60, 70, 3)
+
+
+def closure(name: str, extras: frozenset[str], found: dict[str, Distribution]) -> None:
+    """A distribution and all that it needs, as installed here."""
+    key = name.lower().replace("_", "-")
+    if key in found:
+        return
+    found[key] = distribution(name)
+    for line in found[key].requires or []:
+        need = Requirement(line)
+        if need.marker is None or need.marker.evaluate({"extra": ""}):
+            closure(need.name, frozenset(need.extras), found)
+
+
+def test_the_base_install_scores_without_pytorch(shared: Path, tmp_path: Path) -> None:
+    """An environment that holds the base install and nothing else: its packages linked into a folder."""
+    found: dict[str, Distribution] = {}
+    closure("glance-fast", frozenset(), found)
+    ours = found.pop("glance-fast")
+    assert not {"torch", "onnx", "scipy"} & set(found) and "openvino" in found and ours.version
+    place = tmp_path / "packages"
+    place.mkdir()
+    (place / "glance_fast").symlink_to(ROOT / "glance_fast")
+    for package in found.values():
+        for top in {file.parts[0] for file in package.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+            source = Path(str(package.locate_file(top)))
+            if source.exists() and not (place / top).exists():
+                (place / top).symlink_to(source)
+    code = (
+        "import sys, numpy as np\n"
+        "from glance_fast import Engine\n"
+        f"result = Engine.load({str(shared)!r}).score(np.load({str(tmp_path / 'image.npy')!r}))\n"
+        "print(result.score, result.map.shape, 'torch' in sys.modules)\n"
+        "from glance_fast.errors import GlanceError\n"
+        "for backend in ('torch', 'onnxruntime'):\n"
+        "    try:\n"
+        f"        Engine.load({str(shared)!r}, backend)\n"
+        "    except GlanceError as error:\n"
+        "        print(error)\n"
+    )
+    np.save(tmp_path / "image.npy", photo(96, 112))
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(place)!r})\n{code}"],
+        capture_output=True, text=True, timeout=120, env=env, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told, *errors = done.stdout.splitlines()
+    score, shape = told.split(" ", 1)
+    assert shape == "(96, 112) False"
+    assert float(score) == pytest.approx(Engine.load(shared, "torch").score(photo(96, 112)).score, rel=1e-5)
+    assert "pip install 'glance-fast[train]'" in errors[0] and "'glance-fast[onnxruntime]'" in errors[1]
+
+
+def test_openvino_never_computes_in_a_lower_precision_unasked(shared: Path) -> None:
+    backend = Engine.load(shared, "openvino").backend
+    hint = backend._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
+    assert hint == openvino.Type.f32
+    assert FORMS["openvino"][0] == "fp32"

@@ -1,0 +1,48 @@
+"""The benchmark of runtimes: the peers are the published networks, and its table is one of checked results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import runtimes
+from bench.forward import FORWARD
+
+# Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 M); ResNet-18 up to layer3 is 2.78 M,
+# of which STFPM has two and PaDiM one (batch norms folded), beside 64 * 64 Gaussians of 100 channels.
+PUBLISHED = {"EfficientAD-S": (8.06, 37.5), "STFPM ResNet-18": (5.56, 3.7), "PaDiM ResNet-18": (2.78, 1.9)}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_peer_is_the_published_network(name: str) -> None:
+    network = FORWARD[name]().eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = network(torch.rand(1, 3, 256, 256))
+    assert out.shape == (1, 1, 256, 256) and torch.isfinite(out).all()
+    millions, billions = PUBLISHED[name]
+    assert sum(weight.numel() for weight in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(billions, rel=0.03)
+
+
+def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "FORWARD", {"STFPM ResNet-18": FORWARD["STFPM ResNet-18"]})
+    monkeypatch.setattr(runtimes, "REST", 0)
+    for _ in range(2):
+        runtimes.main(tmp_path, ["fast"], turns=1)
+    rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * 7
+    assert [row["runtime"] for row in rows[:5]] == ["loop, PyTorch", "PyTorch", "ONNX Runtime", "OpenVINO", "OpenVINO"]
+    assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
+    assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[5]["loop_over_it"] is None
+    table = runtimes.as_markdown(rows[:7]).splitlines()
+    assert len(table) == 9 and len({line.count("|") for line in table}) == 1
+
+
+def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "TOLERANCES", {"fp32": 1e-12, "bf16": 5e-2})
+    with pytest.raises(SystemExit, match="nothing was timed"):
+        runtimes.ours("fast", 1)
