@@ -28,6 +28,8 @@ TRAIN = [
 EXPORT = ["onnx>=1.16", "nncf>=2.14"]
 ONNXRUNTIME = ["onnxruntime>=1.18"]
 
+GPU = ["triton>=3.6"]
+
 CHECKS = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -78,9 +80,9 @@ setup(
         "train": TRAIN,
         "export": EXPORT,
         "onnxruntime": ONNXRUNTIME,
-        "gpu": ["triton>=3.6"],
+        "gpu": GPU,
         "tensorrt": ["tensorrt>=10", "pycuda>=2024.1"],
-        "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *CHECKS],
+        "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *GPU, *CHECKS],
     },
     entry_points={"console_scripts": ["glance-fast = glance_fast.cli:main"]},
 )

@@ -34,7 +34,7 @@ from glance_fast.parity import verify
 from glance_fast.presets import PRESETS
 from tests.test_engine import photo, same
 from tests.tiny import save_tiny, tiny_calibration, tiny_config, tiny_model
-from tests.tolerances import assert_close
+from tests.tolerances import EXPORT_TOLERANCES, assert_close
 
 ROOT = Path(__file__).resolve().parent.parent
 TRUNK: dict[str, Any] = {
@@ -188,11 +188,12 @@ def test_results_do_not_depend_on_the_backend(shared: Path, backend: str) -> Non
     same(tensor, engine.score(images[0]))
 
 
-@pytest.mark.parametrize("precision, allowed", [("bf16", 0.05), ("fp16", 5e-3)])
-def test_lower_precision_is_near(shared: Path, precision: str, allowed: float) -> None:
+@pytest.mark.parametrize("precision", EXPORT_TOLERANCES)
+def test_lower_precision_is_near(shared: Path, precision: str) -> None:
     reference = Engine.load(shared, "torch").score(photo(48, 56))
     found = Engine.load(shared, "openvino", precision=precision).score(photo(48, 56))
-    assert np.abs(found.map - reference.map).max() < allowed * np.abs(reference.map).max()
+    allowed = EXPORT_TOLERANCES[precision] * np.abs(reference.map).max()
+    assert 0 < np.abs(found.map - reference.map).max() < allowed
 
 
 def test_auto_takes_an_export_and_says_so(shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

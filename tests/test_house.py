@@ -22,7 +22,7 @@ ORDER = (
     ("table", "workspace"),
     ("plan",),
     ("nets",),
-    ("dense", "loop", "store", "exports"),
+    ("dense", "dense_triton", "loop", "store", "exports"),
     ("export",),
     ("backends",),
     ("engine", "training"),

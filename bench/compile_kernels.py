@@ -1,0 +1,159 @@
+"""Compile the Triton kernels for every GPU generation, without a GPU: `python -m bench.compile_kernels --output FILE`.
+
+For each kernel, layer shape of the presets, dtype and target it tells what the compiled code takes: registers, spilled
+bytes, shared memory, and how many matrix instructions are in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from glance_fast.config import ModelConfig
+from glance_fast.presets import PRESETS
+
+TARGETS = (75, 80, 86, 89, 90, 100, 120)
+DTYPES = ("fp16", "bf16", "fp32")
+TABLES = ("tiles", "row_taps", "col_taps", "row_own", "col_own", "first")
+# Matrix instructions in PTX, by their names over the generations.
+MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A convolution of `before` to `after` channels; as_changes: another convolution follows."""
+
+    before: int
+    after: int
+    as_changes: bool
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one kernel's code takes on one target."""
+
+    kernel: str
+    before: int
+    after: int
+    dtype: str
+    target: int
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    matrix_instructions: int
+
+
+def main(output: Annotated[Path, typer.Option("--output", "-o", help="Where the rows go, as JSON lines.")]) -> None:
+    """Compile everything that the presets need and write a row each."""
+    todo = [(shape, dtype, target) for shape in shapes() for dtype in DTYPES for target in TARGETS]
+    rows: list[Compiled] = []
+    for shape, dtype, target in track(todo, "Compiling", console=Console(stderr=True), transient=True):
+        rows += compile_layer(shape, dtype, target)
+    output.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
+    worst = max(rows, key=lambda row: row.spilled_bytes)
+    print(f"{len(rows)} kernels; most spilled: {worst.spilled_bytes} bytes ({worst})")
+
+
+def shapes() -> list[Shape]:
+    """The distinct convolutions of all presets."""
+    found: dict[Shape, None] = {}
+    for tables in PRESETS.values():
+        config = ModelConfig.model_validate(tables["model"])
+        found |= dict.fromkeys(_layers(config))
+    return list(found)
+
+
+def _layers(config: ModelConfig) -> Iterator[Shape]:
+    from glance_fast.nets.model import GlanceModel
+
+    model = GlanceModel(config)
+    layers, before = model.global_net.layers, model.local_net.reading.channels
+    for i, layer in enumerate(layers):
+        if layer.kind == "conv":
+            yield Shape(before, layer.channels, i + 1 < len(layers) and layers[i + 1].kind == "conv")
+        before = layer.channels
+
+
+def compile_layer(shape: Shape, dtype: str, target: int) -> list[Compiled]:
+    """Both launches of a convolution, and the pooling of what it gives, for one target."""
+    from glance_fast.kernels.triton_max_pool import pool_kernel
+    from glance_fast.kernels.triton_partial_conv import base_kernel, blocks_for, entries_kernel
+
+    conv: dict[str, Any] = {"CIN": shape.before, "COUT": shape.after, "KERNEL": 3, "AS_CHANGES": shape.as_changes}
+    conv |= {**blocks_for(shape.before, shape.after), "BLOCK_M": 64, "PRECISION": "ieee"}
+    pool = {"CHANNELS": shape.after, "SIZE": 2, "AS_CHANGES": True, "BLOCK_M": 64, "BLOCK_N": conv["BLOCK_N"]}
+    kernels = ((base_kernel, conv), (entries_kernel, conv), (pool_kernel, pool))
+    return [_compile(kernel, constants, shape, dtype, target) for kernel, constants in kernels]
+
+
+def _compile(kernel: Any, constants: dict[str, Any], shape: Shape, dtype: str, target: int) -> Compiled:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from glance_fast.kernels.triton_partial_conv import WARPS
+
+    mine = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    source = ASTSource(kernel, _signature(kernel.arg_names, mine, dtype), constexprs=mine)
+    code = triton.compile(source, target=GPUTarget("cuda", target, 32), options={"num_warps": WARPS})
+    registers, spilled = _resources(code.asm["ptx"], target)
+    return Compiled(
+        kernel=kernel.fn.__name__,
+        before=shape.before,
+        after=shape.after,
+        dtype=dtype,
+        target=target,
+        registers=registers,
+        spilled_bytes=spilled,
+        shared_bytes=code.metadata.shared,
+        matrix_instructions=len(MATRIX.findall(code.asm["ptx"])),
+    )
+
+
+def _signature(names: Iterable[str], constants: dict[str, Any], dtype: str) -> dict[str, str]:
+    types = {}
+    for name in names:
+        if name in constants:
+            types[name] = "constexpr"
+        elif name in TABLES:
+            types[name] = "*i32"
+        elif name in ("height", "width") or name.endswith("_stride"):
+            types[name] = "i32"
+        else:
+            types[name] = "*fp32" if name in ("sums", "bias") else f"*{dtype}"
+    return types
+
+
+def _resources(ptx: str, target: int) -> tuple[int, int]:
+    """Registers and spilled bytes, as the assembler that Triton brings along tells them."""
+    spec = find_spec("triton")
+    assert spec is not None and spec.origin is not None
+    tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"
+    assembler = tools / ("ptxas-blackwell" if target >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas")
+    name = re.search(r"\.target\s+(\w+)", ptx)
+    assert name is not None
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [str(assembler), "-v", f"--gpu-name={name[1]}", file.name, "-o", os.devnull]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    used = re.search(r"Used (\d+) registers", told)
+    spills = re.search(r"(\d+) bytes spill stores", told)
+    assert used is not None
+    return int(used[1]), int(spills[1]) if spills else 0
+
+
+if __name__ == "__main__":
+    typer.run(main)

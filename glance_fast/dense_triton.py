@@ -1,0 +1,128 @@
+"""The dense pass on Triton kernels: the same plan, with every layer one launch for its base and one for its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glance_fast.axis import UNTOUCHED, Band, Keys, Reads
+from glance_fast.kernels.partial_conv import tap_weights
+from glance_fast.kernels.triton_max_pool import max_pool
+from glance_fast.kernels.triton_partial_conv import partial_conv
+from glance_fast.kernels.triton_tables import LevelTables
+from glance_fast.layers import Ints
+from glance_fast.nets.global_net import GlobalNet
+from glance_fast.plan import Plan, Step
+from glance_fast.table import Table
+
+# Entries that a program takes.
+BLOCK = 64
+
+
+class TritonPass:
+    """A plan and a Global-Net's weights, packed once for a device and a dtype."""
+
+    def __init__(
+        self, plan: Plan, net: GlobalNet, device: torch.device | str, dtype: torch.dtype, precision: str = "ieee"
+    ) -> None:
+        self.plan, self.precision = plan, precision
+        self.tables = [level_tables(step, device) for step in plan.steps]
+        self.readout = torch.from_numpy(plan.readout).to(device)
+        self.convs = [_packed(conv, device, dtype) for conv in net.convs]
+        self.project = net.project.to(device)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """`z_g` of every location, float32: [B, C, H, W] of the pass's dtype -> [B, locations, n]."""
+        base = images.permute(0, 2, 3, 1).contiguous()
+        entries = base.new_empty(len(base), 0, base.shape[3])
+        convs = iter(self.convs)
+        kinds = [step.layer.kind for step in self.plan.steps]
+        for i, (step, tables) in enumerate(zip(self.plan.steps, self.tables, strict=True)):
+            as_changes = kinds[i + 1 : i + 2] == ["conv"]
+            if kinds[i] == "conv":
+                base, entries = partial_conv(base, entries, *next(convs), tables, as_changes, self.precision)
+            else:
+                base, entries = max_pool(base, entries, step.layer.kernel, tables, as_changes)
+        zero = base.new_zeros(len(base), 1, base.shape[3])
+        table = torch.cat([base.flatten(1, 2), entries, zero], dim=1)
+        cells = table[:, self.readout].flatten(2).float()
+        out: Tensor = self.project(cells)
+        return out
+
+
+def level_tables(step: Step, device: torch.device | str) -> LevelTables:
+    """The tables of one step; both axes' parts of a cell's or a block's number add up."""
+    below, table = step.below, step.table
+    blocks = [len(keys.bands) for keys in (below.rows, below.cols)]
+
+    def on_device(values: Ints) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device, torch.int32)
+
+    return LevelTables(
+        entries=table.entries,
+        block=BLOCK,
+        tiles=on_device(_tiles(table)),
+        row_own=on_device(_own(table.rows, step.rows.keys, table.base_shape[1])),
+        col_own=on_device(_own(table.cols, step.cols.keys, 1)),
+        row_taps=on_device(_taps(below.rows, step.rows.keys, below.base_shape[1], blocks[1])),
+        col_taps=on_device(_taps(below.cols, step.cols.keys, 1, 1)),
+        first=on_device(_first(below)),
+    )
+
+
+def _packed(conv: nn.Module, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    return tap_weights(conv.weight.detach()).to(device, dtype), conv.bias.detach().to(device, torch.float32)
+
+
+def _tiles(table: Table) -> Ints:
+    """Pieces of BLOCK entries: start and end in the block, its first entry, keys, columns, and taps, [tiles, 10]."""
+    tiles, first = [], 0
+    for row, col in table.bands:
+        total = len(row) * len(col)
+        block = (row.keys.start, col.keys.start, len(col), row.taps.start, row.taps.stop, col.taps.start, col.taps.stop)
+        tiles += [(start, total, first, *block) for start in range(0, total, BLOCK)]
+        first += total
+    return np.array(tiles, np.int64).reshape(-1, 10)
+
+
+def _own(keys: Keys, reads: Reads, width: int) -> Ints:
+    return np.stack([keys.cell * width, reads.inside.sum(axis=1), reads.dead.sum(axis=1)], axis=1)
+
+
+def _taps(keys: Keys, reads: Reads, width: int, blocks: int) -> Ints:
+    """What each tap reads of the keys below, [keys, k, 5]."""
+    touched = reads.key != UNTOUCHED
+    band, place, length = _places(keys.bands, len(keys))
+    key = np.where(touched, reads.key, 0)
+    fields = (
+        np.where(touched, band[key] * blocks, UNTOUCHED),
+        place[key],
+        reads.dead,
+        np.where(reads.inside, reads.cell * width, 0),
+        length[key],
+    )
+    return np.stack([np.broadcast_to(field, key.shape) for field in fields], axis=-1)
+
+
+def _places(bands: Sequence[Band], count: int) -> tuple[Ints, Ints, Ints]:
+    """The band, the place in it and the band's length of each key; one key at least, for what reads none."""
+    lengths = np.array([len(band) for band in bands], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    band = np.repeat(np.arange(len(lengths)), lengths)
+    if not count:
+        nothing = np.zeros(1, np.int64)
+        return nothing, nothing, nothing
+    return band, np.arange(count) - starts[band], lengths[band]
+
+
+def _first(table: Table) -> Ints:
+    """The first entry of each block, dead ones counted as empty, [row bands * column bands]."""
+    sizes = [
+        0 if row.dead and col.dead else len(row) * len(col) for row in table.rows.bands for col in table.cols.bands
+    ]
+    return np.cumsum([0, *sizes])[: max(1, len(sizes))]

@@ -1,0 +1,85 @@
+"""Max pooling on a GPU: all entries of a pooled level, of all images, in one launch.
+
+    out[e] = max over the window's taps:  the entry that a tap touches, the base cell that it does not, 0 where dead
+
+With AS_CHANGES the base cell of each entry is taken off, as the next convolution wants it. A program takes BLOCK_M
+entries of one block; where a tap's row lies follows from `triton_tables`.
+
+Reference: the per-patch loop, by way of `tests/test_triton.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS, WARPS
+from glance_fast.kernels.triton_tables import LevelTables
+
+
+@triton.jit
+def pool_kernel(
+    values, base, base_out, out,
+    tiles, row_taps, col_taps, row_own, col_own, first,
+    values_stride, base_stride, base_out_stride, out_stride,
+    CHANNELS: tl.constexpr, SIZE: tl.constexpr, AS_CHANGES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Entries [entries below, C] and base [cells below, C] of each image -> entries [entries, C]."""
+    image = tl.program_id(2).to(tl.int64)
+    values += image * values_stride
+    base += image * base_stride
+    tile = tiles + tl.program_id(0) * TILE_FIELDS
+    start, total, entry0 = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    row0, col0, cols = tl.load(tile + 3), tl.load(tile + 4), tl.load(tile + 5)
+    m = start + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    live = m < total
+    row, col = row0 + m // cols, col0 + m % cols
+    best = tl.full((BLOCK_M, BLOCK_N), float("-inf"), tl.float32)
+    for ty in tl.range(SIZE):
+        y = row_taps + (row * SIZE + ty) * TAP_FIELDS
+        y_band, y_place = tl.load(y, live, -1), tl.load(y + 1, live, 0)
+        y_dead, y_cell = tl.load(y + 2, live, 0), tl.load(y + 3, live, 0)
+        for tx in tl.range(SIZE):
+            x = col_taps + (col * SIZE + tx) * TAP_FIELDS
+            x_band, x_place = tl.load(x, live, -1), tl.load(x + 1, live, 0)
+            x_dead, x_cell, x_length = tl.load(x + 2, live, 0), tl.load(x + 3, live, 0), tl.load(x + 4, live, 0)
+            touched = (y_band >= 0) & (x_band >= 0)
+            entry = touched & ((y_dead == 0) | (x_dead == 0))
+            number = tl.load(first + y_band + x_band, entry, 0) + y_place * x_length + x_place
+            kept = (n < CHANNELS)[None]
+            entry_at = values + number.to(tl.int64)[:, None] * CHANNELS + n[None]
+            cell = tl.load(entry_at, entry[:, None] & kept, 0.0).to(tl.float32)
+            base_at = base + (y_cell + x_cell)[:, None] * CHANNELS + n[None]
+            plain = live & (touched == 0)
+            cell += tl.load(base_at, plain[:, None] & kept, 0.0).to(tl.float32)
+            best = tl.maximum(best, cell)
+    stored = live[:, None] & (n < CHANNELS)[None]
+    if AS_CHANGES:
+        home = tl.load(row_own + row * 3, live, 0) + tl.load(col_own + col * 3, live, 0)
+        shared = base_out + image * base_out_stride + home[:, None] * CHANNELS + n[None]
+        best -= tl.load(shared, stored, 0.0).to(tl.float32)
+    at = (entry0 + m).to(tl.int64)[:, None] * CHANNELS + n[None]
+    tl.store(out + image * out_stride + at, best.to(out.dtype.element_ty), stored)
+
+
+def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_changes: bool) -> tuple[Tensor, Tensor]:
+    """One pooling: base [B, H, W, C], values [B, entries below, C] -> base [B, h, w, C], entries [B, entries, C]."""
+    batch, height, width, channels = base.shape
+    high, wide = height // size * size, width // size * size
+    cells = base[:, :high, :wide].unflatten(1, (-1, size)).unflatten(3, (-1, size))
+    out = cells.amax(dim=(2, 4))
+    entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
+    if tables.entries:
+        block_n = max(16, min(64, triton.next_power_of_2(channels)))
+        pool_kernel[(len(tables.tiles), triton.cdiv(channels, block_n), batch)](
+            values, base, out, entries,
+            tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, tables.first,
+            values.stride(0), base.stride(0), out.stride(0), entries.stride(0),
+            CHANNELS=channels, SIZE=size, AS_CHANGES=as_changes, BLOCK_M=tables.block, BLOCK_N=block_n,
+            num_warps=WARPS,
+        )  # fmt: skip
+    return out, entries

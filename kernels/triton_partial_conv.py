@@ -1,0 +1,172 @@
+"""Partial convolution on a GPU: all entries of a level, of all images, in one launch; and its base in another.
+
+Formula, as in `partial_conv`:
+
+    base       sum[c] = Σ_t W_t · base[c + t],                       out[c] = relu( sum[c] · k²/sum(M) + b )
+    entries    out[e] = relu( (sum[home] + Σ_t W_t · change[t]) · k²/sum(M) + b ),   t: touched taps
+
+A program takes BLOCK_M entries of one block (an outer product of a row band and a column band) and BLOCK_N channels.
+Where a tap's row lies follows by arithmetic from two small tables, one an axis, so nothing is gathered in memory and
+no mask exists. The products run on tensor cores and add up in float32.
+
+Reference: the per-patch loop, by way of `tests/test_triton.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from glance_fast.kernels.triton_tables import LevelTables
+
+# Columns of the tables that `triton_tables` makes; kernels unpack them by these.
+TILE_FIELDS = tl.constexpr(10)
+TAP_FIELDS = tl.constexpr(5)
+# Of 32 threads each, a program.
+WARPS = 8
+
+
+@triton.jit
+def base_kernel(
+    base, weight, bias, sums, out,
+    height, width, base_stride, out_stride,
+    CIN: tl.constexpr, COUT: tl.constexpr, KERNEL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Cells [H * W, CIN] of each image -> their sums, float32, and their values [H * W, COUT]."""
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    base += tl.program_id(2).to(tl.int64) * base_stride
+    sums += tl.program_id(2).to(tl.int64) * height * width * COUT
+    out += tl.program_id(2).to(tl.int64) * out_stride
+    y, x = m // width, m % width
+    live = m < height * width
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for ty in tl.range(KERNEL):
+        for tx in tl.range(KERNEL):
+            row, col = y + ty - KERNEL // 2, x + tx - KERNEL // 2
+            inside = live & (row >= 0) & (row < height) & (col >= 0) & (col < width)
+            cell = base + (row * width + col)[:, None] * CIN
+            for low in tl.range(0, CIN, BLOCK_K):
+                k = low + tl.arange(0, BLOCK_K)
+                a = tl.load(cell + k[None], inside[:, None] & (k < CIN)[None], 0.0)
+                w_at = ((ty * KERNEL + tx) * CIN + k)[:, None] * COUT + n[None]
+                w = tl.load(weight + w_at, (k < CIN)[:, None] & (n < COUT)[None], 0.0)
+                acc = tl.dot(a, w, acc, input_precision=PRECISION)
+    high = tl.minimum(y + KERNEL // 2, height - 1) - tl.maximum(y - KERNEL // 2, 0) + 1
+    wide = tl.minimum(x + KERNEL // 2, width - 1) - tl.maximum(x - KERNEL // 2, 0) + 1
+    scale = KERNEL * KERNEL / tl.maximum(high * wide, 1).to(tl.float32)
+    at = m[:, None] * COUT + n[None]
+    stored = live[:, None] & (n < COUT)[None]
+    tl.store(sums + at, acc, stored)
+    value = acc * scale[:, None] + tl.load(bias + n, n < COUT, 0.0)[None]
+    tl.store(out + at, tl.maximum(value, 0.0).to(out.dtype.element_ty), stored)
+
+
+@triton.jit
+def entries_kernel(
+    changes, base, sums, base_out, weight, bias, out,
+    tiles, row_taps, col_taps, row_own, col_own, first,
+    changes_stride, base_stride, sums_stride, base_out_stride, out_stride,
+    CIN: tl.constexpr, COUT: tl.constexpr, KERNEL: tl.constexpr, AS_CHANGES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The entries of a level, or with AS_CHANGES what they differ by from their base cells: [entries, COUT]."""
+    image = tl.program_id(2).to(tl.int64)
+    changes += image * changes_stride
+    base += image * base_stride
+    tile = tiles + tl.program_id(0) * TILE_FIELDS
+    start, total, entry0 = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    row0, col0, cols = tl.load(tile + 3), tl.load(tile + 4), tl.load(tile + 5)
+    ty0, ty1, tx0, tx1 = tl.load(tile + 6), tl.load(tile + 7), tl.load(tile + 8), tl.load(tile + 9)
+    m = start + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    live = m < total
+    row, col = row0 + m // cols, col0 + m % cols
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for ty in range(ty0, ty1):
+        y = row_taps + (row * KERNEL + ty) * TAP_FIELDS
+        y_band, y_place = tl.load(y, live, -1), tl.load(y + 1, live, 0)
+        y_dead, y_cell = tl.load(y + 2, live, 0), tl.load(y + 3, live, 0)
+        for tx in range(tx0, tx1):
+            x = col_taps + (col * KERNEL + tx) * TAP_FIELDS
+            x_band, x_place = tl.load(x, live, -1), tl.load(x + 1, live, 0)
+            x_dead, x_cell, x_length = tl.load(x + 2, live, 0), tl.load(x + 3, live, 0), tl.load(x + 4, live, 0)
+            touched = (y_band >= 0) & (x_band >= 0)
+            dead = touched & (y_dead > 0) & (x_dead > 0)
+            entry = touched & (dead == 0)
+            number = tl.load(first + y_band + x_band, entry, 0) + y_place * x_length + x_place
+            entry_at = changes + number.to(tl.int64)[:, None] * CIN
+            base_at = base + (y_cell + x_cell)[:, None] * CIN
+            for low in tl.range(0, CIN, BLOCK_K):
+                k = low + tl.arange(0, BLOCK_K)
+                kept = (k < CIN)[None]
+                gained = tl.load(entry_at + k[None], entry[:, None] & kept, 0.0).to(tl.float32)
+                lost = tl.load(base_at + k[None], dead[:, None] & kept, 0.0).to(tl.float32)
+                a = (gained - lost).to(changes.dtype.element_ty)
+                w_at = ((ty * KERNEL + tx) * CIN + k)[:, None] * COUT + n[None]
+                w = tl.load(weight + w_at, (k < CIN)[:, None] & (n < COUT)[None], 0.0)
+                acc = tl.dot(a, w, acc, input_precision=PRECISION)
+    # Read here and not above: held through the loops they would not fit the registers.
+    home = tl.load(row_own + row * 3, live, 0) + tl.load(col_own + col * 3, live, 0)
+    valid = tl.load(row_own + row * 3 + 1, live, 1) * tl.load(col_own + col * 3 + 1, live, 1)
+    valid -= tl.load(row_own + row * 3 + 2, live, 0) * tl.load(col_own + col * 3 + 2, live, 0)
+    stored = live[:, None] & (n < COUT)[None]
+    acc += tl.load(sums + image * sums_stride + home[:, None] * COUT + n[None], stored, 0.0)
+    scale = KERNEL * KERNEL / valid.to(tl.float32)
+    value = acc * scale[:, None] + tl.load(bias + n, n < COUT, 0.0)[None]
+    value = tl.maximum(value, 0.0)
+    if AS_CHANGES:
+        shared = base_out + image * base_out_stride + home[:, None] * COUT + n[None]
+        value -= tl.load(shared, stored, 0.0).to(tl.float32)
+    at = (entry0 + m).to(tl.int64)[:, None] * COUT + n[None]
+    tl.store(out + image * out_stride + at, value.to(out.dtype.element_ty), stored)
+
+
+def blocks_for(before: int, after: int) -> dict[str, int]:
+    """Channels that a program takes at a time, out and in: powers of two that the tensor cores take.
+
+    64 entries times 64 channels on eight warps spill nothing on any target; four warps or 128 channels spill on some
+    (`bench/compile_kernels.py`).
+    """
+    wide = max(16, min(64, triton.next_power_of_2(after)))
+    return {"BLOCK_N": wide, "BLOCK_K": max(16, min(32, triton.next_power_of_2(before)))}
+
+
+def partial_conv(
+    base: Tensor,
+    changes: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    tables: LevelTables,
+    as_changes: bool,
+    precision: str = "ieee",
+) -> tuple[Tensor, Tensor]:
+    """One layer: base [B, H, W, C], changes [B, entries below, C] -> base [B, H, W, O], entries [B, entries, O].
+
+    weight [k, k, C, O] and base in float32, float16 or bfloat16; bias [O] in float32. With `as_changes` the entries
+    are what they differ by from their base cells, as the next convolution wants them. `precision` of float32 products:
+    "ieee" or "tf32".
+    """
+    batch, height, width, before = base.shape
+    after, kernel = weight.shape[3], weight.shape[0]
+    blocks = {**blocks_for(before, after), "PRECISION": precision}
+    wide = triton.cdiv(after, blocks["BLOCK_N"])
+    sums = torch.empty(batch, height * width, after, dtype=torch.float32, device=base.device)
+    out = torch.empty(batch, height, width, after, dtype=base.dtype, device=base.device)
+    base_kernel[(triton.cdiv(height * width, tables.block), wide, batch)](
+        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0),
+        CIN=before, COUT=after, KERNEL=kernel, BLOCK_M=tables.block, num_warps=WARPS, **blocks,
+    )  # fmt: skip
+    entries = torch.empty(batch, tables.entries, after, dtype=base.dtype, device=base.device)
+    if tables.entries:
+        entries_kernel[(len(tables.tiles), wide, batch)](
+            changes, base, sums, out, weight, bias, entries,
+            tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, tables.first,
+            changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), entries.stride(0),
+            CIN=before, COUT=after, KERNEL=kernel, AS_CHANGES=as_changes, BLOCK_M=tables.block,
+            num_warps=WARPS, **blocks,
+        )  # fmt: skip
+    return out, entries

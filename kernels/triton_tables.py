@@ -1,0 +1,28 @@
+"""What the Triton kernels read of a plan: per-axis tables of int32, and which tile of entries a program takes.
+
+A step's keys are given for each axis by `own` [keys, 3] (the part of its cell's number, cells of its window inside the
+image, dead ones among them) and `taps` [keys, k, 5] (of the key below that a tap reads: its band's part of the block's
+number, or −1 where the tap is untouched or outside; its place in the band; whether it is dead; the part of its cell's
+number; its band's length). `first` [row bands * column bands] is the first entry of each block below, `tiles`
+[tiles, 10] the pieces of this level's blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LevelTables:
+    """The tables of one step on a device, for tiles of `block` entries."""
+
+    entries: int
+    block: int
+    tiles: Tensor
+    row_own: Tensor
+    col_own: Tensor
+    row_taps: Tensor
+    col_taps: Tensor
+    first: Tensor

@@ -1,0 +1,98 @@
+"""The Triton kernels: in the interpreter they are the loop, and they compile for every GPU without spilling."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+# Read where a kernel is defined: before the kernels are imported.
+os.environ["TRITON_INTERPRET"] = "1"
+
+from glance_fast.dense_triton import TritonPass
+from glance_fast.layers import conv, pool
+from glance_fast.nets.global_net import global_layers
+from tests.test_dense import Case, build, grid
+from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES: dict[str, Callable[[], Case]] = {
+    "odd": lambda: build(global_layers((4, 5, 6), 1), (21, 26), 8, grid((21, 26), 8, 6)),
+    "batch, read-out": lambda: build(global_layers((5, 7), 1), (19, 23), 7, grid((19, 23), 7, 5), 2, 2),
+    "two convolutions": lambda: build(global_layers((4, 6), 2), (17, 19), 6, grid((17, 19), 6, 5)),
+    "corners": lambda: build(global_layers((4, 5, 6), 1), (18, 21), 6, ([0, 5, 12], [0, 15])),
+    "beyond the borders": lambda: build(global_layers((4, 5), 1), (16, 17), 7, ([-6, 3, 14], [-3, 12])),
+    "other kernels": lambda: build([conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (18, 23), 7, grid((18, 23), 7, 4), 2),
+    "pool first": lambda: build([pool(3), conv(4), pool(4), conv(4)], (19, 18), 6, grid((19, 18), 6, 4)),
+    "more than a block of channels": lambda: build([conv(40), pool(40), conv(130)], (8, 8), 3, ([0, 4], [2])),
+    "no entry": lambda: build(global_layers((4,), 1), (16, 16), 16, ([0], [0])),
+}
+
+
+def run(case: Case, dtype: torch.dtype) -> torch.Tensor:
+    net = case.net.float()
+    try:
+        return TritonPass(case.plan, net, "cpu", dtype)(case.images.to(dtype))
+    finally:
+        case.net.double()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernels_are_the_loop(name: str) -> None:
+    case = CASES[name]()
+    assert_close(run(case, torch.float32), case.loop(), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", KERNEL_TOLERANCES, ids=str)
+def test_the_kernels_are_near_the_loop_at_lower_precision(dtype: torch.dtype) -> None:
+    case = CASES["odd"]()
+    found = deviation(run(case, dtype), case.loop())
+    assert TOLERANCES[torch.float32] < found < KERNEL_TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize(
+    "field, part",
+    [
+        ("row_taps", (..., 1)), ("col_taps", (..., 1)), ("row_taps", (..., 2)), ("col_taps", (..., 3)),
+        ("row_own", (..., 0)), ("row_own", (..., 2)), ("col_own", (..., 2)), ("first", ...),
+    ],
+)  # fmt: skip
+def test_a_wrong_table_is_noticed(field: str, part: Any) -> None:
+    case = CASES["odd"]()
+    kernels = TritonPass(case.plan, case.net.float(), "cpu", torch.float32)
+    getattr(kernels.tables[2], field)[part] = 0
+    found = kernels(case.images.float())
+    case.net.double()
+    assert deviation(found, case.loop()) > 100 * TOLERANCES[torch.float32]
+
+
+# Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.
+MOST_REGISTERS, MOST_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024, 120: 99 * 1024}
+
+
+@pytest.mark.parametrize("target", [75, 80, 86, 89, 90, 100, 120])
+def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(target: int, tmp_path: Path) -> None:
+    code = (
+        "import json\nfrom dataclasses import asdict\n"
+        "from bench.compile_kernels import Shape, compile_layer\n"
+        f"rows = compile_layer(Shape(64, 96, True), 'fp16', {target})\n"
+        "print(json.dumps([asdict(row) for row in rows]))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row["kernel"]: row for row in json.loads(done.stdout)}
+    assert list(rows) == ["base_kernel", "entries_kernel", "pool_kernel"]
+    for row in rows.values():
+        assert row["spilled_bytes"] == 0 and 0 < row["registers"] <= MOST_REGISTERS
+        assert row["shared_bytes"] <= MOST_SHARED.get(target, 160 * 1024)
+    if target >= 80:
+        assert rows["base_kernel"]["matrix_instructions"] and rows["entries_kernel"]["matrix_instructions"]
