@@ -1,4 +1,4 @@
-"""The command `glance-fast`: train, score, evaluate, export, demo."""
+"""The command `glance-fast`: train, score, evaluate, export, bench, demo."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, GlanceError
+from glance_fast.files import append_file
 from glance_fast.presets import DEFAULT, PRESETS
 from glance_fast.presets import preset as preset_tables
 from glance_fast.version import __version__
@@ -159,6 +160,26 @@ def export(
     export_model(model, to, precision, data)
     if verify:
         out.print(parity_table(compare(model, expand(verify), loop_images)))
+
+
+@app.command()
+def bench(
+    images: Annotated[list[str] | None, typer.Argument(help="Images to time on; one of noise if none.")] = None,
+    *,
+    model: ModelFolder,
+    turns: Annotated[int, typer.Option(help="How often each image is scored.", min=1)] = 30,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file that JSON lines are added to.")] = None,
+) -> None:
+    """Time every backend that can run a model, in turn, after checking that they give the same map."""
+    from glance_fast.folders import expand
+    from glance_fast.images import read_image
+    from glance_fast.terminal import timing_table
+    from glance_fast.timing import as_lines, time_backends
+
+    rows = time_backends(model, [read_image(path) for path in expand(images or [])], turns)
+    out.print(timing_table(rows))
+    if output is not None:
+        append_file(output, as_lines(rows, model).encode())
 
 
 @app.command()

@@ -30,6 +30,16 @@ def replace_file(path: Path, data: bytes) -> None:
             beside.unlink(missing_ok=True)
 
 
+def append_file(path: Path, data: bytes) -> None:
+    """Add `data` at the end of `path`, which is made if it is not there; SaveError when the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(data)
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+
+
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling fails.

@@ -10,6 +10,7 @@ from rich.text import Text
 from glance_fast.evaluation import PRO_LIMIT, DefectRow, Evaluation
 from glance_fast.parity import Parity
 from glance_fast.report import printable
+from glance_fast.timing import Timed
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
@@ -55,4 +56,16 @@ def parity_table(rows: Sequence[Parity]) -> Table:
         differences = (f"{value:.1e}" for value in (row.largest, row.mean, row.score))
         table.add_row(row.name, str(row.images), *differences, f"{row.rank:.6f}", f"{row.ms:.1f}")
     table.caption = "differences as shares of the reference's largest map value"
+    return table
+
+
+def timing_table(rows: Sequence[Timed]) -> Table:
+    """Times of all backends for the terminal."""
+    table = Table(title="Engine.score, one image a call", caption_justify="left")
+    for heading in ("backend", "precision", "p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "apart"):
+        table.add_column(heading, justify="left" if heading in ("backend", "precision") else "right")
+    for row in rows:
+        times = (f"{value:.1f}" for value in (row.p50, row.p95, row.p99, row.images_per_second))
+        table.add_row(row.backend, row.precision, *times, f"{row.load_seconds:.2f}", f"{row.difference:.1e}")
+    table.caption = f"{rows[0].images} images each, in turn; apart: the map's largest difference from the first line's"
     return table

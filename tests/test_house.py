@@ -27,7 +27,7 @@ ORDER = (
     ("backends",),
     ("engine", "training"),
     ("report",),
-    ("evaluation", "scoring", "parity"),
+    ("evaluation", "scoring", "parity", "timing"),
     ("terminal",),
     ("demo",),
     ("cli",),

@@ -1,0 +1,105 @@
+"""How fast a model is on this machine: every backend that can run it, in turn, on the same images."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from glance_fast.engine import Engine
+from glance_fast.errors import BackendError
+from glance_fast.exports import RUNS, command, exported
+from glance_fast.images import Pixels
+from glance_fast.version import __version__
+
+# How far a map may be from the first backend's, as a share of its largest value, for its time to count.
+TOLERANCES = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "int8": 0.5}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One backend's time of `Engine.score` an image, in milliseconds; `difference` is its map's from the first's."""
+
+    backend: str
+    precision: str
+    images: int
+    p50: float
+    p95: float
+    p99: float
+    images_per_second: float
+    load_seconds: float
+    difference: float
+
+
+def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: bool = True) -> list[Timed]:
+    """Time every backend that can run the model in `folder`, image by image, in turn; on noise without images.
+
+    The first is PyTorch where it is installed, and the others must give its maps. Raises BackendError when one does
+    not, or when nothing can run the model, and what `Engine.load` and `Engine.score` raise.
+    """
+    engines, loads = _engines(folder)
+    size = next(iter(engines.values())).config.image_size
+    images = images or [np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)]
+    maps = {key: engine.score(images[0]).map for key, engine in engines.items()}
+    first = next(iter(maps.values()))
+    apart = {key: float(np.abs(one - first).max() / np.abs(first).max()) for key, one in maps.items()}
+    for (backend, precision), difference in apart.items():
+        if difference > TOLERANCES[precision]:
+            raise BackendError(
+                f"{backend} at {precision} gives maps that differ by {difference:.1e} of the largest value, at most "
+                f"{TOLERANCES[precision]:g} is right; nothing was timed: export the model again"
+            )
+    taken: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
+    rounds = [(turn, image) for turn in range(turns) for image in images]
+    for _, image in track(rounds, "Timing", console=Console(stderr=True), disable=not progress, transient=True):
+        for key, engine in engines.items():
+            start = time.perf_counter()
+            engine.score(image)
+            taken[key].append((time.perf_counter() - start) * 1e3)
+    return [_timed(key, times, loads[key], apart[key]) for key, times in taken.items()]
+
+
+def _engines(folder: Path) -> tuple[dict[tuple[str, str], Engine], dict[tuple[str, str], float]]:
+    wanted = [("torch", "fp32")] if find_spec("torch") else []
+    wanted += [
+        (backend, precision)
+        for backend, form in RUNS.items()
+        if find_spec(backend)
+        for precision in exported(folder, form)
+    ]
+    if not wanted:
+        raise BackendError(f"nothing here can run {folder}; export it first: {command(folder, 'openvino', 'fp32')}")
+    engines, loads = {}, {}
+    for key in wanted:
+        start = time.perf_counter()
+        engines[key] = Engine.load(folder, key[0], precision=key[1])
+        loads[key] = time.perf_counter() - start
+    return engines, loads
+
+
+def _timed(key: tuple[str, str], times: list[float], load: float, difference: float) -> Timed:
+    p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
+    return Timed(*key, len(times), p50, p95, p99, 1e3 * len(times) / sum(times), load, difference)
+
+
+def as_lines(rows: Sequence[Timed], folder: Path) -> str:
+    """The rows as JSON lines, each with the machine and the model that it is of."""
+    facts = {
+        "model": folder.resolve().name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "glance_fast": __version__,
+    }
+    return "".join(json.dumps({**asdict(row), **facts}) + "\n" for row in rows)
