@@ -63,7 +63,8 @@ def timing_table(rows: Sequence[Timed]) -> Table:
     """Times of all backends for the terminal."""
     table = Table(title="Engine.score, one image a call", caption_justify="left")
     for heading in ("backend", "precision", "p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "apart"):
-        table.add_column(heading, justify="left" if heading in ("backend", "precision") else "right")
+        words = heading in ("backend", "precision")
+        table.add_column(heading, justify="left" if words else "right", min_width=11 if heading == "backend" else None)
     for row in rows:
         times = (f"{value:.1f}" for value in (row.p50, row.p95, row.p99, row.images_per_second))
         table.add_row(row.backend, row.precision, *times, f"{row.load_seconds:.2f}", f"{row.difference:.1e}")
