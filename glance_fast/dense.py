@@ -51,7 +51,7 @@ class Layer:
             return torch.from_numpy(numbers).to(device, torch.int32)
 
         self.step, self.channels = step, step.layer.channels
-        self.base, self.size = step.table.base, step.table.base_shape
+        self.base = step.table.base
         self.blocks = [Block(block.entries, block.taps, rows(block.sources)) for block in step.blocks()]
         self.homes_below, self.homes = rows(step.below.homes()), rows(step.table.homes())
         self.scale = (step.layer.kernel**2 / torch.from_numpy(step.valid()).to(device, dtype))[:, None]

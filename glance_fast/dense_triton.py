@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glance_fast.axis import UNTOUCHED, Band, Keys, Reads
+from glance_fast.axis import UNTOUCHED, Keys, Reads
 from glance_fast.kernels.partial_conv import tap_weights
 from glance_fast.kernels.triton_max_pool import max_pool
 from glance_fast.kernels.triton_partial_conv import partial_conv
@@ -16,7 +14,7 @@ from glance_fast.kernels.triton_tables import LevelTables
 from glance_fast.layers import Ints
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, Step
-from glance_fast.table import Table
+from glance_fast.table import Table, places
 
 # Entries that a program takes.
 BLOCK = 64
@@ -70,7 +68,7 @@ def level_tables(step: Step, device: torch.device | str) -> LevelTables:
         col_own=on_device(_own(table.cols, step.cols.keys, 1)),
         row_taps=on_device(_taps(below.rows, step.rows.keys, below.base_shape[1], blocks[1])),
         col_taps=on_device(_taps(below.cols, step.cols.keys, 1, 1)),
-        first=on_device(_first(below)),
+        first=on_device(below.firsts()),
     )
 
 
@@ -96,33 +94,13 @@ def _own(keys: Keys, reads: Reads, width: int) -> Ints:
 
 def _taps(keys: Keys, reads: Reads, width: int, blocks: int) -> Ints:
     """What each tap reads of the keys below, [keys, k, 5]."""
-    touched = reads.key != UNTOUCHED
-    band, place, length = _places(keys.bands, len(keys))
-    key = np.where(touched, reads.key, 0)
+    band, start, length = places(keys)
+    key, touched = reads.key, reads.key != UNTOUCHED
     fields = (
         np.where(touched, band[key] * blocks, UNTOUCHED),
-        place[key],
+        np.where(touched, key - start[key], 0),
         reads.dead,
         np.where(reads.inside, reads.cell * width, 0),
         length[key],
     )
-    return np.stack([np.broadcast_to(field, key.shape) for field in fields], axis=-1)
-
-
-def _places(bands: Sequence[Band], count: int) -> tuple[Ints, Ints, Ints]:
-    """The band, the place in it and the band's length of each key; one key at least, for what reads none."""
-    lengths = np.array([len(band) for band in bands], np.int64)
-    starts = np.cumsum(lengths) - lengths
-    band = np.repeat(np.arange(len(lengths)), lengths)
-    if not count:
-        nothing = np.zeros(1, np.int64)
-        return nothing, nothing, nothing
-    return band, np.arange(count) - starts[band], lengths[band]
-
-
-def _first(table: Table) -> Ints:
-    """The first entry of each block, dead ones counted as empty, [row bands * column bands]."""
-    sizes = [
-        0 if row.dead and col.dead else len(row) * len(col) for row in table.rows.bands for col in table.cols.bands
-    ]
-    return np.cumsum([0, *sizes])[: max(1, len(sizes))]
+    return np.stack(fields, axis=-1)

@@ -64,19 +64,22 @@ class Table:
         ]
         return np.concatenate([np.zeros(0, np.int64), *(cell.ravel() for cell in cells)])
 
-    def _entry(self, row: Ints, col: Ints) -> Ints:
-        """Rows of the entries (row, col), for keys of both axes; any number where there is no such entry."""
-        (row_band, row_start, _), (col_band, col_start, width) = _places(self.rows), _places(self.cols)
+    def firsts(self) -> Ints:
+        """The first entry of each block, int64 [row bands * column bands, at least 1]; dead ones count as empty."""
         sizes = np.outer([len(band) for band in self.rows.bands], [len(band) for band in self.cols.bands])
         dead = np.outer([band.dead for band in self.rows.bands], [band.dead for band in self.cols.bands])
         stored = np.where(dead, 0, sizes).ravel()
-        first = self.base + np.append(np.cumsum(stored) - stored, 0)
-        block = row_band[row] * len(self.cols.bands) + col_band[col]
-        found: Ints = first[block] + (row - row_start[row]) * width[col] + col - col_start[col]
+        return np.cumsum(stored) - stored if len(stored) else np.zeros(1, np.int64)
+
+    def _entry(self, row: Ints, col: Ints) -> Ints:
+        """Rows of the entries (row, col), for keys of both axes; any number where there is no such entry."""
+        (row_band, row_start, _), (col_band, col_start, width) = places(self.rows), places(self.cols)
+        first = self.firsts()[row_band[row] * len(self.cols.bands) + col_band[col]]
+        found: Ints = self.base + first + (row - row_start[row]) * width[col] + col - col_start[col]
         return found
 
 
-def _places(keys: Keys) -> tuple[Ints, Ints, Ints]:
+def places(keys: Keys) -> tuple[Ints, Ints, Ints]:
     """For each key its band's number, first key and length; one more of each, for UNTOUCHED to point at."""
     lengths = np.array([len(band) for band in keys.bands], np.int64)
     bands = np.stack([np.arange(len(lengths)), np.cumsum(lengths) - lengths, lengths])

@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-# Read where a kernel is defined: before the kernels are imported.
-os.environ["TRITON_INTERPRET"] = "1"
-
 from glance_fast.dense_triton import TritonPass
 from glance_fast.layers import conv, pool
 from glance_fast.nets.global_net import global_layers
 from tests.test_dense import Case, build, grid
 from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROOT = Path(__file__).resolve().parent.parent
 CASES: dict[str, Callable[[], Case]] = {
     "odd": lambda: build(global_layers((4, 5, 6), 1), (21, 26), 8, grid((21, 26), 8, 6)),
@@ -39,9 +37,9 @@ CASES: dict[str, Callable[[], Case]] = {
 def run(case: Case, dtype: torch.dtype) -> torch.Tensor:
     net = case.net.float()
     try:
-        return TritonPass(case.plan, net, "cpu", dtype)(case.images.to(dtype))
+        return TritonPass(case.plan, net, DEVICE, dtype)(case.images.to(DEVICE, dtype)).cpu()
     finally:
-        case.net.double()
+        case.net.cpu().double()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -66,10 +64,10 @@ def test_the_kernels_are_near_the_loop_at_lower_precision(dtype: torch.dtype) ->
 )  # fmt: skip
 def test_a_wrong_table_is_noticed(field: str, part: Any) -> None:
     case = CASES["odd"]()
-    kernels = TritonPass(case.plan, case.net.float(), "cpu", torch.float32)
+    kernels = TritonPass(case.plan, case.net.float(), DEVICE, torch.float32)
     getattr(kernels.tables[2], field)[part] = 0
-    found = kernels(case.images.float())
-    case.net.double()
+    found = kernels(case.images.to(DEVICE, torch.float32)).cpu()
+    case.net.cpu().double()
     assert deviation(found, case.loop()) > 100 * TOLERANCES[torch.float32]
 
 
