@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from glance_fast.backends.base import cpu_threads
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.exports import RUNS, command, exported
@@ -98,7 +98,7 @@ def as_lines(rows: Sequence[Timed], folder: Path) -> str:
         "model": folder.resolve().name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cpu_threads(),
         "python": platform.python_version(),
         "glance_fast": __version__,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -31,4 +32,6 @@ class Backend(Protocol):
 
 def cpu_threads() -> int:
     """Threads of a CPU runtime: the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
