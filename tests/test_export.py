@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from glance_fast.loop import loop_features
 from glance_fast.nets.model import GlanceModel
 from glance_fast.parity import verify
 from glance_fast.presets import PRESETS
+from glance_fast.store import WEIGHTS
 from tests.test_engine import photo, same
 from tests.tiny import save_tiny, tiny_calibration, tiny_config, tiny_model
 from tests.tolerances import EXPORT_TOLERANCES, assert_close
@@ -185,6 +187,24 @@ def test_results_do_not_depend_on_the_backend(shared: Path, backend: str) -> Non
     tensor = engine.score(torch.from_numpy(images[0]))
     assert isinstance(tensor.map, torch.Tensor)
     same(tensor, engine.score(images[0]))
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_any_thread_may_score(shared: Path, backend: str) -> None:
+    engine = Engine.load(shared, backend)
+    images = [photo(48, 56, seed) for seed in range(12)]
+    expected = [engine.score(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(2):
+            for found, result in zip(pool.map(engine.score, images), expected, strict=True):
+                same(found, result)
+
+
+def test_a_folder_without_weights_runs_its_exports(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    assert Engine.load(folder).backend.name == "openvino"
+    with pytest.raises(ModelFolderError, match=WEIGHTS):
+        Engine.load(folder, "torch")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -1,0 +1,46 @@
+"""Draws docs/pictures/runtimes.png from the last run in the rows of `bench.runtimes`: milliseconds an image, log scale.
+
+    python docs/pictures/runtimes.py bench/results/runtimes.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+COLOURS = {"loop": "#b9c0c8", "ours": "#c2410c", "peer": "#475569"}
+
+
+def last_run(path: Path) -> list[dict[str, Any]]:
+    """The rows from the last one on that is the first method's first."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    first = (rows[0]["method"], rows[0]["runtime"])
+    start = max(i for i, row in enumerate(rows) if (row["method"], row["runtime"]) == first)
+    return rows[start:]
+
+
+def kind(row: dict[str, Any]) -> str:
+    if row["loop_over_it"] is None:
+        return "peer"
+    return "loop" if row["runtime"].startswith("loop") else "ours"
+
+
+def main(source: Path) -> None:
+    rows = sorted(last_run(source), key=lambda row: -row["ms"])
+    figure = Figure(figsize=(10, 0.32 * len(rows) + 1), layout="constrained")
+    axis = figure.subplots()
+    names = [f"{row['method']}, {row['runtime']}, {row['precision']}" for row in rows]
+    axis.barh(names, [row["ms"] for row in rows], color=[COLOURS[kind(row)] for row in rows])
+    for place, row in enumerate(rows):
+        axis.text(row["ms"] * 1.06, place, f"{row['ms']:,.0f}" if row["ms"] >= 100 else f"{row['ms']:.1f}", va="center")
+    axis.set(xscale="log", xlim=(5, max(row["ms"] for row in rows) * 3), xlabel="milliseconds an image, log scale")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(Path(__file__).with_name("runtimes.png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
