@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glance_fast.backends import METHODS, Backend, make_backend
 from glance_fast.calibration import Calibration
 from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError
-from glance_fast.geometry import image_score, map_weights
+from glance_fast.geometry import between, image_score, interpolate, map_weights
 from glance_fast.images import ImageInput, as_rgb, is_tensor, resize
 from glance_fast.store import CONFIG, ModelFiles, read_model
 
@@ -154,16 +154,17 @@ class Engine:
     def _result(self, grid: Any, pixels: Any) -> Result[Any]:
         scores = grid.cpu().numpy() if is_tensor(grid) else grid
         score = image_score(scores, self.config.top)
-        rows, cols = (
-            _weights(own, side, self.config.patch, self.config.stride, self.config.overhang)
-            for own, side in zip(pixels.shape[:2], self.config.image_size, strict=True)
-        )
+        anomaly_map: Any
+        axes = zip(pixels.shape[:2], self.config.image_size, strict=True)
+        c = self.config
         if is_tensor(pixels):
             from glance_fast.tensors import resample
 
-            anomaly_map = resample(grid, rows, cols, pixels.device)
+            weights = [map_weights(own, side, c.patch, c.stride, c.overhang) for own, side in axes]
+            anomaly_map = resample(grid, weights[0], weights[1], pixels.device)
         else:
-            anomaly_map = rows @ scores @ cols.T
+            lies = [_between(own, side, c.patch, c.stride, c.overhang) for own, side in axes]
+            anomaly_map = interpolate(scores, lies[0], lies[1])
         return Result(
             score=score,
             p_value=self.calibration.p_value(score),
@@ -183,6 +184,4 @@ def _rgb(image: Any) -> Any:
     return tensor_as_rgb(image)
 
 
-@lru_cache(maxsize=64)
-def _weights(pixels: int, side: int, patch: int, stride: int, overhang: int) -> NDArray[np.float32]:
-    return map_weights(pixels, side, patch, stride, overhang)
+_between = lru_cache(maxsize=64)(between)

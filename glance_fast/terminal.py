@@ -50,12 +50,13 @@ def _cells(row: DefectRow) -> list[str]:
 def parity_table(rows: Sequence[Parity]) -> Table:
     """The report for the terminal."""
     table = Table(title="Exported forms against PyTorch's dense pass")
-    for heading in ("form", "images", "largest", "mean", "score", "rank correlation", "ms an image"):
-        table.add_column(heading, justify="left" if heading == "form" else "right")
+    for heading in ("form", "images", "largest", "mean", "score", "rank corr.", "ms"):
+        first = heading == "form"
+        table.add_column(heading, justify="left" if first else "right", min_width=18 if first else None)
     for row in rows:
         differences = (f"{value:.1e}" for value in (row.largest, row.mean, row.score))
         table.add_row(row.name, str(row.images), *differences, f"{row.rank:.6f}", f"{row.ms:.1f}")
-    table.caption = "differences as shares of the reference's largest map value"
+    table.caption = "differences as shares of the reference's largest map value; ms an image"
     return table
 
 

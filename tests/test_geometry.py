@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
-from glance_fast.geometry import IMAGE, Reading, blur_weights, grid_starts, image_score, map_weights
+from glance_fast.geometry import (
+    IMAGE,
+    Reading,
+    between,
+    blur_weights,
+    grid_starts,
+    image_score,
+    interpolate,
+    map_weights,
+)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +137,18 @@ def test_blur_weights_are_scipys_gaussian(count: int, sigma: float) -> None:
 
 def test_no_blur_is_the_identity() -> None:
     np.testing.assert_array_equal(blur_weights(4, 0), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    "pixels, side, patch, stride, overhang", [(50, 37, 8, 7, 0), (37, 37, 19, 4, 9), (9, 48, 48, 8, 0)]
+)
+def test_interpolating_is_the_product_of_weights(
+    pixels: int, side: int, patch: int, stride: int, overhang: int
+) -> None:
+    count = len(grid_starts(side, patch, stride, overhang))
+    grid = np.random.default_rng(0).normal(size=(count, count)).astype(np.float32)
+    weights = map_weights(pixels, side, patch, stride, overhang)
+    lies = between(pixels, side, patch, stride, overhang)
+    found = interpolate(grid, lies, lies)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)
