@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 
 NAMES = {"patchcore": "PatchCore", "padim": "PaDiM"}
 OURS, PEERS = "#c2410c", "#475569"
+# The test images that no setting was chosen by (bench/parts.py).
+PART = "reporting"
 COSTS = {"gmac": "multiply-adds of an image, GMAC", "ms_per_image": "time of an image on 2 cores, ms"}
 MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO (limit 0.3)"}
 
@@ -23,7 +25,8 @@ MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO (limit 0.3)"}
 def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> None:
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
-        x, y = mean(float(row[cost]) for row in mine), mean(row[measure] for row in mine)
+        # The quietest seed's time: other work ran beside some of them.
+        x, y = min(float(row[cost]) for row in mine), mean(row["parts"][PART][measure] for row in mine)
         color, marker = (PEERS, "s") if method in NAMES else (OURS, "o")
         axis.scatter(x, y, s=60, color=color, marker=marker, zorder=3)
         axis.annotate(NAMES.get(method, method), (x, y), (7, -3), textcoords="offset points", color=color)
@@ -42,7 +45,7 @@ def main(source: Path) -> None:
             axis.set(ylabel=named)
     for axis, label in zip(axes[-1], COSTS.values(), strict=True):
         axis.set(xlabel=label)
-    figure.suptitle(f"{rows[0]['category']}, {rows[0]['size']}, {len({row['seed'] for row in rows})} seed(s)")
+    figure.suptitle(f"{rows[0]['category']}, {rows[0]['size']}, {PART} part of the test images")
     figure.savefig(Path(__file__).with_name("accuracy.png"), dpi=110)
 
 
