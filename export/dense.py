@@ -70,19 +70,26 @@ def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
     base = _finished(graph, sums, base_scale(graph, step), bias[:, None, None])
     if not step.table.entries:
         return Level(base, None, rows)
-    changes, numbers, added = _changes(graph, below), below.rows.changes(), []
+    changed = _changes(graph, below), below.rows.changes()
+    values = _values(graph, below), below.rows.values()
+    added = []
     taps, matrices = graph.op("Transpose", weight, perm=[2, 3, 1, 0]), {}
     for row, col in step.table.bands:
-        some = (row.taps.start, row.taps.stop, col.taps.start, col.taps.stop)
+        (high, wide), whole = step.taps(row, col)
+        some = (high.start, high.stop, wide.start, wide.stop)
         if some not in matrices:
             part = graph.slice(graph.slice(taps, 0, *some[:2]), 1, *some[2:])
             matrices[some] = graph.reshape(part, -1, step.layer.channels)
-        sources = changed_sources(below.rows, numbers, _reads(step, row, col))
-        cells = graph.op("Gather", changes, graph.reshape(sources, len(row) * len(col), -1), axis=1)
-        windows = graph.reshape(cells, 0, len(row) * len(col), row.width * col.width * step.channels_in)
+        table, numbers = values if whole else changed
+        find = value_sources if whole else changed_sources
+        sources = find(below.rows, numbers, _reads(step, row, col))
+        cells = graph.op("Gather", table, graph.reshape(sources, len(row) * len(col), -1), axis=1)
+        taps_read = (high.stop - high.start) * (wide.stop - wide.start)
+        windows = graph.reshape(cells, 0, len(row) * len(col), taps_read * step.channels_in)
         with graph.scope(BLOCKS):
             added.append(graph.op("MatMul", windows, matrices[some]))
-    shared = graph.op("Gather", _as_rows(graph, sums, step.layer.channels), rows.homes(), axis=1)
+    flat = _as_rows(graph, sums, step.layer.channels)
+    shared = graph.op("Gather", graph.concat([flat, _nothing(graph, flat)], 1), rows.partial_homes(step), axis=1)
     total = graph.op("Add", shared, graph.concat(added, 1))
     return Level(base, _finished(graph, total, entry_scale(rows, step), bias), rows)
 
@@ -92,7 +99,8 @@ def _finished(graph: Graph, sums: str, scale: str, bias: Array) -> str:
 
 
 def _reads(step: Step, row: Band, col: Band) -> tuple:  # type: ignore[type-arg]
-    return step.rows.keys.part(row.keys, row.taps), step.cols.keys.part(col.keys, col.taps)
+    taps, _ = step.taps(row, col)
+    return step.rows.keys.part(row.keys, taps[0]), step.cols.keys.part(col.keys, taps[1])
 
 
 def _as_rows(graph: Graph, image: str, channels: int) -> str:

@@ -44,6 +44,17 @@ class Rows:
         """The base cell of each entry, int32 [entries]."""
         return self.per_entry(_sum(self.graph, *self._cells()))
 
+    def partial_homes(self, step: Step) -> str:
+        """The same for the entries of a convolution, but the row after the last cell for those of whole blocks."""
+        graph, whole = self.graph, np.zeros((self.height, self.width), bool)
+        for row, col in self.table.bands:
+            whole[row.keys, col.keys] = step.taps(row, col)[1]
+        # A whole block is a rectangle of the grid; all together they are few rows of few patterns.
+        patterns, number = np.unique(whole, axis=0, return_inverse=True)
+        spread = graph.op("Gather", graph.const(patterns), graph.const(number.astype(np.int32).ravel()), axis=0)
+        nothing = graph.const(np.array(self.table.base, np.int32))
+        return self.per_entry(graph.op("Where", spread, nothing, _sum(graph, *self._cells())))
+
     def changes(self) -> str:
         """Rows of the table of changes by place in the grid, int32 [height * width]: `entries | −base | zero`."""
         row, col = self._cells()
@@ -85,13 +96,17 @@ def changed_sources(rows: Rows, numbers: str, reads: tuple[Reads, Reads]) -> str
 
 
 def value_sources(rows: Rows, numbers: str, reads: tuple[Reads, Reads]) -> str:
-    """Rows of the values that a block's windows read, int32 [n_rows, n_cols, taps, taps]; all taps are inside."""
+    """Rows of the values that a block's windows read, int32 [n_rows, n_cols, taps, taps]."""
     graph = rows.graph
-    assert all((part.cell != OUTSIDE).all() for part in reads)
     entry = changed_sources(rows, numbers, reads)
     base = _sum(graph, *_crossed(reads[0].cell * rows.table.base_shape[1], reads[1].cell))
     touched = [graph.const(part != UNTOUCHED) for part in _crossed(reads[0].key, reads[1].key)]
-    return graph.op("Where", graph.op("And", *touched), entry, base)
+    found = graph.op("Where", graph.op("And", *touched), entry, base)
+    if all((part.cell != OUTSIDE).all() for part in reads):
+        return found
+    inside = [graph.const(part != OUTSIDE) for part in _crossed(reads[0].cell, reads[1].cell)]
+    zero = graph.const(np.array(rows.table.zero, np.int32))
+    return graph.op("Where", graph.op("And", *inside), found, zero)
 
 
 def base_scale(graph: Graph, step: Step) -> str:

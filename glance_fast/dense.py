@@ -30,11 +30,12 @@ Taps = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Block:
-    """Some entries, by their number, whose windows read the same taps: `sources` int32 [entries, taps]."""
+    """A block of the plan on a device: `sources` int32 [entries, taps]."""
 
     entries: slice
     taps: Taps
     sources: Tensor
+    whole: bool
 
     def pieces(self) -> list[tuple[slice, Tensor]]:
         """The block cut into pieces of PIECE entries."""
@@ -52,7 +53,7 @@ class Layer:
 
         self.step, self.channels = step, step.layer.channels
         self.base = step.table.base
-        self.blocks = [Block(block.entries, block.taps, rows(block.sources)) for block in step.blocks()]
+        self.blocks = [Block(one.entries, one.taps, rows(one.sources), one.whole) for one in step.blocks()]
         self.homes_below, self.homes = rows(step.below.homes()), rows(step.table.homes())
         self.scale = (step.layer.kernel**2 / torch.from_numpy(step.valid()).to(device, dtype))[:, None]
 
@@ -126,7 +127,10 @@ class DensePass:
             weight = weights[block.taps].reshape(-1, layer.channels)
             for rows, sources in block.pieces():
                 some = entries[rows]
-                add_changes(some, gather(changed, sources, room), weight, some)
+                if block.whole:
+                    torch.mm(gather(table, sources, room), weight, out=some)
+                else:
+                    add_changes(some, gather(changed, sources, room), weight, some)
                 renormalise(some, scale[rows], conv.bias, some)
 
     def _recorded(self, net: GlobalNet, image: Tensor) -> Tensor:
@@ -148,12 +152,13 @@ class DensePass:
         sums = layer.sums(_image(table, layer.step.below.base_shape), conv)
         changed, weights = changes(table, layer.homes_below), tap_weights(conv.weight)
         shared = gather(sums, layer.homes[:, None])
-        rows = [
-            add_changes(
-                shared[block.entries], gather(changed, block.sources), weights[block.taps].reshape(-1, layer.channels)
-            )
-            for block in layer.blocks
-        ]
+        rows = []
+        for block in layer.blocks:
+            weight = weights[block.taps].reshape(-1, layer.channels)
+            if block.whole:
+                rows.append(gather(table, block.sources) @ weight)
+            else:
+                rows.append(add_changes(shared[block.entries], gather(changed, block.sources), weight))
         return [renormalise(torch.cat([sums, *rows]), layer.scale, conv.bias)]
 
 

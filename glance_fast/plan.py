@@ -28,19 +28,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glance_fast.axis import Hop, compile_axis
+from glance_fast.axis import Band, Hop, compile_axis
 from glance_fast.errors import ConfigError
 from glance_fast.layers import Ints, Layer
 from glance_fast.table import Table
 
+# Share of a window's taps up to which the changes at them are added to its sum without a hole.
+MOST_TOUCHED = 0.7
+
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive entries of a table whose windows read the same taps, and where: `sources` int64 [n, taps]."""
+    """Consecutive entries of a table whose windows read the same taps, and where: `sources` int64 [n, taps].
+
+    They are rows of the table below; for a convolution's block that is not `whole`, of its table of changes.
+    """
 
     entries: slice
     taps: tuple[slice, slice]
     sources: Ints
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,27 @@ class Step:
     cols: Hop
 
     def blocks(self) -> list[Block]:
-        """The entries, block by block: a pool reads the table below, a convolution the table of its changes."""
-        find = self.below.find if self.layer.kind == "pool" else self.below.find_changes
+        """The entries, block by block.
+
+        A block is whole where the hole meets most taps: little is left of the sum without a hole, and to take away
+        almost all of it would leave its rounding errors. Such windows are summed anew.
+        """
         blocks, first = [], 0
         for row, col in self.table.bands:
             entries = slice(first, first + len(row) * len(col))
-            reads = self.rows.keys.part(row.keys, row.taps), self.cols.keys.part(col.keys, col.taps)
-            blocks.append(Block(entries, (row.taps, col.taps), find(*reads)))
+            taps, whole = self.taps(row, col)
+            reads = self.rows.keys.part(row.keys, taps[0]), self.cols.keys.part(col.keys, taps[1])
+            find = self.below.find if whole else self.below.find_changes
+            blocks.append(Block(entries, taps, find(*reads), whole))
             first = entries.stop
         return blocks
+
+    def taps(self, row: Band, col: Band) -> tuple[tuple[slice, slice], bool]:
+        """The taps that a block's windows read, and whether it is whole."""
+        kernel = self.layer.kernel
+        if row.width * col.width > MOST_TOUCHED * kernel**2:
+            return (slice(0, kernel), slice(0, kernel)), True
+        return (row.taps, col.taps), False
 
     def valid(self) -> Ints:
         """sum(M) of each row: its window's cells in the image that are not dead, int64 [base + entries]."""
@@ -104,8 +123,11 @@ class Step:
     @property
     def _reads(self) -> int:
         """Cells that all windows read."""
-        entries = sum(len(row) * row.width * len(col) * col.width for row, col in self.table.bands)
-        return self.layer.kernel**2 * self.table.base + entries
+        reads = self.layer.kernel**2 * self.table.base
+        for row, col in self.table.bands:
+            taps, _ = self.taps(row, col)
+            reads += len(row) * len(col) * (taps[0].stop - taps[0].start) * (taps[1].stop - taps[1].start)
+        return reads
 
 
 @dataclass(frozen=True)

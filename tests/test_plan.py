@@ -164,25 +164,25 @@ def test_invariants_of_tables(name: str) -> None:
     for i, step in enumerate(plan.steps):
         assert i == 0 or step.below is plan.steps[i - 1].table
         kernel, table, below = step.layer.kernel, step.table, step.below
-        valid, whole = step.valid(), np.full((table.entries, kernel, kernel), below.zero)
-        first, read = 0, set()
+        valid, first, read = step.valid(), 0, set()
+        assert len(valid) == table.zero and valid.min() >= 1 and valid.max() <= kernel**2
         for block in step.blocks():
             assert block.entries == slice(first, first + len(block.sources))
             first = block.entries.stop
             assert block.sources.min() >= 0 and block.sources.max() <= below.zero
-            whole[block.entries, block.taps[0], block.taps[1]] = block.sources.reshape(
-                -1, *(len(range(kernel)[taps]) for taps in block.taps)
-            )
-            read |= set(block.sources.ravel().tolist())
-        assert first == table.entries and len(valid) == table.zero
-        assert valid.min() >= 1 and valid.max() <= kernel**2
-        numbers = range(below.base, below.zero)
-        if step.layer.kind == "pool":
-            np.testing.assert_array_equal(valid[table.base :], (whole != below.zero).sum(axis=(1, 2)))
-        else:
-            numbers = range(below.entries)
-            dead = ((whole >= below.entries) & (whole < below.zero)).sum(axis=(1, 2))
-            np.testing.assert_array_equal(valid[table.base :], valid[table.homes()] - dead)
+            alive = valid[table.base :][block.entries]
+            if block.whole:
+                assert block.sources.shape[1] == kernel**2
+                np.testing.assert_array_equal(alive, (block.sources != below.zero).sum(axis=1))
+                entries = block.sources[(block.sources >= below.base) & (block.sources < below.zero)] - below.base
+            else:
+                assert step.layer.kind == "conv" and block.sources.shape[1] < kernel**2
+                dead = ((block.sources >= below.entries) & (block.sources < below.zero)).sum(axis=1)
+                np.testing.assert_array_equal(alive, valid[table.homes()[block.entries]] - dead)
+                entries = block.sources[block.sources < below.entries]
+            read |= set(entries.tolist())
+        assert first == table.entries
+        numbers = range(below.entries)
         assert read.issuperset(numbers), "every entry is read by an entry"
 
 
