@@ -88,7 +88,7 @@ def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
         windows = graph.reshape(cells, 0, len(row) * len(col), taps_read * step.channels_in)
         with graph.scope(BLOCKS):
             added.append(graph.op("MatMul", windows, matrices[some]))
-    flat = _as_rows(graph, sums, step.layer.channels)
+    flat = _as_rows(graph, sums, step.table.base)
     shared = graph.op("Gather", graph.concat([flat, _nothing(graph, flat)], 1), rows.partial_homes(step), axis=1)
     total = graph.op("Add", shared, graph.concat(added, 1))
     return Level(base, _finished(graph, total, entry_scale(rows, step), bias), rows)
@@ -103,8 +103,9 @@ def _reads(step: Step, row: Band, col: Band) -> tuple:  # type: ignore[type-arg]
     return step.rows.keys.part(row.keys, taps[0]), step.cols.keys.part(col.keys, taps[1])
 
 
-def _as_rows(graph: Graph, image: str, channels: int) -> str:
-    return graph.reshape(graph.op("Transpose", image, perm=[0, 2, 3, 1]), 0, -1, channels)
+def _as_rows(graph: Graph, image: str, cells: int) -> str:
+    """An image [B, C, H, W] of H * W cells as rows [B, cells, C]."""
+    return graph.reshape(graph.op("Transpose", image, perm=[0, 2, 3, 1]), 0, cells, -1)
 
 
 def _nothing(graph: Graph, rows: str) -> str:
@@ -115,23 +116,14 @@ def _nothing(graph: Graph, rows: str) -> str:
 
 def _values(graph: Graph, level: Level) -> str:
     """`base | entries | zero` of a level, [B, rows, C]."""
-    return _table(graph, level, _rows_of(graph, level))
-
-
-def _rows_of(graph: Graph, level: Level) -> str:
-    height, width = level.rows.table.base_shape
-    flat = graph.op("Transpose", level.base, perm=[0, 2, 3, 1])
-    return graph.op("Reshape", flat, graph.ints(0, height * width, -1))
-
-
-def _table(graph: Graph, level: Level, base: str) -> str:
+    base = _as_rows(graph, level.base, level.rows.table.base)
     entries = [level.entries] if level.entries is not None else []
     return graph.concat([base, *entries, _nothing(graph, base)], 1)
 
 
 def _changes(graph: Graph, level: Level) -> str:
     """`entries − base | −base | zero` of a level, [B, rows, C]."""
-    base = _rows_of(graph, level)
+    base = _as_rows(graph, level.base, level.rows.table.base)
     parts = [graph.op("Neg", base), _nothing(graph, base)]
     if level.entries is not None:
         homes = graph.op("Gather", base, level.rows.homes(), axis=1)
