@@ -68,7 +68,8 @@ def test_a_wrong_table_is_noticed(field: str, part: Any) -> None:
     getattr(kernels.tables[2], field)[part] = 0
     found = kernels(case.images.to(DEVICE, torch.float32)).cpu()
     case.net.cpu().double()
-    assert deviation(found, case.loop()) > 100 * TOLERANCES[torch.float32]
+    # A wrong table may lead to memory that nobody wrote, and so to NaN, which is as wrong as any number.
+    assert not deviation(found, case.loop()) <= 100 * TOLERANCES[torch.float32]
 
 
 # Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.
