@@ -29,6 +29,9 @@ EXPORT = ["onnx>=1.16", "nncf>=2.14"]
 ONNXRUNTIME = ["onnxruntime>=1.18"]
 
 GPU = ["triton>=3.6"]
+# The builder beside the runtime; and the lean runtime alone, for plans that were built for any version.
+TENSORRT = ["tensorrt>=10", "pycuda>=2024.1", "onnx>=1.16"]
+TENSORRT_LEAN = ["tensorrt_lean>=10", "pycuda>=2024.1"]
 
 CHECKS = [
     "pytest>=8",
@@ -81,7 +84,8 @@ setup(
         "export": EXPORT,
         "onnxruntime": ONNXRUNTIME,
         "gpu": GPU,
-        "tensorrt": ["tensorrt>=10", "pycuda>=2024.1"],
+        "tensorrt": TENSORRT,
+        "tensorrt-lean": TENSORRT_LEAN,
         "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *GPU, *CHECKS],
     },
     entry_points={"console_scripts": ["glance-fast = glance_fast.cli:main"]},

@@ -13,7 +13,7 @@ from glance_fast.export.tables import Rows, base_scale, changed_sources, entry_s
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, Step
 
-# What the products of the entries' blocks are called, `blocks/…`: they alone are worth computing in 8 bits.
+# What the products of the entries' blocks are called, `…/blocks/…`: they alone are worth computing in 8 bits.
 BLOCKS = "blocks"
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from glance_fast.errors import BackendError, ConfigError, MissingDependencyError
 from glance_fast.export.dense import BLOCKS
-from glance_fast.exports import FORMS, write_export
+from glance_fast.export.plan_options import PlanOptions
+from glance_fast.exports import FORMS, exported, read_export, write_export
 from glance_fast.folders import normal_images
-from glance_fast.images import read_image, resize
+from glance_fast.images import Pixels, read_image, resize
 from glance_fast.store import ModelFiles, build_model, read_model
 
 # Normal photographs that int8 takes its ranges from.
@@ -24,23 +25,39 @@ QUANTIZED_ON = 128
 log = logging.getLogger("glance_fast")
 
 
-def export(folder: str | Path, to: str = "openvino", precision: str = "fp32", data: Path | None = None) -> Path:
+def export(
+    folder: str | Path,
+    to: str = "openvino",
+    precision: str = "fp32",
+    data: Path | None = None,
+    plan: PlanOptions | None = None,
+) -> Path:
     """Export the model in `folder` and give the path of the export's record; its files lie beside it.
 
-    `to` is onnx or openvino, `precision` one of `FORMS[to]`. `data` names the normal photographs that int8 takes its
-    ranges from: a folder that `glance-fast train` takes. Raises BackendError for an impossible form, ConfigError,
-    ModelFolderError, MissingDependencyError, DataError, SaveError.
+    `to` is onnx, openvino or tensorrt, `precision` one of `FORMS[to]`. `data` names the normal photographs that int8
+    takes its ranges from: a folder that `glance-fast train` takes. `plan` says how TensorRT builds; it builds from the
+    model's export to onnx where there is one, and then without PyTorch. Raises BackendError for an impossible form,
+    ConfigError, ModelFolderError, MissingDependencyError, DataError, SaveError.
     """
     if to not in FORMS:
         raise BackendError(f"unknown form {to!r}; legal are {', '.join(FORMS)}")
     if precision not in FORMS[to]:
         raise BackendError(f"{to} is exported at {', '.join(FORMS[to])}, and {precision!r} was asked for")
-    if precision == "int8" and data is None:
-        raise ConfigError("int8 takes its ranges from normal photographs; name their folder with --data")
     files = read_model(Path(folder))
+    built_for: dict[str, str] = {}
+    graph_is_there = to == "tensorrt" and precision in exported(files.path, "onnx")
+    if precision == "int8" and data is None and not graph_is_there:
+        raise ConfigError("int8 takes its ranges from normal photographs; name their folder with --data")
+    if plan is not None and to != "tensorrt":
+        raise ConfigError(f"a batch, other GPUs, other versions and timings are settings of tensorrt, and not of {to}")
     with _packages():
-        made = {".onnx": _onnx(files)} if to == "onnx" else _openvino(files, precision, data)
-    path = write_export(files.path, to, precision, files.digest, made)
+        if to == "tensorrt":
+            made, built_for = _tensorrt(files, precision, data, plan or PlanOptions())
+        elif to == "openvino":
+            made = _openvino(files, precision, data)
+        else:
+            made = {".onnx": _onnx(files, precision, data)}
+    path = write_export(files.path, to, precision, files.digest, made, built_for)
     log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, made.values())) / 1e6, path.parent)
     return path
 
@@ -50,17 +67,24 @@ def _packages() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "glance_fast":
+        package = (error.name or "glance_fast").split(".")[0]
+        if package == "glance_fast":
             raise
+        extras = "tensorrt" if package in ("tensorrt", "pycuda") else "train,export"
         raise MissingDependencyError(
-            f"exporting needs the package {error.name!r}; install it with: pip install 'glance-fast[train,export]'"
+            f"exporting needs the package {package!r}; install it with: pip install 'glance-fast[{extras}]'"
         ) from error
 
 
-def _onnx(files: ModelFiles) -> bytes:
+def _onnx(files: ModelFiles, precision: str = "fp32", data: Path | None = None) -> bytes:
     from glance_fast.export.pipeline import export_onnx
 
-    return bytes(export_onnx(build_model(files), files.calibration).SerializeToString())
+    model = export_onnx(build_model(files), files.calibration, half=precision == "fp16")
+    if data is not None and precision == "int8":
+        from glance_fast.export.eight_bits import eight_bits
+
+        model = eight_bits(model, [_pixels(path, files) for path in _some(data)])
+    return bytes(model.SerializeToString())
 
 
 def _openvino(files: ModelFiles, precision: str, data: Path | None) -> dict[str, bytes]:
@@ -72,12 +96,26 @@ def _openvino(files: ModelFiles, precision: str, data: Path | None) -> dict[str,
         given.write_bytes(_onnx(files))
         model = openvino.convert_model(given)
         if data is not None and precision == "int8":
-            model = _quantized(model, data, files.model.image_size)
+            model = _quantized(model, data, files)
         openvino.save_model(model, made, compress_to_fp16=precision == "fp16")
         return {suffix: made.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")}
 
 
-def _quantized(model: Any, data: Path, size: tuple[int, int]) -> Any:
+def _tensorrt(
+    files: ModelFiles, precision: str, data: Path | None, options: PlanOptions
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    from glance_fast.cuda.device import Cuda
+    from glance_fast.export.tensorrt_plan import build_plan
+
+    if precision in exported(files.path, "onnx"):  # where the GPU is there may be no PyTorch to make it with
+        graph = read_export(files.path, "onnxruntime", precision, files.digest).files[".onnx"]
+    else:
+        graph = _onnx(files, precision, data)
+    plan, built_for = build_plan(graph, files.model.image_size, options, Cuda())
+    return {".plan": plan}, built_for
+
+
+def _quantized(model: Any, data: Path, files: ModelFiles) -> Any:
     """The model with the blocks of its dense pass in 8 bits.
 
     The rest stays in float32: whitening multiplies by large numbers what 8-bit convolutions get wrong.
@@ -85,9 +123,18 @@ def _quantized(model: Any, data: Path, size: tuple[int, int]) -> Any:
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.WARNING)
-    paths = normal_images(data)
-    some = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), QUANTIZED_ON)).astype(int)]
-    photos = nncf.Dataset(some, lambda path: {"image": resize(read_image(path), size)[None]})
-    names = [node.get_friendly_name() for node in model.get_ops() if not node.get_friendly_name().startswith(BLOCKS)]
+    some = _some(data)
+    photos = nncf.Dataset(some, lambda path: {"image": _pixels(path, files)[None]})
+    names = [node.get_friendly_name() for node in model.get_ops() if BLOCKS not in node.get_friendly_name()]
     kept = nncf.IgnoredScope(names=names, validate=False)
     return nncf.quantize(model, photos, subset_size=len(some), ignored_scope=kept)
+
+
+def _some(data: Path) -> list[Path]:
+    """Normal photographs from all over a folder."""
+    paths = normal_images(data)
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), QUANTIZED_ON)).astype(int)]
+
+
+def _pixels(path: Path, files: ModelFiles) -> Pixels:
+    return resize(read_image(path), files.model.image_size)

@@ -24,6 +24,7 @@ class Graph:
     def __init__(self, name: str) -> None:
         self._name = name
         self._scope = ""
+        self._half = False
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -43,6 +44,8 @@ class Graph:
     def const(self, value: Array, name: str | None = None) -> str:
         """A constant; equal ones without a name are stored once."""
         array = np.array(value, order="C")  # unlike ascontiguousarray it leaves a scalar one
+        if self._half and array.dtype == np.float32:
+            array = array.astype(np.float16)
         key = (array.dtype.str, array.shape, array.tobytes())
         if name is None and key in self._constants:
             return self._constants[key]
@@ -57,11 +60,12 @@ class Graph:
         return self.const(np.array(values, np.int64))
 
     @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        """Nodes that are made meanwhile are called `name/…`."""
-        self._scope, outer = f"{self._scope}{name}/", self._scope
+    def scope(self, name: str, half: bool = False) -> Iterator[None]:
+        """Nodes that are made meanwhile are called `name/…`; with `half`, float constants are half floats."""
+        outer = self._scope, self._half
+        self._scope, self._half = f"{self._scope}{name}/", half or self._half
         yield
-        self._scope = outer
+        self._scope, self._half = outer
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """A node; gives its first output."""
@@ -90,4 +94,4 @@ class Graph:
         return model
 
 
-FLOAT, UINT8, BOOL = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.BOOL
+FLOAT, HALF, UINT8, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.BOOL

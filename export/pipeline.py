@@ -9,17 +9,19 @@ import onnx
 
 from glance_fast.calibration import Calibration
 from glance_fast.export.dense import array, dense_pass, linear
-from glance_fast.export.graph import BOOL, FLOAT, UINT8, Array, Graph
+from glance_fast.export.graph import BOOL, FLOAT, HALF, UINT8, Array, Graph
 from glance_fast.export.local import local_net
 from glance_fast.geometry import map_weights
 from glance_fast.nets.model import GlanceModel
 from glance_fast.version import __version__
 
 FORMAT = 1
+# What the nodes of both networks are called, `networks/…`; whitening and the heads stay in float32.
+NETWORKS = "networks"
 
 
-def export_onnx(model: GlanceModel, calibration: Calibration) -> onnx.ModelProto:
-    """The pipeline of a trained model, float32 inside.
+def export_onnx(model: GlanceModel, calibration: Calibration, half: bool = False) -> onnx.ModelProto:
+    """The pipeline of a trained model, in float32; with `half` both networks compute in float16, and only they.
 
     In: `image` uint8 [B, H, W, 3] at the model's size, B open. Out, each for all images: `pred_score` float32 [B];
     `pred_label` bool [B], the score is above the threshold; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
@@ -30,8 +32,12 @@ def export_onnx(model: GlanceModel, calibration: Calibration) -> onnx.ModelProto
     height, width = config.image_size
     rows, cols = (len(starts) for starts in model.grid)
     seen = _normalised(graph, model, graph.input("image", UINT8, ["batch", height, width, 3]))
-    z_local, read = local_net(graph, model.local_net, seen, config.stride, (rows, cols))
-    z_global = dense_pass(graph, model.global_net, model.plan(), _cropped(graph, model, read))
+    with graph.scope(NETWORKS, half):
+        seen = graph.op("Cast", seen, to=HALF) if half else seen
+        z_local, read = local_net(graph, model.local_net, seen, config.stride, (rows, cols))
+        z_global = dense_pass(graph, model.global_net, model.plan(), _cropped(graph, model, read))
+        if half:
+            z_local, z_global = (graph.op("Cast", z, to=FLOAT) for z in (z_local, z_global))
     grid = graph.reshape(_scores(graph, model, z_local, z_global), 0, rows, cols)
     if config.smooth:
         grid = _resampled(graph, grid, array(model.blur_rows), array(model.blur_cols))

@@ -29,7 +29,7 @@ out = Console()
 err = Console(stderr=True)
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="The model folder.")]
-Backend = Annotated[str, typer.Option(help="What runs the networks: auto, torch, openvino or onnxruntime.")]
+Backend = Annotated[str, typer.Option(help="What runs the networks: auto, torch, openvino, onnxruntime or tensorrt.")]
 Precision = Annotated[str, typer.Option(help="Of the export that is run: fp32, bf16, fp16 or int8.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")]
 Method = Annotated[str, typer.Option(help="dense, or loop: the paper's per-patch loop, the slow reference.")]
@@ -145,19 +145,26 @@ def evaluate(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="The model folder; exports go into its folder exports.")],
-    to: Annotated[str, typer.Option(help="onnx or openvino.")] = "openvino",
-    precision: Annotated[str, typer.Option(help="fp32, and for openvino bf16, fp16 and int8.")] = "fp32",
+    to: Annotated[str, typer.Option(help="onnx, openvino or tensorrt.")] = "openvino",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, and for openvino bf16.")] = "fp32",
     data: Annotated[Path | None, typer.Option(help="Normal photographs, which int8 takes its ranges from.")] = None,
     verify: Annotated[list[str] | None, typer.Option(help="Images to compare all exports on; may be repeated.")] = None,
     loop_images: Annotated[int, typer.Option(help="How many of them the loop, which is slow, sees too.")] = 1,
+    batch: Annotated[int | None, typer.Option(help="TensorRT: images that one launch may take.")] = None,
+    any_version: Annotated[bool, typer.Option("--any-version", help="TensorRT: for later minor versions too.")] = False,
+    any_gpu: Annotated[bool, typer.Option("--any-gpu", help="TensorRT: for other GPUs from Ampere on too.")] = False,
+    timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: a file of timings, to build faster.")] = None,
 ) -> None:
     """Export a model to run without PyTorch, and compare all its exports with the dense pass and the loop."""
     from glance_fast.export.forms import export as export_model
+    from glance_fast.export.plan_options import LAUNCH, PlanOptions
     from glance_fast.folders import expand
     from glance_fast.parity import verify as compare
     from glance_fast.terminal import parity_table
 
-    export_model(model, to, precision, data)
+    given = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None
+    plan = PlanOptions(LAUNCH if batch is None else batch, any_version, any_gpu, timing_cache) if given else None
+    export_model(model, to, precision, data, plan)
     if verify:
         out.print(parity_table(compare(model, expand(verify), loop_images)))
 

@@ -63,9 +63,9 @@ class Engine:
     ) -> Engine:
         """Load the model in `folder`.
 
-        `backend` is auto, torch, openvino or onnxruntime; auto takes an exported form where there is one. `precision`
-        is that of the export: fp32, bf16, fp16 or int8. Raises ModelFolderError for a damaged folder, BackendError,
-        and MissingDependencyError.
+        `backend` is auto, torch, openvino, onnxruntime or tensorrt; auto takes an exported form where there is one.
+        `precision` is that of the export: fp32, bf16, fp16 or int8. Raises ModelFolderError for a damaged folder,
+        BackendError, and MissingDependencyError.
         """
         files = read_model(Path(folder))
         try:

@@ -16,14 +16,22 @@ from glance_fast.version import __version__
 
 FORMAT = 1
 FOLDER = "exports"
+SUFFIXES = (".onnx", ".xml", ".bin", ".plan")
 # What can be exported to, and at which precisions.
-FORMS: Mapping[str, tuple[str, ...]] = {"onnx": ("fp32",), "openvino": ("fp32", "bf16", "fp16", "int8")}
-# The form that each backend runs.
-RUNS: Mapping[str, str] = {"openvino": "openvino", "onnxruntime": "onnx"}
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+}
+# The form that each backend runs, the fastest backend first.
+RUNS: Mapping[str, str] = {"tensorrt": "tensorrt", "openvino": "openvino", "onnxruntime": "onnx"}
 
 
 class Record(BaseModel):
-    """What stands in `exports/<form>-<precision>.json`; `model` is the SHA-256 of the weights it was made from."""
+    """What stands in `exports/<form>-<precision>.json`; `model` is the SHA-256 of the weights it was made from.
+
+    `built_for`: the TensorRT version and the GPU of a plan, and how it was built; empty for portable forms.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,15 +41,20 @@ class Record(BaseModel):
     precision: str
     model: str
     sha256: dict[str, str]
+    built_for: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Export:
-    """A checked export: its record, and the bytes of its files by their endings (".onnx", ".xml", ".bin")."""
+    """A checked export: its record, and the bytes of its files by their endings, which are of `SUFFIXES`.
+
+    `again` is the command that makes it anew.
+    """
 
     record: Record
     path: Path
     files: dict[str, bytes]
+    again: str
 
 
 def export_path(folder: Path, form: str, precision: str) -> Path:
@@ -49,7 +62,9 @@ def export_path(folder: Path, form: str, precision: str) -> Path:
     return folder / FOLDER / f"{form}-{precision}.json"
 
 
-def write_export(folder: Path, form: str, precision: str, model: str, files: Mapping[str, bytes]) -> Path:
+def write_export(
+    folder: Path, form: str, precision: str, model: str, files: Mapping[str, bytes], built_for: Mapping[str, str]
+) -> Path:
     """Write an export beside its model, the record last; raises SaveError when the disk refuses."""
     path = export_path(folder, form, precision)
     for suffix, data in files.items():
@@ -61,6 +76,7 @@ def write_export(folder: Path, form: str, precision: str, model: str, files: Map
         precision=precision,
         model=model,
         sha256={suffix: hashlib.sha256(data).hexdigest() for suffix, data in files.items()},
+        built_for=dict(built_for),
     )
     replace_file(path, (record.model_dump_json(indent=1) + "\n").encode())
     return path
@@ -96,7 +112,7 @@ def read_export(folder: Path, backend: str, precision: str, model: str) -> Expor
     if record.model != model:
         raise ModelFolderError(f"{path} was made from other weights than {folder} holds now; {again}")
     files = {suffix: _checked(path.with_suffix(suffix), digest, again) for suffix, digest in record.sha256.items()}
-    return Export(record, path, files)
+    return Export(record, path, files, command(folder, form, precision))
 
 
 def exported(folder: Path, form: str) -> list[str]:
@@ -110,7 +126,7 @@ def command(folder: Path, form: str, precision: str) -> str:
 
 
 def _checked(path: Path, digest: str, again: str) -> bytes:
-    if path.suffix not in (".onnx", ".xml", ".bin"):
+    if path.suffix not in SUFFIXES:
         raise ModelFolderError(f"an export has no file {path.name}; {again}")
     try:
         data = path.read_bytes()

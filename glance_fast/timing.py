@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from glance_fast.backends import PLACES, installed
 from glance_fast.backends.base import cpu_threads
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
@@ -70,19 +70,18 @@ def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: 
 
 
 def _engines(folder: Path) -> tuple[dict[tuple[str, str], Engine], dict[tuple[str, str], float]]:
-    wanted = [("torch", "fp32")] if find_spec("torch") else []
+    wanted = [("torch", "fp32")] if installed("torch") else []
     wanted += [
         (backend, precision)
-        for backend, form in RUNS.items()
-        if find_spec(backend)
-        for precision in exported(folder, form)
+        for backend in filter(installed, RUNS)
+        for precision in exported(folder, RUNS[backend])
     ]
     if not wanted:
         raise BackendError(f"nothing here can run {folder}; export it first: {command(folder, 'openvino', 'fp32')}")
     engines, loads = {}, {}
     for key in wanted:
         start = time.perf_counter()
-        engines[key] = Engine.load(folder, key[0], precision=key[1])
+        engines[key] = Engine.load(folder, key[0], PLACES.get(key[0], "cpu"), key[1])
         loads[key] = time.perf_counter() - start
     return engines, loads
 

@@ -22,7 +22,7 @@ ORDER = (
     ("table", "workspace"),
     ("plan",),
     ("nets",),
-    ("dense", "dense_triton", "loop", "store", "exports"),
+    ("dense", "dense_triton", "loop", "store", "exports", "cuda"),
     ("export",),
     ("backends",),
     ("engine", "training"),

@@ -43,7 +43,7 @@ def test_nothing_is_timed_when_maps_differ(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_a_model_that_nothing_can_run_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "find_spec", lambda name: None)
+    monkeypatch.setattr(timing, "installed", lambda name: False)
     with pytest.raises(BackendError, match="glance-fast export"):
         timing.time_backends(folder, [], turns=1, progress=False)
 

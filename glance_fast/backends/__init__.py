@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 
 from glance_fast.backends.base import METHODS, Backend
@@ -15,8 +16,15 @@ from glance_fast.store import ModelFiles, build_model
 __all__ = ["BACKENDS", "METHODS", "Backend", "make_backend"]
 
 BACKENDS = ("auto", "torch", *RUNS)
-# The package that each backend needs, and the extra of ours that installs it.
-PACKAGES = {"torch": ("torch", "train"), "openvino": ("openvino", ""), "onnxruntime": ("onnxruntime", "onnxruntime")}
+# The packages that each backend needs, and the extra of ours that installs them.
+PACKAGES = {
+    "torch": (("torch",), "train"),
+    "openvino": (("openvino",), ""),
+    "onnxruntime": (("onnxruntime",), "onnxruntime"),
+    "tensorrt": (("tensorrt", "tensorrt_lean", "pycuda"), "tensorrt"),
+}
+# Where each runtime of exports runs.
+PLACES = {"tensorrt": "cuda", "openvino": "cpu", "onnxruntime": "cpu"}
 
 log = logging.getLogger("glance_fast")
 
@@ -38,9 +46,9 @@ def make_backend(files: ModelFiles, backend: str, device: str, precision: str = 
 
 
 def _chosen(files: ModelFiles, device: str, precision: str) -> str:
-    """The fastest backend that has all it needs: an exported form on a CPU, else torch."""
+    """The fastest backend that has all it needs: an exported form, else torch."""
     for name, form in RUNS.items():
-        if device == "cpu" and precision in exported(files.path, form) and find_spec(PACKAGES[name][0]):
+        if device.startswith(PLACES[name]) and precision in exported(files.path, form) and installed(name):
             return name
     if precision == "fp32" and find_spec("torch"):
         return "torch"
@@ -50,14 +58,20 @@ def _chosen(files: ModelFiles, device: str, precision: str) -> str:
     )
 
 
+def installed(backend: str) -> bool:
+    """Whether the first of the packages that a backend needs is there."""
+    return find_spec(PACKAGES[backend][0][0]) is not None
+
+
 @contextmanager
 def _package(backend: str) -> Iterator[None]:
     """Turn a missing package into an error that says what to install."""
-    name, extra = PACKAGES[backend]
+    names, extra = PACKAGES[backend]
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != name:
+        name = (error.name or "").split(".")[0]
+        if name not in names:
             raise
         install = f"'glance-fast[{extra}]'" if extra else "glance-fast"
         raise MissingDependencyError(
@@ -87,6 +101,19 @@ def _onnxruntime(files: ModelFiles, device: str, precision: str) -> Backend:
     return OnnxRuntimeBackend(read_export(files.path, "onnxruntime", precision, files.digest))
 
 
+def _tensorrt(files: ModelFiles, device: str, precision: str) -> Backend:
+    with _package("tensorrt"):
+        from glance_fast.backends.tensorrt_backend import TensorRtBackend
+        from glance_fast.cuda.device import Cuda, device_index
+    cuda = Cuda(device_index(device))
+    export = read_export(files.path, "tensorrt", precision, files.digest)
+    # The lean runtime alone runs plans for any version, and it runs no others.
+    lean = export.record.built_for.get("any_version") == "True"
+    with _package("tensorrt"):
+        trt = import_module("tensorrt_lean" if lean else "tensorrt")
+    return TensorRtBackend(export, trt, cuda, device)
+
+
 def _require_cpu(backend: str, device: str) -> None:
     if device != "cpu":
         raise BackendError(f"backend {backend!r} runs on the CPU; use device='cpu' and not {device!r}")
@@ -96,4 +123,5 @@ MAKERS: dict[str, Callable[[ModelFiles, str, str], Backend]] = {
     "torch": _torch,
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
+    "tensorrt": _tensorrt,
 }

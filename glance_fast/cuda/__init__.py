@@ -1,0 +1,1 @@
+"""CUDA without PyTorch: a device's memory and streams, captured graphs, and what TensorRT says."""
