@@ -1,27 +1,31 @@
-"""How soon the first score is there, and what the base install takes: `python -m bench.startup MODEL IMAGE`.
+"""What the base install takes, and how soon its first score is there: `python -m bench.startup MODEL IMAGE`.
 
-Each backend that the model has an export for, and PyTorch, in a fresh process each time: seconds to import the engine,
-to load the model, and to the first score, the median of some runs.
+It makes a new environment, installs this checkout into it without extras, and scores there: seconds to import the
+engine, to load the model and to the first score, in a fresh process each time, for each runtime that the model has an
+export for. What needs an extra, PyTorch among it, runs in the environment that this command runs in.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from importlib.metadata import Distribution, distribution
+import tempfile
+import venv
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
 from bench.machine import machine
+from glance_fast.backends import PLACES, installed
 from glance_fast.exports import RUNS, exported
 
+ROOT = Path(__file__).resolve().parent.parent
 CODE = """
 import json, sys, time
 start = time.perf_counter()
@@ -29,50 +33,68 @@ from glance_fast.engine import Engine
 imported = time.perf_counter()
 engine = Engine.load(sys.argv[1], sys.argv[2])
 loaded = time.perf_counter()
-engine.score(sys.argv[3])
-print(json.dumps([imported - start, loaded - imported, time.perf_counter() - loaded]))
+result = engine.score(sys.argv[3])
+took = [imported - start, loaded - imported, time.perf_counter() - loaded]
+print(json.dumps({"seconds": took, "torch": "torch" in sys.modules, "score": result.score}))
 """
 
 
 def main(model: Path, image: Path, runs: Annotated[int, typer.Option(help="Fresh processes a backend.")] = 5) -> None:
     """Print the table and the base install's size."""
-    table = Table("backend", "import s", "load s", "first score s", "together s")
-    backends = ["torch", *(backend for backend, form in RUNS.items() if "fp32" in exported(model, form))]
-    for backend in backends:
-        times = [_run(model, backend, image) for _ in range(runs)]
-        parts = [median(column) for column in zip(*times, strict=True)]
-        table.add_row(backend, *(f"{value:.2f}" for value in (*parts, median(sum(row) for row in times))))
-    console = Console(width=100)
+    console = Console(width=110)
+    here = {"torch": Path(sys.executable)}
+    here |= {name: Path(sys.executable) for name in filter(installed, RUNS) if PLACES[name] == "cpu"}
+    with tempfile.TemporaryDirectory() as place:
+        with console.status("installing"):
+            fresh = install(Path(place) / "base")
+        packages = sizes(fresh)
+        here["openvino"] = fresh
+        table = Table("backend", "environment", "import s", "load s", "first score s", "together s", "score")
+        for name, python in here.items():
+            if name == "torch" or "fp32" in exported(model, RUNS[name]):
+                with console.status(f"{name}: {runs} runs"):
+                    seen = [run(python, model, name, image) for _ in range(runs)]
+                parts = [median(column) for column in zip(*(one["seconds"] for one in seen), strict=True)]
+                times = (*parts, median(sum(one["seconds"]) for one in seen))
+                environment = "base install" if python == fresh else "development"
+                table.add_row(name, environment, *(f"{value:.2f}" for value in times), f"{seen[0]['score']:.6f}")
     console.print(table)
-    sizes = {name: size(package) for name, package in sorted(closure("glance-fast").items())}
-    largest = ", ".join(f"{name} {sizes[name] / 1e6:.0f} MB" for name in sorted(sizes, key=lambda n: -sizes[n])[:4])
-    console.print(f"base install: {len(sizes)} packages, {sum(sizes.values()) / 1e6:.0f} MB ({largest})")
+    first = sorted(packages, key=lambda name: -packages[name])[:4]
+    largest = ", ".join(f"{name} {packages[name] / 1e6:.0f} MB" for name in first)
+    console.print(f"base install: {len(packages)} packages, {sum(packages.values()) / 1e6:.0f} MB ({largest})")
     console.print(machine())
 
 
-def _run(model: Path, backend: str, image: Path) -> list[float]:
-    command = [sys.executable, "-c", CODE, str(model), backend, str(image)]
+def install(place: Path) -> Path:
+    """A new environment with the base install of this checkout; gives its Python."""
+    venv.create(place, with_pip=True)
+    python = place / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    source = place / "source"  # a copy: building leaves folders that a later build would pack
+    left = shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left)
+    subprocess.run([*pip, "-c", str(ROOT / "constraints.txt"), str(source)], check=True)
+    return python
+
+
+def run(python: Path, model: Path, backend: str, image: Path) -> dict[str, Any]:
+    """One fresh process: `seconds` of its parts, whether it imported PyTorch, its score."""
+    command = [str(python), "-I", "-c", CODE, str(model.resolve()), backend, str(image.resolve())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds: list[float] = json.loads(done.stdout)
-    return seconds
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
 
-def closure(name: str, found: dict[str, Distribution] | None = None) -> dict[str, Distribution]:
-    """A package without its extras and all that it needs, as installed here, by their names."""
-    found = {} if found is None else found
-    key = name.lower().replace("_", "-")
-    if key not in found:
-        found[key] = distribution(name)
-        for need in map(Requirement, found[key].requires or []):
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                closure(need.name, found)
-    return found
-
-
-def size(package: Distribution) -> int:
-    """Bytes of a package's files."""
-    paths = (Path(str(package.locate_file(file))) for file in package.files or [])
-    return sum(path.stat().st_size for path in paths if path.is_file())
+def sizes(python: Path) -> dict[str, int]:
+    """Bytes of every package in an environment but pip and setuptools."""
+    code = (
+        "import json\nfrom importlib.metadata import distributions\n"
+        "print(json.dumps({d.metadata['Name']: sum(p.stat().st_size for p in map(d.locate_file, d.files or []) "
+        "if p.is_file()) for d in distributions()}))"
+    )
+    done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, int] = json.loads(done.stdout)
+    return {name: size for name, size in found.items() if name not in ("pip", "setuptools")}
 
 
 if __name__ == "__main__":
