@@ -28,7 +28,7 @@ TRAIN = [
 EXPORT = ["onnx>=1.16", "nncf>=2.14"]
 ONNXRUNTIME = ["onnxruntime>=1.18"]
 
-GPU = ["triton>=3.6"]
+GPU = ["torch>=2.11", "triton>=3.6"]
 # The builder beside the runtime; and the lean runtime alone, for plans that were built for any version.
 TENSORRT = ["tensorrt>=10", "pycuda>=2024.1", "onnx>=1.16"]
 TENSORRT_LEAN = ["tensorrt_lean>=10", "pycuda>=2024.1"]

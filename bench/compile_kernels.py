@@ -1,6 +1,6 @@
 """Compile the Triton kernels for every GPU generation, without a GPU: `python -m bench.compile_kernels --output FILE`.
 
-For each kernel, layer shape of the presets, dtype and target it tells what the compiled code takes: registers, spilled
+For each kernel, shape of the presets, dtype and target it tells what the compiled code takes: registers, spilled
 bytes, shared memory, and how many matrix instructions are in it.
 """
 
@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from glance_fast.presets import PRESETS
 
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = ("fp16", "bf16", "fp32")
-TABLES = ("tiles", "row_taps", "col_taps", "row_own", "col_own", "first")
+TABLES = ("tiles", "row_taps", "col_taps", "row_own", "col_own")
 # Matrix instructions in PTX, by their names over the generations.
 MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
@@ -41,8 +41,17 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Heads of `before` features and `after` hidden units; whitened: by each location's statistics."""
+
+    before: int
+    after: int
+    whitened: bool
+
+
+@dataclass(frozen=True)
 class Compiled:
-    """What one kernel's code takes on one target."""
+    """What one kernel's code takes on one target; channels before and after, or features and hidden units."""
 
     kernel: str
     before: int
@@ -57,10 +66,11 @@ class Compiled:
 
 def main(output: Annotated[Path, typer.Option("--output", "-o", help="Where the rows go, as JSON lines.")]) -> None:
     """Compile everything that the presets need and write a row each."""
-    todo = [(shape, dtype, target) for shape in shapes() for dtype in DTYPES for target in TARGETS]
+    every: tuple[Shape | Heads, ...] = (*shapes(), *heads())
+    todo = [(shape, dtype, target) for shape in every for dtype in DTYPES for target in TARGETS]
     rows: list[Compiled] = []
     for shape, dtype, target in track(todo, "Compiling", console=Console(stderr=True), transient=True):
-        rows += compile_layer(shape, dtype, target)
+        rows += compile_layer(shape, dtype, target) if isinstance(shape, Shape) else compile_ends(shape, dtype, target)
     output.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
     worst = max(rows, key=lambda row: row.spilled_bytes)
     print(f"{len(rows)} kernels; most spilled: {worst.spilled_bytes} bytes ({worst})")
@@ -73,6 +83,12 @@ def shapes() -> list[Shape]:
         config = ModelConfig.model_validate(tables["model"])
         found |= dict.fromkeys(_layers(config))
     return list(found)
+
+
+def heads() -> list[Heads]:
+    """The distinct heads of all presets."""
+    configs = (ModelConfig.model_validate(tables["model"]) for tables in PRESETS.values())
+    return list(dict.fromkeys(Heads(c.features, c.dad_width, c.location_norm) for c in configs))
 
 
 def _layers(config: ModelConfig) -> Iterator[Shape]:
@@ -89,25 +105,41 @@ def _layers(config: ModelConfig) -> Iterator[Shape]:
 def compile_layer(shape: Shape, dtype: str, target: int) -> list[Compiled]:
     """Both launches of a convolution, and the pooling of what it gives, for one target."""
     from glance_fast.kernels.triton_max_pool import pool_kernel
-    from glance_fast.kernels.triton_partial_conv import base_kernel, blocks_for, entries_kernel
+    from glance_fast.kernels.triton_partial_conv import WARPS, base_kernel, blocks_for, entries_kernel
 
     conv: dict[str, Any] = {"CIN": shape.before, "COUT": shape.after, "KERNEL": 3, "AS_CHANGES": shape.as_changes}
     conv |= {**blocks_for(shape.before, shape.after), "BLOCK_M": 64, "PRECISION": "ieee"}
     pool = {"CHANNELS": shape.after, "SIZE": 2, "AS_CHANGES": True, "BLOCK_M": 64, "BLOCK_N": conv["BLOCK_N"]}
     kernels = ((base_kernel, conv), (entries_kernel, conv), (pool_kernel, pool))
-    return [_compile(kernel, constants, shape, dtype, target) for kernel, constants in kernels]
+    return [_compile(kernel, constants, shape, dtype, target, WARPS) for kernel, constants in kernels]
 
 
-def _compile(kernel: Any, constants: dict[str, Any], shape: Shape, dtype: str, target: int) -> Compiled:
+def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:
+    """What comes before the layers and after them: pixels to `dtype`, and the heads, with tf32 products beside it."""
+    from glance_fast.kernels import triton_normalise, triton_score
+
+    pixels = {"OVERHANG": 38, "CHANNELS": 3, "BLOCK": triton_normalise.BLOCK}
+    both: dict[str, Any] = {
+        "N": shape.before, "WIDTH": shape.after, "HIDDEN": shape.after, "WHITENED": shape.whitened,
+        "BLOCK_M": triton_score.BLOCK_M, "BLOCK_K": triton_score.BLOCK_K,
+        "PRECISION": "ieee" if dtype == "fp32" else "tf32",
+    }  # fmt: skip
+    return [
+        _compile(triton_normalise.normalise_kernel, pixels, shape, dtype, target, 4),
+        _compile(triton_score.score_kernel, both, shape, dtype, target, triton_score.WARPS),
+    ]
+
+
+def _compile(
+    kernel: Any, constants: dict[str, Any], shape: Shape | Heads, dtype: str, target: int, warps: int
+) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from glance_fast.kernels.triton_partial_conv import WARPS
-
     mine = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    source = ASTSource(kernel, _signature(kernel.arg_names, mine, dtype), constexprs=mine)
-    code = triton.compile(source, target=GPUTarget("cuda", target, 32), options={"num_warps": WARPS})
+    source = ASTSource(kernel, _signature(kernel, mine, dtype), constexprs=mine)
+    code = triton.compile(source, target=GPUTarget("cuda", target, 32), options={"num_warps": warps})
     registers, spilled = _resources(code.asm["ptx"], target)
     return Compiled(
         kernel=kernel.fn.__name__,
@@ -122,17 +154,24 @@ def _compile(kernel: Any, constants: dict[str, Any], shape: Shape, dtype: str, t
     )
 
 
-def _signature(names: Iterable[str], constants: dict[str, Any], dtype: str) -> dict[str, str]:
+def _signature(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]:
+    """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
+    own = {
+        "normalise_kernel": {"images": "*u8", "out": f"*{dtype}", "total": "i32"},
+        "score_kernel": {"rows": "i32", "locations": "i32", "lam": "fp32"},
+    }.get(kernel.fn.__name__, dict.fromkeys((*TABLES, "first"), "*i32"))
     types = {}
-    for name in names:
+    for name in kernel.arg_names:
         if name in constants:
             types[name] = "constexpr"
-        elif name in TABLES:
-            types[name] = "*i32"
+        elif name in own:
+            types[name] = own[name]
         elif name in ("height", "width") or name.endswith("_stride"):
             types[name] = "i32"
+        elif kernel.fn.__name__ in ("score_kernel", "normalise_kernel") or name in ("sums", "bias"):
+            types[name] = "*fp32"
         else:
-            types[name] = "*fp32" if name in ("sums", "bias") else f"*{dtype}"
+            types[name] = f"*{dtype}"
     return types
 
 

@@ -29,7 +29,7 @@ out = Console()
 err = Console(stderr=True)
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="The model folder.")]
-Backend = Annotated[str, typer.Option(help="What runs the networks: auto, torch, openvino, onnxruntime or tensorrt.")]
+Backend = Annotated[str, typer.Option(help="auto, torch, cuda, openvino, onnxruntime or tensorrt.")]
 Precision = Annotated[str, typer.Option(help="Of the export that is run: fp32, bf16, fp16 or int8.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")]
 Method = Annotated[str, typer.Option(help="dense, or loop: the paper's per-patch loop, the slow reference.")]

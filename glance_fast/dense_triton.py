@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from glance_fast.axis import UNTOUCHED, Keys, Reads
+from glance_fast.kernels import ops
 from glance_fast.kernels.partial_conv import tap_weights
-from glance_fast.kernels.triton_max_pool import max_pool
-from glance_fast.kernels.triton_partial_conv import partial_conv
 from glance_fast.kernels.triton_tables import LevelTables
 from glance_fast.layers import Ints
 from glance_fast.nets.global_net import GlobalNet
@@ -40,11 +39,11 @@ class TritonPass:
         convs = iter(self.convs)
         kinds = [step.layer.kind for step in self.plan.steps]
         for i, (step, tables) in enumerate(zip(self.plan.steps, self.tables, strict=True)):
-            as_changes = kinds[i + 1 : i + 2] == ["conv"]
+            of_level = tables.tensors(), tables.entries, tables.block, kinds[i + 1 : i + 2] == ["conv"]
             if kinds[i] == "conv":
-                base, entries = partial_conv(base, entries, *next(convs), tables, as_changes, self.precision)
+                base, entries = ops.partial_conv(base, entries, *next(convs), *of_level, self.precision)
             else:
-                base, entries = max_pool(base, entries, step.layer.kernel, tables, as_changes)
+                base, entries = ops.max_pool(base, entries, step.layer.kernel, *of_level)
         zero = base.new_zeros(len(base), 1, base.shape[3])
         table = torch.cat([base.flatten(1, 2), entries, zero], dim=1)
         cells = table[:, self.readout].flatten(2).float()

@@ -63,7 +63,7 @@ class Engine:
     ) -> Engine:
         """Load the model in `folder`.
 
-        `backend` is auto, torch, openvino, onnxruntime or tensorrt; auto takes an exported form where there is one.
+        `backend` is auto, torch, cuda, openvino, onnxruntime or tensorrt; auto takes an exported form if there is one.
         `precision` is that of the export: fp32, bf16, fp16 or int8. Raises ModelFolderError for a damaged folder,
         BackendError, and MissingDependencyError.
         """
@@ -149,7 +149,7 @@ class Engine:
         from glance_fast.tensors import resize_tensor
 
         resized = resize_tensor(pixels, self.config.image_size)
-        return resized if self.backend.name == "torch" else resized.cpu().numpy()
+        return resized if self.backend.takes_tensors else resized.cpu().numpy()
 
     def _result(self, grid: Any, pixels: Any) -> Result[Any]:
         scores = grid.cpu().numpy() if is_tensor(grid) else grid

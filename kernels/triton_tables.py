@@ -26,3 +26,7 @@ class LevelTables:
     row_taps: Tensor
     col_taps: Tensor
     first: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in this order."""
+        return [self.tiles, self.row_own, self.col_own, self.row_taps, self.col_taps, self.first]

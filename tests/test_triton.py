@@ -80,8 +80,9 @@ MOST_REGISTERS, MOST_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024,
 def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(target: int, tmp_path: Path) -> None:
     code = (
         "import json\nfrom dataclasses import asdict\n"
-        "from bench.compile_kernels import Shape, compile_layer\n"
+        "from bench.compile_kernels import Heads, Shape, compile_ends, compile_layer\n"
         f"rows = compile_layer(Shape(64, 96, True), 'fp16', {target})\n"
+        f"rows += compile_ends(Heads(168, 128, True), 'fp16', {target})\n"
         "print(json.dumps([asdict(row) for row in rows]))"
     )
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -89,9 +90,9 @@ def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(t
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["kernel"]: row for row in json.loads(done.stdout)}
-    assert list(rows) == ["base_kernel", "entries_kernel", "pool_kernel"]
+    assert list(rows) == ["base_kernel", "entries_kernel", "pool_kernel", "normalise_kernel", "score_kernel"]
     for row in rows.values():
         assert row["spilled_bytes"] == 0 and 0 < row["registers"] <= MOST_REGISTERS
         assert row["shared_bytes"] <= MOST_SHARED.get(target, 160 * 1024)
     if target >= 80:
-        assert rows["base_kernel"]["matrix_instructions"] and rows["entries_kernel"]["matrix_instructions"]
+        assert all(rows[name]["matrix_instructions"] for name in ("base_kernel", "entries_kernel", "score_kernel"))

@@ -15,10 +15,11 @@ from glance_fast.store import ModelFiles, build_model
 
 __all__ = ["BACKENDS", "METHODS", "Backend", "make_backend"]
 
-BACKENDS = ("auto", "torch", *RUNS)
+BACKENDS = ("auto", "torch", "cuda", *RUNS)
 # The packages that each backend needs, and the extra of ours that installs them.
 PACKAGES = {
     "torch": (("torch",), "train"),
+    "cuda": (("triton", "torch"), "gpu"),
     "openvino": (("openvino",), ""),
     "onnxruntime": (("onnxruntime",), "onnxruntime"),
     "tensorrt": (("tensorrt", "tensorrt_lean", "pycuda"), "tensorrt"),
@@ -87,6 +88,18 @@ def _torch(files: ModelFiles, device: str, precision: str) -> Backend:
     return TorchBackend(build_model(files), checked_device(device))
 
 
+def _cuda(files: ModelFiles, device: str, precision: str) -> Backend:
+    with _package("cuda"):
+        from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
+        from glance_fast.backends.torch_backend import checked_device
+    if precision not in DTYPES:
+        raise BackendError(f"backend 'cuda' runs at {', '.join(DTYPES)}, and {precision} was asked for")
+    place = checked_device(device)
+    if place.type != "cuda":
+        raise BackendError(f"backend 'cuda' runs on a GPU, and device {device!r} was asked for; use device='cuda'")
+    return CudaBackend(build_model(files), place, precision)
+
+
 def _openvino(files: ModelFiles, device: str, precision: str) -> Backend:
     _require_cpu("openvino", device)
     with _package("openvino"):
@@ -121,6 +134,7 @@ def _require_cpu(backend: str, device: str) -> None:
 
 MAKERS: dict[str, Callable[[ModelFiles, str, str], Backend]] = {
     "torch": _torch,
+    "cuda": _cuda,
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "tensorrt": _tensorrt,

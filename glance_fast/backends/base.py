@@ -20,13 +20,17 @@ class Backend(Protocol):
     def methods(self) -> tuple[str, ...]: ...
 
     @property
+    def takes_tensors(self) -> bool:
+        """Whether images may be torch tensors, which then stay where they are."""
+
+    @property
     def place(self) -> str:
         """Where it runs, for people: "cpu", "cuda:0", "cpu at bf16"."""
 
     def grids(self, images: Sequence[Any], method: str = "dense") -> Sequence[Any]:
         """Scores of all locations of each image, float32 [gy, gx].
 
-        Images are uint8 [H, W, 3], arrays or, where the backend is torch, tensors; grids are arrays or tensors.
+        Images are uint8 [H, W, 3], arrays or, where it takes them, tensors; grids are arrays or tensors.
         """
 
 

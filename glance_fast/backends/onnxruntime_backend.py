@@ -18,6 +18,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     methods = ("dense",)
+    takes_tensors = False
 
     def __init__(self, export: Export) -> None:
         self._precision = export.record.precision

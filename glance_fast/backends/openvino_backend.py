@@ -22,6 +22,7 @@ class OpenVinoBackend:
 
     name = "openvino"
     methods = ("dense",)
+    takes_tensors = False
 
     def __init__(self, export: Export) -> None:
         self._precision = export.record.precision

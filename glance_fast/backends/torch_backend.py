@@ -20,6 +20,7 @@ class TorchBackend:
 
     name = "torch"
     methods = ("dense", "loop")
+    takes_tensors = True
 
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)

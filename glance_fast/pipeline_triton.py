@@ -1,0 +1,37 @@
+"""From uint8 pixels to the scores of all locations, on the Triton kernels: what the CUDA engine captures."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from glance_fast.dense_triton import TritonPass
+from glance_fast.heads_triton import TritonHeads
+from glance_fast.kernels import ops
+from glance_fast.nets.model import GlanceModel
+
+
+class TritonPipeline:
+    """A model's weights, packed once for a device and a dtype (float32, float16 or bfloat16).
+
+    Both networks compute in `dtype`; sums, whitening and heads in float32, with tf32 products beside a lower `dtype`.
+    """
+
+    def __init__(self, model: GlanceModel, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+        self._dtype = dtype
+        self._local = copy.deepcopy(model.local_net).to(device, dtype).eval()
+        self._dense = TritonPass(model.plan(), copy.deepcopy(model.global_net), device, dtype)
+        self._heads = TritonHeads(model, device, "ieee" if dtype == torch.float32 else "tf32")
+        self._mean, self._std = (tensor.flatten().to(device) for tensor in (model.mean, model.std))
+        self._overhang, self._stride = model.config.overhang, model.config.stride
+        self._rows, self._cols = (slice(cells.start, cells.stop) for cells in model.cells)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images uint8 [B, H, W, 3] at the model's size -> scores float32 [B, gy, gx]."""
+        pixels = ops.normalise(images, self._mean, self._std, self._overhang, self._dtype)
+        z_local, read = self._local.see(pixels.permute(0, 3, 1, 2), self._stride)
+        z_global = self._dense(read[:, :, self._rows, self._cols])
+        return self._heads(z_local.flatten(2).mT.float().contiguous(), z_global)

@@ -1,0 +1,70 @@
+"""The Triton kernels as operators of PyTorch, `torch.ops.glance_fast`: `torch.compile` and `torch.export` see them.
+
+Each has a fake form, which gives the shapes of its results without running.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glance_fast.kernels import triton_max_pool, triton_normalise, triton_partial_conv, triton_score
+from glance_fast.kernels.triton_score import HeadWeights
+from glance_fast.kernels.triton_tables import LevelTables
+
+
+@torch.library.custom_op("glance_fast::partial_conv", mutates_args=())
+def partial_conv(
+    base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
+    entries: int, block: int, as_changes: bool, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`triton_partial_conv.partial_conv`; `tables` are the tensors of `LevelTables`, in its order."""
+    level = LevelTables(entries, block, *tables)
+    return triton_partial_conv.partial_conv(base, changes, weight, bias, level, as_changes, precision)
+
+
+@partial_conv.register_fake
+def _(
+    base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
+    entries: int, block: int, as_changes: bool, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return base.new_empty(*base.shape[:3], weight.shape[3]), base.new_empty(base.shape[0], entries, weight.shape[3])
+
+
+@torch.library.custom_op("glance_fast::max_pool", mutates_args=())
+def max_pool(
+    base: Tensor, values: Tensor, size: int, tables: list[Tensor], entries: int, block: int, as_changes: bool
+) -> tuple[Tensor, Tensor]:
+    """`triton_max_pool.max_pool`."""
+    return triton_max_pool.max_pool(base, values, size, LevelTables(entries, block, *tables), as_changes)
+
+
+@max_pool.register_fake
+def _(
+    base: Tensor, values: Tensor, size: int, tables: list[Tensor], entries: int, block: int, as_changes: bool
+) -> tuple[Tensor, Tensor]:
+    batch, height, width, channels = base.shape
+    return base.new_empty(batch, height // size, width // size, channels), base.new_empty(batch, entries, channels)
+
+
+@torch.library.custom_op("glance_fast::normalise", mutates_args=())
+def normalise(images: Tensor, mean: Tensor, std: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
+    """`triton_normalise.normalise`."""
+    return triton_normalise.normalise(images, mean, std, overhang, dtype)
+
+
+@normalise.register_fake
+def _(images: Tensor, mean: Tensor, std: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
+    batch, height, width, channels = images.shape
+    return images.new_empty(batch, height + 2 * overhang, width + 2 * overhang, channels, dtype=dtype)
+
+
+@torch.library.custom_op("glance_fast::score", mutates_args=())
+def score(z_local: Tensor, z_global: Tensor, heads: list[Tensor], lam: float, precision: str) -> Tensor:
+    """`triton_score.score`; `heads` are the tensors of `HeadWeights`, in its order."""
+    return triton_score.score(z_local, z_global, HeadWeights(*heads), lam, precision)
+
+
+@score.register_fake
+def _(z_local: Tensor, z_global: Tensor, heads: list[Tensor], lam: float, precision: str) -> Tensor:
+    return z_local.new_empty(z_local.shape[:2])

@@ -1,0 +1,145 @@
+"""Pixels to scores on the Triton kernels: in the interpreter, or on a GPU where there is one, they are the loop's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from glance_fast.engine import Engine
+from glance_fast.errors import BackendError
+from glance_fast.heads_triton import TritonHeads
+from glance_fast.kernels import ops
+from glance_fast.nets.model import GlanceModel
+from glance_fast.pipeline_triton import TritonPipeline
+from tests.test_export import TRUNK, loop_grids, photos, usual_model
+from tests.test_triton import DEVICE
+from tests.tiny import save_tiny
+from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
+
+NORM: dict[str, Any] = {"image_size": (37, 53), "patch": 19, "stride": 12, "overhang": 9, "location_norm": True}
+MODELS: list[dict[str, Any]] = [
+    {"image_size": (37, 45), "patch": 11, "stride": 9},
+    {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smooth": 0.75},
+    {**NORM, "features": 37, "dad_width": 20},
+    {"image_size": (150, 131), **TRUNK, "stride": 36, "smooth": 1.5},
+]
+
+
+def triangular(changes: dict[str, Any]) -> GlanceModel:
+    """A tiny model whose locations are whitened as fitted ones are."""
+    model = usual_model(changes)
+    if model.norm is not None:
+        model.norm.whiten.copy_(model.norm.whiten.tril())
+    return model
+
+
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_pipeline_is_the_loop(changes: dict[str, Any]) -> None:
+    model = triangular(changes)
+    images = photos(model, 2)
+    found = TritonPipeline(model, DEVICE)(torch.from_numpy(images).to(DEVICE))
+    assert_close(found.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
+
+
+def test_it_is_near_the_loop_in_half_floats() -> None:
+    model = triangular(MODELS[2])
+    images = photos(model, 1)
+    found = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
+    apart = deviation(found.cpu(), torch.from_numpy(loop_grids(model, images)))
+    assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
+
+
+@pytest.mark.parametrize("changes", [{"dad_width": 40}, {**NORM, "features": 70, "dad_width": 20}], ids=str)
+@pytest.mark.parametrize("batch", [1, 17])
+def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
+    """More images than a program takes, features and hidden units that no power of two is."""
+    model = triangular(changes)
+    locations = len(model.grid[0]) * len(model.grid[1])
+    z_local, z_global = torch.randn(2, batch, locations, model.config.features)
+    double = GlanceModel(model.config).double()
+    double.load_state_dict(model.state_dict())
+    reference = double.score(z_local.double(), z_global.double()).detach()
+    found = TritonHeads(model, DEVICE)(z_local.to(DEVICE), z_global.to(DEVICE))
+    assert_close(found.flatten(1).cpu(), reference, torch.float32)
+
+
+def test_a_matrix_that_is_not_triangular_is_refused() -> None:
+    model = usual_model(NORM)
+    with pytest.raises(BackendError, match="not lower triangular"):
+        TritonHeads(model, DEVICE)
+
+
+def test_pixels_are_the_models_with_their_overhang() -> None:
+    model = usual_model({"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9})
+    images = torch.from_numpy(photos(model, 2))
+    mean, std = model.mean.flatten().to(DEVICE), model.std.flatten().to(DEVICE)
+    found = ops.normalise(images.to(DEVICE), mean, std, 9, torch.float32)
+    double = model.double()
+    assert_close(found.permute(0, 3, 1, 2).cpu(), double.padded(double.from_uint8(images)), torch.float32)
+
+
+def test_the_operators_keep_pytorchs_rules() -> None:
+    """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
+    model = triangular(MODELS[2])
+    pipeline = TritonPipeline(model, DEVICE)
+    heads, dense = pipeline._heads, pipeline._dense
+    for batch in (1, 2):
+        images = torch.from_numpy(photos(model, batch)).to(DEVICE)
+        z = torch.randn(2, batch, len(model.grid[0]) * len(model.grid[1]), 37, device=DEVICE)
+        base = torch.randn(batch, 37, 53, 3, device=DEVICE)
+        entries = base.new_zeros(batch, 0, 3)
+        level = dense.tables[0]
+        of_level = level.tensors(), level.entries, level.block, False
+        pool = dense.tables[1]
+        below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
+        calls: list[tuple[Any, tuple[Any, ...]]] = [
+            (ops.normalise, (images, pipeline._mean, pipeline._std, 9, torch.float32)),
+            (ops.score, (z[0], z[1], heads._weights, 0.15, "ieee")),
+            (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
+            (ops.max_pool, (*below, 2, pool.tensors(), pool.entries, pool.block, True)),
+        ]
+        for operator, arguments in calls:
+            torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_export_sees_the_whole_pass_as_operators() -> None:
+    model = triangular(MODELS[0])
+    pipeline = TritonPipeline(model, DEVICE)
+
+    class Scores(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return pipeline(images)
+
+    images = torch.from_numpy(photos(model, 1)).to(DEVICE)
+    program = torch.export.export(Scores(), (images,), strict=False)
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}
+    assert {f"glance_fast.{name}.default" for name in ("normalise", "partial_conv", "max_pool", "score")} <= names
+    torch.testing.assert_close(program.module()(images), pipeline(images))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
+    folder = save_tiny(tmp_path / "model", usual_model({}))
+    with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
+        Engine.load(folder, "cuda", "cuda")
+    with pytest.raises(BackendError, match="runs on a GPU, and device 'cpu' was asked for"):
+        Engine.load(folder, "cuda")
+    with pytest.raises(BackendError, match="'cuda' runs at fp32, fp16, bf16, and int8"):
+        Engine.load(folder, "cuda", "cuda", "int8")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_engine_is_the_loop_on_a_gpu(changes: dict[str, Any], tmp_path: Any) -> None:
+    """Captured launches of every size, images on the host and on the device."""
+    model = triangular(changes)
+    backend = Engine.load(save_tiny(tmp_path / "model", model), "cuda", "cuda").backend
+    images = photos(model, 5)
+    reference = loop_grids(model, images)
+    for count in (1, 2, 5, 1):
+        for given in (list(images[:count]), list(torch.from_numpy(images[:count]).to(DEVICE))):
+            found = torch.stack(list(backend.grids(given)))
+            assert_close(found.cpu(), torch.from_numpy(reference[:count]), torch.float32)
