@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -12,12 +13,15 @@ from glance_fast.export.dense import array, dense_pass, linear
 from glance_fast.export.graph import BOOL, FLOAT, HALF, UINT8, Array, Graph
 from glance_fast.export.local import local_net
 from glance_fast.geometry import map_weights
+from glance_fast.nets.locations import LocationNorm
 from glance_fast.nets.model import GlanceModel
 from glance_fast.version import __version__
 
 FORMAT = 1
 # What the nodes of both networks are called, `networks/…`; whitening and the heads stay in float32.
 NETWORKS = "networks"
+# Of a location's matrix. 3 to 6 take the same time in OpenVINO: 4.6 ms for 168 features where one strip takes 6.5.
+STRIPS = 4
 
 
 def export_onnx(model: GlanceModel, calibration: Calibration, half: bool = False) -> onnx.ModelProto:
@@ -93,9 +97,7 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
         logit = _logit(graph, model, graph.concat([z_local, z_global, square], 2))
         distortion = graph.op("Sigmoid", graph.op("Neg", logit))
     else:
-        centred = graph.op("Transpose", graph.op("Sub", difference, graph.const(array(norm.mean))), perm=[1, 2, 0])
-        white = graph.op("MatMul", graph.const(array(norm.whiten)), centred)
-        difference = graph.op("Transpose", white, perm=[2, 0, 1])
+        difference = _whitened(graph, norm, difference)
         distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
         logit = _logit(graph, model, graph.concat([difference, z_global], 2))
         usual, spread = array(model.usual), array(model.spread)
@@ -108,6 +110,21 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
         for head, weight in ((inconsistency, lam), (distortion, 1 - lam))
     ]
     return graph.op("Add", *weighted)
+
+
+def _whitened(graph: Graph, norm: LocationNorm, difference: str) -> str:
+    """`W (d − mean)` of every location, [B, locations, n].
+
+    W is lower triangular: in strips of rows, each without the zeros on its right, it takes less space and time.
+    """
+    centred = graph.op("Transpose", graph.op("Sub", difference, graph.const(array(norm.mean))), perm=[1, 2, 0])
+    whiten = array(norm.lower())
+    ends = np.linspace(0, whiten.shape[1], min(STRIPS, whiten.shape[1]) + 1).astype(int).tolist()
+    strips = [
+        graph.op("MatMul", graph.const(whiten[:, low:high, :high]), graph.slice(centred, 1, 0, high))
+        for low, high in pairwise(ends)
+    ]
+    return graph.op("Transpose", graph.concat(strips, 1), perm=[2, 0, 1])
 
 
 def _logit(graph: Graph, model: GlanceModel, seen: str) -> str:

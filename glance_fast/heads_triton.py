@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glance_fast.errors import BackendError
 from glance_fast.kernels import ops
 from glance_fast.kernels.triton_score import HeadWeights
 from glance_fast.nets.model import GlanceModel
@@ -35,10 +34,8 @@ def _packed(model: GlanceModel, device: torch.device | str) -> HeadWeights:
     norm = model.norm
     if norm is None:
         scale, mean, whiten = torch.zeros(4), torch.zeros(0), torch.zeros(0)
-    elif norm.whiten.triu(1).any():
-        raise BackendError("the model's location matrices are not lower triangular, so it was not trained by this code")
     else:
-        scale, mean, whiten = torch.cat([model.usual, model.spread]), norm.mean, norm.whiten.mT
+        scale, mean, whiten = torch.cat([model.usual, model.spread]), norm.mean, norm.lower().mT
     tensors = (
         first.weight.mT, first.bias, second.weight.mT, second.bias, last.weight[0], last.bias, scale, mean, whiten,
     )  # fmt: skip

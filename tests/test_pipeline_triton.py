@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from glance_fast.engine import Engine
-from glance_fast.errors import BackendError
+from glance_fast.errors import BackendError, ConfigError
+from glance_fast.export.pipeline import export_onnx
 from glance_fast.heads_triton import TritonHeads
 from glance_fast.kernels import ops
 from glance_fast.nets.model import GlanceModel
 from glance_fast.pipeline_triton import TritonPipeline
 from tests.test_export import TRUNK, loop_grids, photos, usual_model
 from tests.test_triton import DEVICE
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, tiny_calibration
 from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
 NORM: dict[str, Any] = {"image_size": (37, 53), "patch": 19, "stride": 12, "overhang": 9, "location_norm": True}
@@ -27,24 +28,16 @@ MODELS: list[dict[str, Any]] = [
 ]
 
 
-def triangular(changes: dict[str, Any]) -> GlanceModel:
-    """A tiny model whose locations are whitened as fitted ones are."""
-    model = usual_model(changes)
-    if model.norm is not None:
-        model.norm.whiten.copy_(model.norm.whiten.tril())
-    return model
-
-
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 def test_the_pipeline_is_the_loop(changes: dict[str, Any]) -> None:
-    model = triangular(changes)
+    model = usual_model(changes)
     images = photos(model, 2)
     found = TritonPipeline(model, DEVICE)(torch.from_numpy(images).to(DEVICE))
     assert_close(found.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
 
 
 def test_it_is_near_the_loop_in_half_floats() -> None:
-    model = triangular(MODELS[2])
+    model = usual_model(MODELS[2])
     images = photos(model, 1)
     found = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
     apart = deviation(found.cpu(), torch.from_numpy(loop_grids(model, images)))
@@ -55,7 +48,7 @@ def test_it_is_near_the_loop_in_half_floats() -> None:
 @pytest.mark.parametrize("batch", [1, 17])
 def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
     """More images than a program takes, features and hidden units that no power of two is."""
-    model = triangular(changes)
+    model = usual_model(changes)
     locations = len(model.grid[0]) * len(model.grid[1])
     z_local, z_global = torch.randn(2, batch, locations, model.config.features)
     double = GlanceModel(model.config).double()
@@ -67,8 +60,11 @@ def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
 
 def test_a_matrix_that_is_not_triangular_is_refused() -> None:
     model = usual_model(NORM)
-    with pytest.raises(BackendError, match="not lower triangular"):
-        TritonHeads(model, DEVICE)
+    assert model.norm is not None
+    model.norm.whiten[3, 0, 1] = 1e-3
+    for form in (lambda: TritonHeads(model, DEVICE), lambda: export_onnx(model, tiny_calibration())):
+        with pytest.raises(ConfigError, match="not lower triangular"):
+            form()
 
 
 def test_pixels_are_the_models_with_their_overhang() -> None:
@@ -82,7 +78,7 @@ def test_pixels_are_the_models_with_their_overhang() -> None:
 
 def test_the_operators_keep_pytorchs_rules() -> None:
     """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
-    model = triangular(MODELS[2])
+    model = usual_model(MODELS[2])
     pipeline = TritonPipeline(model, DEVICE)
     heads, dense = pipeline._heads, pipeline._dense
     for batch in (1, 2):
@@ -105,7 +101,7 @@ def test_the_operators_keep_pytorchs_rules() -> None:
 
 
 def test_export_sees_the_whole_pass_as_operators() -> None:
-    model = triangular(MODELS[0])
+    model = usual_model(MODELS[0])
     pipeline = TritonPipeline(model, DEVICE)
 
     class Scores(torch.nn.Module):
@@ -135,7 +131,7 @@ def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 def test_the_engine_is_the_loop_on_a_gpu(changes: dict[str, Any], tmp_path: Any) -> None:
     """Captured launches of every size, images on the host and on the device."""
-    model = triangular(changes)
+    model = usual_model(changes)
     backend = Engine.load(save_tiny(tmp_path / "model", model), "cuda", "cuda").backend
     images = photos(model, 5)
     reference = loop_grids(model, images)

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from glance_fast.errors import ConfigError
+
 
 class LocationNorm(nn.Module):
     """Whitens differences [B, locations, n]; until it is fitted it leaves them as they are."""
@@ -32,6 +34,12 @@ class LocationNorm(nn.Module):
         mean, whiten = (self.mean, self.whiten) if which is None else (self.mean[which], self.whiten[which])
         out: Tensor = (whiten @ (difference - mean).permute(1, 2, 0)).permute(2, 0, 1)
         return out
+
+    def lower(self) -> Tensor:
+        """W of each location, to read the lower triangle of alone; raises ConfigError where more is in it."""
+        if self.whiten.triu(1).any():
+            raise ConfigError("a location's matrix is not lower triangular, as fitted ones are; train the model again")
+        return self.whiten
 
     @torch.no_grad()
     def fit(self, differences: Iterable[Tensor], shrinkage: float = 0, absolute: float = 0) -> None:
