@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from glance_fast.calibration import Calibration
 from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError
 from glance_fast.geometry import between, image_score, interpolate, map_weights
 from glance_fast.images import ImageInput, as_rgb, is_tensor, resize
+from glance_fast.overlap import overlapped
 from glance_fast.store import CONFIG, ModelFiles, read_model
 
 if TYPE_CHECKING:
@@ -126,6 +127,14 @@ class Engine:
             batches = (img[low : low + BATCH] for low in range(0, len(img), BATCH))
             return [result for batch in batches for result in self._score(batch, method)]
         return self._score([img], method)[0]
+
+    def stream(self, images: Iterable[Any], method: str = "dense") -> Iterator[Result[Any]]:
+        """Score images as they come, in order; the next ones are read and decoded meanwhile.
+
+        `images` may be endless, and of anything that `score` takes. A few are read ahead, so a source that waits for
+        its results before it gives more is better scored one by one. Raises what `score` raises, at that image's turn.
+        """
+        return overlapped(images, _rgb, lambda pixels: self.score(pixels, method), lambda result: result)
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
         pixels = [_rgb(image) for image in images]

@@ -35,7 +35,7 @@ _TRAINING: dict[str, Any] = {
 
 PRESETS: dict[str, Tables] = {
     "fast": {
-        "model": {**_NETWORKS, "features": 96, "global_channels": (32, 48, 64, 96)},
+        "model": {**_NETWORKS, "features": 96, "global_channels": (24, 32, 48, 64)},
         "train": {**_TRAINING, "global_steps": 400},
     },
     "accurate": {

@@ -7,20 +7,21 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
 from glance_fast.errors import ImageError
 from glance_fast.files import replace_file
-from glance_fast.images import read_image
+from glance_fast.images import Pixels, read_image
+from glance_fast.overlap import overlapped
 from glance_fast.overlay import overlay, save_png
 
 if TYPE_CHECKING:
-    from glance_fast.engine import Engine
+    from glance_fast.engine import Engine, Result
 
 
 @dataclass(frozen=True)
@@ -41,37 +42,75 @@ def score_files(
 ) -> list[Row]:
     """Score files into `output`: `scores.csv`, `scores.jsonl` and `overlays/*.png`.
 
-    A file that cannot be read or scored gets a row with its error, and the rest goes on. What was scored is written
-    even when the run is interrupted. Raises SaveError when the disk refuses.
+    Files are read and pictures are drawn while the engine scores. A file that cannot be read or scored gets a row with
+    its error, and the rest goes on. What was scored is written even when the run is interrupted. Raises SaveError when
+    the disk refuses.
     """
-    rows: list[Row] = []
-    names = _names(paths)
-    steps = track(paths, "Scoring", console=Console(stderr=True), transient=True)
+    rows: dict[int, Row] = {}
+
+    def write(scored: _Scored) -> None:
+        rows[scored.number] = scored.row(output / "overlays" / names[scored.number] if overlays else None)
+
+    def work(file: _File) -> _Scored:
+        try:
+            return _Scored(file, engine.score(file.pixels, method)) if file.pixels is not None else _Scored(file)
+        except ImageError as error:
+            return _Scored(replace(file, error=str(error)))
+
+    names = list(_names(paths))
+    steps = overlapped(enumerate(paths), _read, work, write)
     try:
-        for path, name in zip(steps, names, strict=True):
-            picture = output / "overlays" / name if overlays else None
-            rows.append(_score_file(engine, path, picture, method))
+        for _ in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
+            pass
     finally:
-        write_rows(rows, output)
-    return rows
+        steps.close()  # waits for what is being written
+        write_rows([rows[number] for number in sorted(rows)], output)
+    return [rows[number] for number in sorted(rows)]
 
 
-def _score_file(engine: Engine, path: Path, picture: Path | None, method: str) -> Row:
+def _read(numbered: tuple[int, Path]) -> _File:
+    number, path = numbered
     try:
-        pixels = read_image(path)
-        result = engine.score(pixels, method)
+        return _File(number, path, read_image(path))
     except ImageError as error:
-        return Row(str(path), error=str(error))
-    if picture is not None:
-        save_png(overlay(pixels, result), picture)
-    return Row(
-        path=str(path),
-        score=result.score,
-        p_value=result.p_value,
-        threshold=result.threshold,
-        is_anomalous=result.is_anomalous,
-        overlay=None if picture is None else str(picture),
-    )
+        return _File(number, path, error=str(error))
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that was read, or why it could not be."""
+
+    number: int
+    path: Path
+    pixels: Pixels | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A file and what the engine says of it; without a result, the file's error says why."""
+
+    file: _File
+    result: Result[Any] | None = None
+
+    @property
+    def number(self) -> int:
+        return self.file.number
+
+    def row(self, picture: Path | None) -> Row:
+        """Its row in the table, its picture drawn."""
+        if self.result is None or self.file.pixels is None:
+            return Row(str(self.file.path), error=self.file.error)
+        if picture is not None:
+            save_png(overlay(self.file.pixels, self.result), picture)
+        return Row(
+            path=str(self.file.path),
+            score=self.result.score,
+            p_value=self.result.p_value,
+            threshold=self.result.threshold,
+            is_anomalous=self.result.is_anomalous,
+            overlay=None if picture is None else str(picture),
+        )
 
 
 def write_rows(rows: Sequence[Row], output: Path) -> None:
