@@ -104,14 +104,16 @@ def _layers(config: ModelConfig) -> Iterator[Shape]:
 
 def compile_layer(shape: Shape, dtype: str, target: int) -> list[Compiled]:
     """Both launches of a convolution, and the pooling of what it gives, for one target."""
+    from glance_fast.kernels.triton_max_pool import blocks_for as pool_blocks
     from glance_fast.kernels.triton_max_pool import pool_kernel
     from glance_fast.kernels.triton_partial_conv import WARPS, base_kernel, blocks_for, entries_kernel
 
     conv: dict[str, Any] = {"CIN": shape.before, "COUT": shape.after, "KERNEL": 3, "AS_CHANGES": shape.as_changes}
     conv |= {**blocks_for(shape.before, shape.after), "BLOCK_M": 64, "PRECISION": "ieee"}
-    pool = {"CHANNELS": shape.after, "SIZE": 2, "AS_CHANGES": True, "BLOCK_M": 64, "BLOCK_N": conv["BLOCK_N"]}
-    kernels = ((base_kernel, conv), (entries_kernel, conv), (pool_kernel, pool))
-    return [_compile(kernel, constants, shape, dtype, target, WARPS) for kernel, constants in kernels]
+    wide, warps = pool_blocks(shape.after)
+    pool = {"CHANNELS": shape.after, "SIZE": 2, "AS_CHANGES": True, "BLOCK_M": 64, "BLOCK_N": wide}
+    kernels = ((base_kernel, conv, WARPS), (entries_kernel, conv, WARPS), (pool_kernel, pool, warps))
+    return [_compile(kernel, constants, shape, dtype, target, count) for kernel, constants, count in kernels]
 
 
 def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS, WARPS
+from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS
 from glance_fast.kernels.triton_tables import LevelTables
 
 
@@ -50,13 +50,10 @@ def pool_kernel(
             touched = (y_band >= 0) & (x_band >= 0)
             entry = touched & ((y_dead == 0) | (x_dead == 0))
             number = tl.load(first + y_band + x_band, entry, 0) + y_place * x_length + x_place
-            kept = (n < CHANNELS)[None]
-            entry_at = values + number.to(tl.int64)[:, None] * CHANNELS + n[None]
-            cell = tl.load(entry_at, entry[:, None] & kept, 0.0).to(tl.float32)
-            base_at = base + (y_cell + x_cell)[:, None] * CHANNELS + n[None]
-            plain = live & (touched == 0)
-            cell += tl.load(base_at, plain[:, None] & kept, 0.0).to(tl.float32)
-            best = tl.maximum(best, cell)
+            row_at = tl.where(entry, values + number.to(tl.int64) * CHANNELS, base + (y_cell + x_cell) * CHANNELS)
+            alive = live & (entry | (touched == 0))
+            cell = tl.load(row_at[:, None] + n[None], alive[:, None] & (n < CHANNELS)[None], 0.0)
+            best = tl.maximum(best, cell.to(tl.float32))
     stored = live[:, None] & (n < CHANNELS)[None]
     if AS_CHANGES:
         home = tl.load(row_own + row * 3, live, 0) + tl.load(col_own + col * 3, live, 0)
@@ -64,6 +61,12 @@ def pool_kernel(
         best -= tl.load(shared, stored, 0.0).to(tl.float32)
     at = (entry0 + m).to(tl.int64)[:, None] * CHANNELS + n[None]
     tl.store(out + image * out_stride + at, best.to(out.dtype.element_ty), stored)
+
+
+def blocks_for(channels: int) -> tuple[int, int]:
+    """Channels that a program takes, and its warps: with more or fewer the index arithmetic spills."""
+    block_n = max(16, min(64, triton.next_power_of_2(channels)))
+    return block_n, max(2, block_n // 8)
 
 
 def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_changes: bool) -> tuple[Tensor, Tensor]:
@@ -74,12 +77,12 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     out = cells.amax(dim=(2, 4))
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
-        block_n = max(16, min(64, triton.next_power_of_2(channels)))
+        block_n, warps = blocks_for(channels)
         pool_kernel[(len(tables.tiles), triton.cdiv(channels, block_n), batch)](
             values, base, out, entries,
             tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, tables.first,
             values.stride(0), base.stride(0), out.stride(0), entries.stride(0),
             CHANNELS=channels, SIZE=size, AS_CHANGES=as_changes, BLOCK_M=tables.block, BLOCK_N=block_n,
-            num_warps=WARPS,
+            num_warps=warps,
         )  # fmt: skip
     return out, entries

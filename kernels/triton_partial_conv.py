@@ -98,14 +98,12 @@ def entries_kernel(
             dead = touched & (y_dead > 0) & (x_dead > 0)
             entry = touched & (dead == 0)
             number = tl.load(first + y_band + x_band, entry, 0) + y_place * x_length + x_place
-            entry_at = changes + number.to(tl.int64)[:, None] * CIN
-            base_at = base + (y_cell + x_cell)[:, None] * CIN
+            # What an entry gains over its base cell, or minus the base cell where all is lost: one load for both.
+            row_at = tl.where(entry, changes + number.to(tl.int64) * CIN, base + (y_cell + x_cell) * CIN)
+            sign = tl.where(entry, 1.0, -1.0).to(changes.dtype.element_ty)
             for low in tl.range(0, CIN, BLOCK_K):
                 k = low + tl.arange(0, BLOCK_K)
-                kept = (k < CIN)[None]
-                gained = tl.load(entry_at + k[None], entry[:, None] & kept, 0.0).to(tl.float32)
-                lost = tl.load(base_at + k[None], dead[:, None] & kept, 0.0).to(tl.float32)
-                a = (gained - lost).to(changes.dtype.element_ty)
+                a = tl.load(row_at[:, None] + k[None], touched[:, None] & (k < CIN)[None], 0.0) * sign[:, None]
                 w_at = ((ty * KERNEL + tx) * CIN + k)[:, None] * COUT + n[None]
                 w = tl.load(weight + w_at, (k < CIN)[:, None] & (n < COUT)[None], 0.0)
                 acc = tl.dot(a, w, acc, input_precision=PRECISION)
