@@ -104,7 +104,7 @@ def score(
     device: Device = "cpu",
     precision: Precision = "fp32",
     method: Method = "dense",
-    overlays: Annotated[bool, typer.Option(help="Write a picture an image.")] = True,
+    overlays: Annotated[str, typer.Option(help="Pictures of all images, of anomalous ones, or none.")] = "all",
 ) -> None:
     """Score images: a heat map with contour, score and threshold for each, and one table as CSV and JSON lines."""
     from glance_fast.engine import Engine

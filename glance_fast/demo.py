@@ -55,7 +55,7 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
     train_model(job, MODEL, TRAIN)
     engine = Engine.load(model)
     evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", facts=engine.facts())
-    score_files(engine, expand([data / "test"]), output, overlays=True)
+    score_files(engine, expand([data / "test"]), output)
     console.print(evaluation_table(evaluation))
     dense, loop, difference = compare(engine, read_image(test_samples(data)[0].path))
     console.print(f"image AUROC {evaluation.image_auroc:.3f}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from glance_fast.errors import ImageError
+from glance_fast.errors import ConfigError, ImageError
 from glance_fast.files import replace_file
 from glance_fast.images import Pixels, read_image
 from glance_fast.overlap import overlapped
@@ -22,6 +22,10 @@ from glance_fast.overlay import overlay, save_png
 
 if TYPE_CHECKING:
     from glance_fast.engine import Engine, Result
+
+
+# Of which images pictures are drawn.
+PICTURES = ("all", "anomalous", "none")
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,21 @@ class Row:
 
 
 def score_files(
-    engine: Engine, paths: Sequence[Path], output: Path, method: str = "dense", overlays: bool = True
+    engine: Engine, paths: Sequence[Path], output: Path, method: str = "dense", overlays: str = "all"
 ) -> list[Row]:
-    """Score files into `output`: `scores.csv`, `scores.jsonl` and `overlays/*.png`.
+    """Score files into `output`: `scores.csv`, `scores.jsonl` and `overlays/*.png`, which are of `PICTURES`.
 
     Files are read and pictures are drawn while the engine scores. A file that cannot be read or scored gets a row with
     its error, and the rest goes on. What was scored is written even when the run is interrupted. Raises SaveError when
-    the disk refuses.
+    the disk refuses, ConfigError for unknown `overlays`.
     """
+    if overlays not in PICTURES:
+        raise ConfigError(f"unknown overlays {overlays!r}; legal are {', '.join(PICTURES)}")
     rows: dict[int, Row] = {}
 
     def write(scored: _Scored) -> None:
-        rows[scored.number] = scored.row(output / "overlays" / names[scored.number] if overlays else None)
+        drawn = overlays == "all" or (overlays == "anomalous" and scored.is_anomalous)
+        rows[scored.number] = scored.row(output / "overlays" / names[scored.number] if drawn else None)
 
     def work(file: _File) -> _Scored:
         try:
@@ -96,6 +103,10 @@ class _Scored:
     @property
     def number(self) -> int:
         return self.file.number
+
+    @property
+    def is_anomalous(self) -> bool:
+        return self.result is not None and self.result.is_anomalous
 
     def row(self, picture: Path | None) -> Row:
         """Its row in the table, its picture drawn."""

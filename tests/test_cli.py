@@ -109,7 +109,7 @@ def test_a_bad_image_among_good_ones_is_reported_and_the_rest_scored(
 ) -> None:
     model = save_tiny(tmp_path / "model", tiny_model())
     (data / "test" / "good" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    run("score", data / "test" / "good", "--model", model, "--output", tmp_path / "out", "--no-overlays", status=1)
+    run("score", data / "test" / "good", "--model", model, "--output", tmp_path / "out", "--overlays", "none", status=1)
     rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert [row["error"] is None for row in rows] == [True] * 4 + [False]
     assert "broken.png" in rows[-1]["error"]
@@ -122,7 +122,8 @@ def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
     scores = {}
     for method in ("dense", "loop"):
         output = tmp_path / method
-        run("score", data / "test" / "good" / "1*.png", "-m", model, "-o", output, "--method", method, "--no-overlays")
+        options = ("-m", model, "-o", output, "--method", method, "--overlays", "none")
+        run("score", data / "test" / "good" / "1*.png", *options)
         scores[method] = [json.loads(line)["score"] for line in (output / "scores.jsonl").read_text().splitlines()]
     assert scores["dense"] == pytest.approx(scores["loop"], rel=1e-5)
 

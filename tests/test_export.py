@@ -17,6 +17,7 @@ import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench.startup import install, sizes
 from glance_fast.config import ModelConfig
@@ -320,8 +321,6 @@ def test_impossible_exports_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("backend, form", [("openvino", "openvino"), ("onnxruntime", "onnx")])
 def test_int8_is_near_and_smaller_steps_are_kept(tmp_path: Path, backend: str, form: str) -> None:
     """Blocks in 8 bits, ranges from photographs: coarse, and still the same picture."""
-    from PIL import Image
-
     folder = save_tiny(tmp_path / "model", usual_model({"global_channels": (16, 24, 32, 32)}))
     for seed in range(24):
         (tmp_path / "data").mkdir(exist_ok=True)
@@ -338,8 +337,6 @@ def test_int8_is_near_and_smaller_steps_are_kept(tmp_path: Path, backend: str, f
 
 
 def test_the_parity_report_compares_every_form(shared: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     paths = []
     for seed in range(4):
         paths.append(tmp_path / f"{seed}.png")
@@ -386,6 +383,13 @@ def test_the_base_install_scores_without_pytorch(shared: Path, tmp_path: Path) -
     assert float(score) == pytest.approx(Engine.load(shared, "torch").score(photo(96, 112)).score, rel=1e-5)
     for error, extra in zip(errors, ("train", "onnxruntime", "tensorrt"), strict=True):
         assert f"pip install 'glance-fast[{extra}]'" in error
+    Image.fromarray(photo(96, 112)).save(tmp_path / "photo.png")
+    score_it = [str(python.with_name("glance-fast")), "score", str(tmp_path / "photo.png"), "--model", str(shared)]
+    done = subprocess.run(
+        [*score_it, "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_image(tmp_path / "out" / "overlays" / "photo.png").ndim == 3
 
 
 def test_openvino_never_computes_in_a_lower_precision_unasked(shared: Path) -> None:

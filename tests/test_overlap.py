@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from glance_fast.engine import Engine
-from glance_fast.errors import ImageError
+from glance_fast.errors import ConfigError, ImageError
 from glance_fast.overlap import AHEAD, overlapped
 from glance_fast.scoring import score_files
 from tests.test_engine import photo, same
@@ -112,6 +112,10 @@ def test_files_are_scored_in_order_and_an_interrupt_loses_nothing(
     assert [row.error is not None for row in rows] == [number == 5 for number in range(30)]
     assert rows[7].score == engine.score(paths[7]).score and rows[7].overlay is not None
     assert len(list((tmp_path / "all" / "overlays").iterdir())) == 29
+    alarms = score_files(engine, paths, tmp_path / "alarms", overlays="anomalous")
+    assert [row.overlay is not None for row in alarms] == [bool(row.is_anomalous) for row in alarms]
+    with pytest.raises(ConfigError, match="unknown overlays 'some'; legal are all, anomalous, none"):
+        score_files(engine, paths, tmp_path / "some", overlays="some")
     count, score = [0], Engine.score
 
     def interrupted(self: Engine, *arguments: object) -> object:

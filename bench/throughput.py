@@ -1,0 +1,88 @@
+"""What is left of the engine's pace when files are read and results written: `python -m bench.throughput MODEL IMAGES`.
+
+Images a second of the engine alone, on images decoded before; of `Engine.stream` on paths; of what `glance-fast score`
+does, without and with its pictures; and, as a comparison, of reading and scoring one after the other. All in turn, with
+medians of the turns, each as a share of the engine's own pace in its turn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.machine import machine
+from glance_fast.engine import Engine
+from glance_fast.folders import expand
+from glance_fast.images import read_image
+from glance_fast.scoring import score_files
+
+
+def main(
+    model: Path,
+    images: list[str],
+    backend: str = "auto",
+    count: Annotated[int, typer.Option(help="Images a turn.")] = 100,
+    turns: int = 5,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file that JSON lines are added to.")] = None,
+) -> None:
+    """Print the table, and add its rows to a file."""
+    logging.disable(logging.INFO)
+    engine = Engine.load(model, backend)
+    found = expand(images)
+    paths = [found[i % len(found)] for i in range(count)]
+    pixels = [read_image(path) for path in paths]
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory() as place:
+        ways: dict[str, Callable[[], object]] = {
+            "engine alone, decoded images": lambda: [engine.score(image) for image in pixels],
+            "read, then score, one by one": lambda: [engine.score(path) for path in paths],
+            "Engine.stream of paths": lambda: list(engine.stream(paths)),
+            "score without pictures": lambda: score_files(engine, paths, Path(place) / "plain", overlays="none"),
+            "score with pictures of anomalous images": lambda: score_files(
+                engine, paths, Path(place) / "some", overlays="anomalous"
+            ),
+            "score with pictures of all": lambda: score_files(engine, paths, Path(place) / "all"),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(turns + 1):
+            for name, run in ways.items():
+                start = time.perf_counter()
+                run()
+                if turn:  # the first is not counted
+                    seconds[name].append(time.perf_counter() - start)
+    alone = seconds["engine alone, decoded images"]
+    rows: list[dict[str, Any]] = [
+        {
+            "way": name,
+            "images_per_second": round(count / median(taken), 2),
+            "of_engine": round(median(a / b for a, b in zip(alone, taken, strict=True)), 3),
+            "model": model.resolve().name,
+            "backend": engine.backend.name,
+            "side": f"{pixels[0].shape[0]}x{pixels[0].shape[1]}",
+            "count": count,
+            "turns": turns,
+            **machine(),
+        }
+        for name, taken in seconds.items()
+    ]
+    table = Table("way", "images a second", "of the engine's pace")
+    for row in rows:
+        table.add_row(row["way"], f"{row['images_per_second']}", f"{row['of_engine']:.0%}")
+    console.print(table)
+    if output is not None:
+        with output.open("a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
