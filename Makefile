@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test bench-check lint venv clean
 
 demo: venv
 	$(BIN)/glance-fast demo --output demo
@@ -14,6 +14,10 @@ demo: venv
 # One thread a process: two processes whose threads spin for the same cores take many times as long.
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable
+
+# Ratios of things timed in turn on this machine, against the committed ones; not part of the tests.
+bench-check: venv
+	$(BIN)/python -m bench.check
 
 lint: venv
 	$(BIN)/ruff check .

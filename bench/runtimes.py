@@ -4,6 +4,9 @@ Each case is a network of random weights on one 256x256 image, from uint8 pixels
 pixels to the map for the peers, whose resizing and normalising is left out. Cases take turns, so that a machine that
 slows down slows them all; a case is the median of its turns, a ratio that of the turns' ratios. Ours are timed only
 after they have given the loop's numbers at some locations (float32) or come near them (bfloat16).
+
+The limit stands beside them: a large matrix product with constant weights, in OpenVINO at both precisions, takes turns
+with the rest, and each case tells how near its multiply-adds a second come to that.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -22,8 +26,10 @@ import onnxruntime
 import openvino
 import torch
 import typer
+from openvino import opset13 as opset
 from rich.console import Console
 from rich.progress import track
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.forward import FORWARD
 from bench.machine import machine
@@ -36,6 +42,7 @@ from glance_fast.nets.model import GlanceModel
 from glance_fast.presets import PRESETS
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 5e-2}
+LIMIT = "matrix product"
 # Seconds before each run, in which the threads of the case before it stop waiting actively.
 REST = 0.05
 # Locations of the loop that are run, spread over the grid; each costs the same.
@@ -47,12 +54,16 @@ CALIBRATION = Calibration(
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table: a method in a runtime at a precision; `times` of its runs cost what one image does."""
+    """One line of the table: a method in a runtime at a precision; `times` of its runs cost what one image does.
+
+    `macs` are the multiply-adds of an image, of what is multiplied in large pieces.
+    """
 
     method: str
     runtime: str
     precision: str
     run: Callable[[], object]
+    macs: float
     times: float = 1.0
 
 
@@ -63,7 +74,16 @@ def main(
 ) -> None:
     """Time all cases in turn, print the table, and append its rows with the machine they were measured on."""
     threads = torch.get_num_threads()
-    cases = [case for name in preset or list(PRESETS) for case in ours(name, threads)] + peers(threads)
+    mine = [case for name in preset or list(PRESETS) for case in ours(name, threads)]
+    rows = measure([*mine, *peers(threads), *limits(threads)], turns)
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "runtimes.jsonl").open("a", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows)
+    Console(width=140).print(as_markdown(rows), markup=False, highlight=False)
+
+
+def measure(cases: Sequence[Case], turns: int) -> list[dict[str, Any]]:
+    """Run all cases in turn and give a row each, with the machine they were measured on."""
     seconds: list[list[float]] = [[] for _ in cases]
     for turn in track(range(turns + 1), "Turns", console=Console(stderr=True), transient=True):
         for case, taken in zip(cases, seconds, strict=True):
@@ -72,7 +92,7 @@ def main(
             case.run()
             if turn:  # the first is not counted
                 taken.append((time.perf_counter() - start) * case.times)
-    rows = [
+    return [
         {
             "method": case.method,
             "runtime": case.runtime,
@@ -80,18 +100,16 @@ def main(
             "ms": round(median(taken) * 1e3, 2),
             "low": round(min(taken) * 1e3, 2),
             "high": round(max(taken) * 1e3, 2),
-            "loop_over_it": _ratio(cases, seconds, case.method, taken),
-            "turns": turns,
+            "loop_over_it": _ratio(cases, seconds, taken, partial(_is_loop, case.method)),
+            "gmac": round(case.macs / 1e9, 3),
+            "of_limit": _of_limit(cases, seconds, case, taken),
+            "turns_ms": [round(one * 1e3, 2) for one in taken],
             "openvino": openvino.__version__,
             "onnxruntime": onnxruntime.__version__,
             **machine(),
         }
         for case, taken in zip(cases, seconds, strict=True)
     ]
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / "runtimes.jsonl").open("a", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row) + "\n" for row in rows)
-    Console(width=140).print(as_markdown(rows), markup=False, highlight=False)
 
 
 def ours(preset: str, threads: int) -> list[Case]:
@@ -106,6 +124,9 @@ def ours(preset: str, threads: int) -> list[Case]:
         expected = model.score(*dense_features(model, dense, seen)).numpy()
         _check_loop(model, dense, seen)
     graph = export_onnx(model, CALIBRATION).SerializeToString()
+    height, width = (side + 2 * model.config.overhang for side in model.config.image_size)
+    local = model.local_net.macs((height, width), model.config.stride)
+    macs = local + dense.plan.macs
     pixels = image.numpy()
     runs: dict[tuple[str, str], Callable[[], Any]] = {("ONNX Runtime", "fp32"): _onnxruntime(graph, pixels, threads)}
     for precision in TOLERANCES:
@@ -120,13 +141,13 @@ def ours(preset: str, threads: int) -> list[Case]:
         return model.score(*dense_features(model, dense, model.from_uint8(image)))
 
     return [
-        _loop(preset, model, seen),
-        Case(preset, "PyTorch", "fp32", torch_dense),
-        *(Case(preset, runtime, precision, run) for (runtime, precision), run in runs.items()),
+        _loop(preset, model, seen, dense.plan.loop_macs),
+        Case(preset, "PyTorch", "fp32", torch_dense, macs),
+        *(Case(preset, runtime, precision, run, macs) for (runtime, precision), run in runs.items()),
     ]
 
 
-def _loop(preset: str, model: GlanceModel, seen: torch.Tensor) -> Case:
+def _loop(preset: str, model: GlanceModel, seen: torch.Tensor, macs: int) -> Case:
     """Global-Net at some locations, one masked map a run in channels-last: the loop's best form (`bench.speed`).
 
     What Global-Net reads is computed once and not for each location, which favours the loop where a teacher's map is
@@ -140,7 +161,7 @@ def _loop(preset: str, model: GlanceModel, seen: torch.Tensor) -> Case:
     def run() -> object:
         return loop_global(net, read, some)
 
-    return Case(preset, "loop, PyTorch", "fp32", run, model.plan().locations / some.locations)
+    return Case(preset, "loop, PyTorch", "fp32", run, macs, model.plan().locations / some.locations)
 
 
 def _some(model: GlanceModel) -> Any:
@@ -163,13 +184,32 @@ def peers(threads: int) -> list[Case]:
     image = torch.rand(1, 3, 256, 256)
     cases = []
     for name, build in FORWARD.items():
+        network = build().eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(image)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter about itself
-            model = openvino.convert_model(torch.export.export(build().eval(), (image,)))
+            model = openvino.convert_model(torch.export.export(network, (image,)))
         for precision in TOLERANCES:
             model.reshape(list(image.shape))
             compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
-            cases.append(Case(name, "OpenVINO", precision, _run(compiled, image.numpy())))
+            run = _run(compiled, image.numpy())
+            cases.append(Case(name, "OpenVINO", precision, run, counter.get_total_flops() / 2))
+    return cases
+
+
+def limits(threads: int) -> list[Case]:
+    """A matrix product that nothing holds up, at both precisions."""
+    side, cases = 1024, []
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, side, side), np.float32)
+    for precision in TOLERANCES:
+        given = opset.parameter([side, side], np.float32)
+        # With something to add, OpenVINO takes its fastest form.
+        product = opset.add(opset.matmul(given, opset.constant(right), False, False), opset.constant(right[:1]))
+        model = openvino.Model([product], [given])
+        compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
+        cases.append(Case(LIMIT, "OpenVINO", precision, _run(compiled, left), float(side) ** 3))
     return cases
 
 
@@ -198,21 +238,35 @@ def _settings(precision: str, threads: int) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
 
 
-def _ratio(cases: list[Case], seconds: list[list[float]], method: str, taken: list[float]) -> float | None:
-    """How many times as long the method's loop takes, the median over the turns."""
-    mine = ((case, times) for case, times in zip(cases, seconds, strict=True) if case.method == method)
-    loops = [times for case, times in mine if case.runtime.startswith("loop")]
-    return round(median(a / b for a, b in zip(loops[0], taken, strict=True)), 1) if loops else None
+def _ratio(
+    cases: Sequence[Case], seconds: list[list[float]], taken: list[float], wanted: Callable[[Case], bool]
+) -> float | None:
+    """How many times as long another case takes, the median over the turns; None where there is none."""
+    others = [times for case, times in zip(cases, seconds, strict=True) if wanted(case)]
+    return round(median(a / b for a, b in zip(others[0], taken, strict=True)), 2) if others else None
+
+
+def _is_loop(method: str, case: Case) -> bool:
+    return case.method == method and case.runtime.startswith("loop")
+
+
+def _of_limit(cases: Sequence[Case], seconds: list[list[float]], case: Case, taken: list[float]) -> float | None:
+    """Multiply-adds a second, as a share of the matrix product's at this precision in the same turn."""
+    share = _ratio(cases, seconds, taken, lambda one: (one.method, one.precision) == (LIMIT, case.precision))
+    product = next((one for one in cases if (one.method, one.precision) == (LIMIT, case.precision)), None)
+    return None if share is None or product is None else round(share * case.macs / product.macs, 3)
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """One line a case."""
-    head = ("method", "runtime", "precision", "ms an image", "from", "to", "the loop takes")
+    head = ("method", "runtime", "precision", "ms an image", "from", "to", "the loop takes", "GMAC", "of the limit")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         ratio = f"{row['loop_over_it']:.0f}×" if row["loop_over_it"] else ""
+        limit = f"{row['of_limit']:.0%}" if row["of_limit"] else ""
         figures = " | ".join(f"{row[name]:.1f}" for name in ("ms", "low", "high"))
-        lines.append(f"| {row['method']} | {row['runtime']} | {row['precision']} | {figures} | {ratio} |")
+        name = f"{row['method']} | {row['runtime']} | {row['precision']}"
+        lines.append(f"| {name} | {figures} | {ratio} | {row['gmac']:.2f} | {limit} |")
     return "\n".join(lines)
 
 
