@@ -5,8 +5,8 @@ pixels to the map for the peers, whose resizing and normalising is left out. Cas
 slows down slows them all; a case is the median of its turns, a ratio that of the turns' ratios. Ours are timed only
 after they have given the loop's numbers at some locations (float32) or come near them (bfloat16).
 
-The limit stands beside them: a large matrix product with constant weights, in OpenVINO at both precisions, takes turns
-with the rest, and each case tells how near its multiply-adds a second come to that.
+The limit stands beside them: a large matrix product and a large convolution, in OpenVINO at both precisions, take turns
+with the rest, and each case tells how near its multiply-adds a second come to the better one's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -42,7 +41,7 @@ from glance_fast.nets.model import GlanceModel
 from glance_fast.presets import PRESETS
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 5e-2}
-LIMIT = "matrix product"
+LIMITS = ("matrix product", "convolution")
 # Seconds before each run, in which the threads of the case before it stop waiting actively.
 REST = 0.05
 # Locations of the loop that are run, spread over the grid; each costs the same.
@@ -100,7 +99,7 @@ def measure(cases: Sequence[Case], turns: int) -> list[dict[str, Any]]:
             "ms": round(median(taken) * 1e3, 2),
             "low": round(min(taken) * 1e3, 2),
             "high": round(max(taken) * 1e3, 2),
-            "loop_over_it": _ratio(cases, seconds, taken, partial(_is_loop, case.method)),
+            "loop_over_it": _over_loop(cases, seconds, case.method, taken),
             "gmac": round(case.macs / 1e9, 3),
             "of_limit": _of_limit(cases, seconds, case, taken),
             "turns_ms": [round(one * 1e3, 2) for one in taken],
@@ -199,17 +198,21 @@ def peers(threads: int) -> list[Case]:
 
 
 def limits(threads: int) -> list[Case]:
-    """A matrix product that nothing holds up, at both precisions."""
-    side, cases = 1024, []
-    rng = np.random.default_rng(0)
-    left, right = rng.standard_normal((2, side, side), np.float32)
-    for precision in TOLERANCES:
-        given = opset.parameter([side, side], np.float32)
-        # With something to add, OpenVINO takes its fastest form.
-        product = opset.add(opset.matmul(given, opset.constant(right), False, False), opset.constant(right[:1]))
-        model = openvino.Model([product], [given])
-        compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
-        cases.append(Case(LIMIT, "OpenVINO", precision, _run(compiled, left), float(side) ** 3))
+    """A matrix product and a convolution that nothing holds up, with constant weights, at both precisions."""
+    rng, cases = np.random.default_rng(0), []
+    left, right = rng.standard_normal((2, 1024, 1024), np.float32)
+    image, kernel = rng.standard_normal((1, 128, 64, 64), np.float32), rng.standard_normal((128, 128, 3, 3), np.float32)
+    given, seen = opset.parameter([1024, 1024], np.float32), opset.parameter([1, 128, 64, 64], np.float32)
+    # With something to add, OpenVINO takes its fastest form.
+    product = opset.add(opset.matmul(given, opset.constant(right), False, False), opset.constant(right[:1]))
+    convolution = opset.relu(opset.convolution(seen, opset.constant(kernel), [1, 1], [1, 1], [1, 1], [1, 1]))
+    for name, model, value, macs in (
+        (LIMITS[0], openvino.Model([product], [given]), left, 1024.0**3),
+        (LIMITS[1], openvino.Model([convolution], [seen]), image, 64.0**2 * kernel.size),
+    ):
+        for precision in TOLERANCES:
+            compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
+            cases.append(Case(name, "OpenVINO", precision, _run(compiled, value), macs))
     return cases
 
 
@@ -238,23 +241,24 @@ def _settings(precision: str, threads: int) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
 
 
-def _ratio(
-    cases: Sequence[Case], seconds: list[list[float]], taken: list[float], wanted: Callable[[Case], bool]
-) -> float | None:
-    """How many times as long another case takes, the median over the turns; None where there is none."""
-    others = [times for case, times in zip(cases, seconds, strict=True) if wanted(case)]
-    return round(median(a / b for a, b in zip(others[0], taken, strict=True)), 2) if others else None
-
-
-def _is_loop(method: str, case: Case) -> bool:
-    return case.method == method and case.runtime.startswith("loop")
+def _over_loop(cases: Sequence[Case], seconds: list[list[float]], method: str, taken: list[float]) -> float | None:
+    """How many times as long the method's loop takes, the median over the turns; None where there is none."""
+    mine = ((case, times) for case, times in zip(cases, seconds, strict=True) if case.method == method)
+    loops = [times for case, times in mine if case.runtime.startswith("loop")]
+    return round(median(a / b for a, b in zip(loops[0], taken, strict=True)), 2) if loops else None
 
 
 def _of_limit(cases: Sequence[Case], seconds: list[list[float]], case: Case, taken: list[float]) -> float | None:
-    """Multiply-adds a second, as a share of the matrix product's at this precision in the same turn."""
-    share = _ratio(cases, seconds, taken, lambda one: (one.method, one.precision) == (LIMIT, case.precision))
-    product = next((one for one in cases if (one.method, one.precision) == (LIMIT, case.precision)), None)
-    return None if share is None or product is None else round(share * case.macs / product.macs, 3)
+    """Multiply-adds a second, as a share of the best limit's at this precision in the same turn."""
+    paces = [
+        [one.macs / second for second in times]
+        for one, times in zip(cases, seconds, strict=True)
+        if one.method in LIMITS and one.precision == case.precision
+    ]
+    if not paces:
+        return None
+    best = [max(turn) for turn in zip(*paces, strict=True)]
+    return round(float(median(case.macs / second / pace for second, pace in zip(taken, best, strict=True))), 3)
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
