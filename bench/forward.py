@@ -3,16 +3,20 @@
 Speed does not depend on the weights. Each is checked by its number of parameters and multiply-adds
 (`tests/test_runtimes.py`). Images are float [B, 3, 256, 256], maps [B, 1, h, w].
 
-- EfficientAD-S, Batzner, Heckler, König, WACV 2024: teacher, student and autoencoder of the paper's tables, 8.1 M
-  parameters.
+- EfficientAD-S and -M, Batzner, Heckler, König, WACV 2024: teacher, student and autoencoder of the paper's tables, 8.1
+  and 20.7 M parameters.
 - STFPM, Wang, Han, Ding, Huang, BMVC 2021: two ResNet-18 up to layer3, cosine distances a level, multiplied.
 - PaDiM, Defard, Setkov, Loesch, Audigier, ICPR workshops 2021: ResNet-18 up to layer3, 100 of its 448 channels,
   Mahalanobis distance at each of the 64x64 places.
+- PatchCore, Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, CVPR 2022: ResNet-18 or Wide ResNet-50-2 up to layer3, maps
+  of layer2 and layer3 averaged over 3x3 cells, the distance to the nearest of a tenth of the vectors of 200 images. A
+  matrix product finds it, as a runtime has no search; the map is left unsmoothed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -32,6 +36,18 @@ def _pdn(channels: int) -> nn.Sequential:
         nn.Conv2d(128, 256, 4), nn.ReLU(), nn.AvgPool2d(2, 2),
         nn.Conv2d(256, 256, 3), nn.ReLU(),
         nn.Conv2d(256, channels, 4),
+    )  # fmt: skip
+
+
+def _medium_pdn(channels: int) -> nn.Sequential:
+    """The medium one."""
+    return nn.Sequential(
+        nn.Conv2d(3, 256, 4), nn.ReLU(), nn.AvgPool2d(2, 2),
+        nn.Conv2d(256, 512, 4), nn.ReLU(), nn.AvgPool2d(2, 2),
+        nn.Conv2d(512, 512, 1), nn.ReLU(),
+        nn.Conv2d(512, 512, 3), nn.ReLU(),
+        nn.Conv2d(512, channels, 4), nn.ReLU(),
+        nn.Conv2d(channels, channels, 1),
     )  # fmt: skip
 
 
@@ -55,12 +71,12 @@ class _AutoEncoder(nn.Module):
         return out
 
 
-class EfficientADS(nn.Module):
-    """The mean of the student's distance from the teacher and from the autoencoder."""
+class EfficientAD(nn.Module):
+    """The mean of the student's distance from the teacher and from the autoencoder; `pdn` makes the first two."""
 
-    def __init__(self) -> None:
+    def __init__(self, pdn: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.teacher, self.student, self.autoencoder = _pdn(384), _pdn(768), _AutoEncoder()
+        self.teacher, self.student, self.autoencoder = pdn(384), pdn(768), _AutoEncoder()
 
     def forward(self, images: Tensor) -> Tensor:
         teacher, student = self.teacher(images), self.student(images)
@@ -98,6 +114,65 @@ class _Features(nn.Module):
             x = level(x)
             maps.append(x)
         return maps
+
+
+class _Bottleneck(nn.Module):
+    """Of a Wide ResNet-50-2, its batch norms folded into convolutions with a bias."""
+
+    def __init__(self, before: int, inner: int, stride: int) -> None:
+        super().__init__()
+        after = 2 * inner
+        self.body = nn.Sequential(
+            nn.Conv2d(before, inner, 1), nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, stride, 1), nn.ReLU(),
+            nn.Conv2d(inner, after, 1),
+        )  # fmt: skip
+        self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+class _WideFeatures(nn.Module):
+    """Wide ResNet-50-2's maps behind layer1, layer2 and layer3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        levels: list[nn.Module] = []
+        before = 64
+        for inner, count, stride in ((128, 3, 1), (256, 4, 2), (512, 6, 2)):
+            blocks: list[nn.Module] = [] if levels else [stem]
+            for block in range(count):
+                blocks.append(_Bottleneck(before, inner, stride if block == 0 else 1))
+                before = 2 * inner
+            levels.append(nn.Sequential(*blocks))
+        self.levels = nn.ModuleList(levels)
+
+    forward = _Features.forward
+
+
+class PatchCore(nn.Module):
+    """Distances to the nearest normal vector; `features` gives the three maps, `width` the channels of two of them."""
+
+    MEMORY = 200 * 32 * 32 // 10
+    memory: Tensor
+    squares: Tensor
+
+    def __init__(self, features: Callable[[], nn.Module], width: int) -> None:
+        super().__init__()
+        self.features = features()
+        self.register_buffer("memory", torch.randn(width, self.MEMORY))
+        self.register_buffer("squares", self.memory.square().sum(0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        _, middle, deep = (F.avg_pool2d(x, 3, 1, 1) for x in self.features(images))
+        deep = F.interpolate(deep, size=middle.shape[2:], mode="bilinear", align_corners=False)
+        rows = torch.cat([middle, deep], dim=1).flatten(2).mT
+        nearest = (self.squares - 2 * (rows @ self.memory)).amin(-1)
+        squared = (nearest + rows.square().sum(-1)).clamp(min=0)
+        grid = squared.sqrt().reshape(-1, 1, middle.shape[2], middle.shape[3])
+        return F.interpolate(grid, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
 class STFPM(nn.Module):
@@ -143,7 +218,10 @@ class PaDiM(nn.Module):
 
 
 FORWARD: dict[str, Callable[[], nn.Module]] = {
-    "EfficientAD-S": EfficientADS,
+    "EfficientAD-S": partial(EfficientAD, _pdn),
+    "EfficientAD-M": partial(EfficientAD, _medium_pdn),
     "STFPM ResNet-18": STFPM,
     "PaDiM ResNet-18": PaDiM,
+    "PatchCore ResNet-18": partial(PatchCore, _Features, 128 + 256),
+    "PatchCore Wide ResNet-50": partial(PatchCore, _WideFeatures, 512 + 1024),
 }
