@@ -33,7 +33,7 @@ from bench.peers import PEERS
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.dense import dense_features
+from glance_fast.dense_strips import features
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
 from glance_fast.evaluation import Evaluation, Scorer, Seen, look, summarise, write_files
@@ -163,7 +163,7 @@ class _Remembered(TorchBackend):
         if key not in self.heard:
             seen = self.model.from_uint8(images)
             with torch.inference_mode():
-                self.heard[key] = self.model.heads(*dense_features(self.model, self.dense, seen))
+                self.heard[key] = self.model.heads(*features(self.model, self.dense, seen))
         return self.model.mix(*self.heard[key]).reshape(-1, *self._shape)
 
 

@@ -165,6 +165,16 @@ class Plan:
         return sum(step.bytes for step in self.steps)
 
     @property
+    def peak(self) -> int:
+        """Bytes of the tables that the dense pass holds at once for one image in float32, and of their row numbers."""
+        held = (
+            (2 * below.zero * step.channels_in + step.table.zero * step.layer.channels)
+            for step, below in zip(self.steps, self.tables, strict=False)
+        )
+        numbers = sum(step.table.entries * step.layer.kernel**2 for step in self.steps)
+        return 4 * (max(held) + numbers)
+
+    @property
     def loop_macs(self) -> int:
         """Multiply-adds of the per-patch loop for one image: every cell of every layer for every location."""
         return self.locations * sum(step.loop_macs for step in self.steps)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.dense import DensePass, dense_features
+from glance_fast.dense_strips import features, make_pass
 from glance_fast.errors import BackendError
 from glance_fast.loop import loop_features
 from glance_fast.nets.model import GlanceModel
@@ -25,7 +25,7 @@ class TorchBackend:
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
-        self.dense = DensePass(model.plan(), self.device)
+        self.dense = make_pass(model.plan(), self.device)
         self._shape = (len(self.dense.plan.holes_y), len(self.dense.plan.holes_x))
 
     @property
@@ -44,7 +44,7 @@ class TorchBackend:
         if method == "loop":
             z_local, z_global = loop_features(self.model, seen)
         else:
-            z_local, z_global = dense_features(self.model, self.dense, seen)
+            z_local, z_global = features(self.model, self.dense, seen)
         return self.model.score(z_local, z_global).reshape(-1, *self._shape)
 
 

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glance_fast.dense import DensePass, dense_features
+from glance_fast.dense import DensePass
+from glance_fast.dense_strips import features, make_pass
 from glance_fast.nets.heads import iad
 from glance_fast.training.sampling import Places, draw_images, draw_places
 from glance_fast.training.stage import Context, Stage, Track
@@ -45,10 +46,10 @@ class Expect(Stage):
     @torch.no_grad()
     def derive(self, track: Track[NDArray[np.uint8]]) -> None:
         """The statistics of z_l − z_g at every location, over all photographs."""
-        model, dense = self.context.model, DensePass(self.context.model.plan(), self.context.device)
+        model, dense = self.context.model, make_pass(self.context.model.plan(), self.context.device)
         if model.norm is None:
             return
-        seen = (dense_features(model, dense, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
+        seen = (features(model, dense, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
         model.norm.fit((z_local - z_global for z_local, z_global in seen), self.context.train.location_shrinkage)
 
 

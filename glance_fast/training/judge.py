@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.dense import DensePass, dense_features
+from glance_fast.dense_strips import features, make_pass
 from glance_fast.training.expect import as_seen, pieces, some_places
 from glance_fast.training.sampling import Ints, Places, changed_pixels, draw_images, stain_images
 from glance_fast.training.stage import STAINED_PIXELS, Context, Stage, Track, balanced_bce
@@ -108,12 +108,12 @@ class Judge(Stage):
         model = self.context.model
         if model.norm is None:
             return
-        dense = DensePass(model.plan(), self.context.device)
+        dense = make_pass(model.plan(), self.context.device)
         model.usual.zero_()
         model.spread.fill_(1)
         said: list[tuple[Tensor, Tensor]] = []
         for photos in track(pieces(self.context, SCALE_PHOTOS)):
-            said.append(model.heads(*dense_features(model, dense, as_seen(self.context, photos))))
+            said.append(model.heads(*features(model, dense, as_seen(self.context, photos))))
         for i in range(2):
             values = torch.cat([heads[i] for heads in said])
             model.usual[i] = values.median()

@@ -1,0 +1,55 @@
+"""The dense pass of an image of any size in bounded memory: strip by strip where its tables would be too large."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from glance_fast.dense import DensePass, dense_features
+from glance_fast.nets.global_net import GlobalNet
+from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import Plan
+from glance_fast.strips import strips
+
+# Bytes that the tables of one strip may take.
+MOST = 1 << 30
+
+
+class StripPass:
+    """A plan that is run strip by strip; the same calls and numbers as `DensePass`, without gradients."""
+
+    def __init__(self, plan: Plan, device: torch.device | str = "cpu", most: int = MOST) -> None:
+        self.plan = plan
+        self.strips = strips(plan, most)
+        # Strips in the middle share a plan, and so a pass and its memory.
+        distinct = {id(strip.plan): strip.plan for strip in self.strips}
+        self._passes = {key: DensePass(part, device) for key, part in distinct.items()}
+
+    @torch.no_grad()
+    def __call__(self, net: GlobalNet, images: Tensor) -> Tensor:
+        """`z_g` of every location: [B, C, H, W] -> [B, locations, n]."""
+        parts = [self._passes[id(strip.plan)](net, images[:, :, strip.rows]) for strip in self.strips]
+        return torch.cat(parts, dim=1)
+
+
+def make_pass(plan: Plan, device: torch.device | str = "cpu", most: int = MOST) -> DensePass | StripPass:
+    """The pass of a plan, in strips where its tables would take more than `most` bytes."""
+    return DensePass(plan, device) if plan.peak <= most else StripPass(plan, device, most)
+
+
+def features(model: GlanceModel, dense: DensePass | StripPass, images: Tensor) -> tuple[Tensor, Tensor]:
+    """`z_l` and `z_g`, each [B, locations, n], for normalised images [B, 3, H, W] on the model's grid.
+
+    Local-Net too sees an image in strips where the dense pass does.
+    """
+    if isinstance(dense, DensePass):
+        return dense_features(model, dense, images)
+    padded, stride, patch = model.padded(images), model.config.stride, model.config.patch
+    local, row = [], 0
+    for strip in dense.strips:
+        count = len(strip.plan.holes_y)
+        seen = padded[:, :, row * stride : (row + count - 1) * stride + patch]
+        local.append(model.local_net(seen, stride).flatten(2).mT)
+        row += count
+    read = model.cropped(model.local_net.read(padded))
+    return torch.cat(local, dim=1), dense(model.global_net, read)
