@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench import gpu
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
 from glance_fast.export.pipeline import export_onnx
@@ -125,6 +126,12 @@ def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
         Engine.load(folder, "cuda")
     with pytest.raises(BackendError, match="'cuda' runs at fp32, fp16, bf16, and int8"):
         Engine.load(folder, "cuda", "cuda", "int8")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_says_what_it_needs(tmp_path: Any) -> None:
+    with pytest.raises(SystemExit, match="needs a CUDA device and there is none"):
+        gpu.main(tmp_path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

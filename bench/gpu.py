@@ -1,0 +1,210 @@
+"""All that needs a GPU, in one command: `python -m bench.gpu --output bench/results`. No GPU was at hand: not yet run.
+
+First the tests that run on one, and compute-sanitizer over a small case where it is installed; nothing is timed when
+they fail. Then, in turn, from uint8 pixels on the device to scores on the device: the CUDA engine at batches 1 and 32
+and at stride 4, the same networks' dense pass in PyTorch compiled, EfficientAD-S compiled, and the loop; beside them a
+large matrix product and a large copy, the limits. One JSON file, named by the device, holds all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import triton
+import typer
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from bench.forward import FORWARD
+from bench.machine import machine
+from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
+from glance_fast.config import ModelConfig
+from glance_fast.dense import DensePass
+from glance_fast.files import replace_file
+from glance_fast.loop import loop_global
+from glance_fast.nets.model import GlanceModel
+from glance_fast.presets import PRESETS
+
+TESTS = ("tests/test_triton.py", "tests/test_pipeline_triton.py")
+SANITIZERS = ("memcheck", "racecheck")
+SIDE = 256
+
+
+def main(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file goes there.")],
+    turns: int = 50,
+    small: Annotated[bool, typer.Option(help="A small case alone, for compute-sanitizer.")] = False,
+) -> None:
+    """Test, time, write."""
+    if not torch.cuda.is_available():
+        raise SystemExit("bench.gpu needs a CUDA device and there is none; on a CPU use bench.runtimes")
+    if small:
+        _small()
+        return
+    checks = {"tests": _tests(), **{tool: _sanitized(tool) for tool in SANITIZERS}}
+    failed = [name for name, status in checks.items() if status == "failed"]
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed on this GPU; nothing was timed")
+    rows = measure(cases(), turns)
+    device = torch.cuda.get_device_properties(0)
+    facts = {
+        "device": device.name,
+        "capability": f"{device.major}.{device.minor}",
+        "memory": device.total_memory,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "triton": triton.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **machine(),
+    }
+    name = device.name.lower().replace(" ", "-")
+    path = output / f"gpu-{name}.json"
+    replace_file(path, (json.dumps({**facts, "checks": checks, "rows": rows}, indent=1) + "\n").encode())
+    console = Console(width=120)
+    for row in rows:
+        figures = f"{row['p50_ms']:>10.3f} ms{row['per_second']:>12,.0f} a second"
+        console.print(f"{row['name']:<60}{figures}", highlight=False)
+    console.print(f"written: {path}")
+
+
+def cases() -> dict[str, tuple[Callable[[], object], float]]:
+    """What is run, and how many images (of the limits: multiply-adds or bytes) a run of it does."""
+    found: dict[str, tuple[Callable[[], object], float]] = {}
+    for preset, batch, precision, stride in (
+        *((preset, batch, precision, 8) for preset in PRESETS for batch in (1, 32) for precision in ("fp16", "fp32")),
+        ("paper", 32, "fp16", 4),
+    ):
+        config = ModelConfig.model_validate({**PRESETS[preset]["model"], "stride": stride})
+        engine = CudaBackend(_model(config), torch.device("cuda"), precision)
+        found[f"{preset}, stride {stride}, CUDA engine, {precision}, batch {batch}"] = (_engine(engine, batch), batch)
+    model = _model(ModelConfig())
+    found["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = (_compiled_dense(model), 1)
+    found["paper, Global-Net, the loop, fp16"] = _loop(model)
+    for batch in (1, 32):
+        found[f"EfficientAD-S, PyTorch compiled, fp16, batch {batch}"] = (_peer(batch), batch)
+    square = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
+    found["limit: matrix product, fp16, multiply-adds"] = (lambda: square @ square, float(8192**3))
+    long = torch.empty(1 << 28, device="cuda", dtype=torch.float32)
+    there = torch.empty_like(long)
+    found["limit: copy, bytes read and written"] = (lambda: there.copy_(long), 2.0 * long.numel() * 4)
+    return found
+
+
+def measure(found: dict[str, tuple[Callable[[], object], float]], turns: int) -> list[dict[str, Any]]:
+    """Time all of it in turn, by the device's own clock."""
+    taken: dict[str, list[float]] = {name: [] for name in found}
+    for turn in track(range(-3, turns), "Turns", console=Console(stderr=True), transient=True):
+        for name, (run, _) in found.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            if turn >= 0:
+                taken[name].append(start.elapsed_time(end))
+    rows = []
+    for name, (_, count) in found.items():
+        p50, p95 = (float(value) for value in np.percentile(taken[name], [50, 95]))
+        rows.append({"name": name, "p50_ms": p50, "p95_ms": p95, "per_second": count / p50 * 1e3, "turns": turns})
+    return rows
+
+
+def _model(config: ModelConfig) -> GlanceModel:
+    torch.manual_seed(0)
+    return GlanceModel(config).eval().requires_grad_(False).cuda()
+
+
+def _pixels(batch: int) -> Tensor:
+    return torch.randint(0, 256, (batch, SIDE, SIDE, 3), dtype=torch.uint8, device="cuda")
+
+
+def _engine(engine: CudaBackend, batch: int) -> Callable[[], object]:
+    images = list(_pixels(batch))
+    return lambda: engine.grids(images)
+
+
+def _compiled_dense(model: GlanceModel) -> Callable[[], object]:
+    dense = DensePass(model.plan(), "cuda", torch.float16)
+    net = model.global_net.half()
+    images = model.from_uint8(_pixels(1)).half().contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(lambda seen: dense(net, seen))
+
+    @torch.inference_mode()
+    def run() -> object:
+        return compiled(images)
+
+    return run
+
+
+def _loop(model: GlanceModel) -> tuple[Callable[[], object], float]:
+    """Sixteen of the locations, one a run of Global-Net; as a share of an image."""
+    starts = [model.grid[0][i] for i in (0, 9, 18, 28)]
+    rows = [model.grid[0].index(start) for start in starts]
+    some, net = model.plan(rows, rows), model.global_net.half()
+    images = model.from_uint8(_pixels(1)).half().contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run() -> object:
+        return loop_global(net, images, some)
+
+    return run, some.locations / model.plan().locations
+
+
+def _peer(batch: int) -> Callable[[], object]:
+    network: nn.Module = FORWARD["EfficientAD-S"]().eval().half().cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(batch, 3, SIDE, SIDE, device="cuda", dtype=torch.float16)
+    images = images.contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(network)
+
+    @torch.inference_mode()
+    def run() -> object:
+        return compiled(images)
+
+    return run
+
+
+def _small() -> None:
+    config = ModelConfig(image_size=(64, 72), patch=16, stride=8, global_channels=(8, 12, 16), features=16)
+    for precision in DTYPES:
+        engine = CudaBackend(_model(config), torch.device("cuda"), precision)
+        engine.grids([torch.zeros(64, 72, 3, dtype=torch.uint8, device="cuda")])
+    torch.cuda.synchronize()
+
+
+def _tests() -> str:
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--benchmark-disable", *TESTS], check=False)
+    return "failed" if done.returncode else "passed"
+
+
+def _sanitized(tool: str) -> str:
+    """compute-sanitizer over the small case; it gives status 9 where it found an error."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return "not installed"
+    small = [sys.executable, "-m", "bench.gpu", "--output", ".", "--small"]
+    done = subprocess.run([program, "--tool", tool, "--error-exitcode", "9", *small], check=False)
+    return "failed" if done.returncode else "passed"
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    typer.run(main)
