@@ -222,6 +222,23 @@ def test_lower_precision_is_near(shared: Path, backend: str, precision: str) -> 
     assert 0 < np.abs(found.map - reference.map).max() < allowed
 
 
+@pytest.mark.parametrize("changes", MODELS[4:6], ids=str)
+def test_half_floats_stay_finite_on_extreme_images(changes: dict[str, Any]) -> None:
+    """Black, white, and black beside white: what overflows in half floats gives NaN in others' exports."""
+    model = usual_model(changes)
+    height, width = model.config.image_size
+    images = np.zeros((3, height, width, 3), np.uint8)
+    images[1:, :, width // 2 :], images[1] = 255, 255
+    full, half = (
+        onnxruntime.InferenceSession(
+            export_onnx(model, tiny_calibration(), half).SerializeToString(), providers=["CPUExecutionProvider"]
+        ).run(["anomaly_grid"], {"image": images})[0]
+        for half in (False, True)
+    )
+    assert np.isfinite(half).all()
+    assert 0 < np.abs(half - full).max() < EXPORT_TOLERANCES["fp16"] * np.abs(full).max()
+
+
 def test_auto_takes_an_export_and_says_so(shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("glance_fast").propagate = True
     with caplog.at_level(logging.INFO, "glance_fast"):
