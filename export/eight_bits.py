@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ def eight_bits(model: onnx.ModelProto, photos: Sequence[NDArray[np.uint8]]) -> o
     `photos`: normal photographs uint8 [H, W, 3] at the model's size, which ranges are taken from.
     """
     products = [node.name for node in model.graph.node if f"{BLOCKS}/" in node.name]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, _quiet():
         made = Path(place) / "made.onnx"
         quantize_static(
             copy.deepcopy(model), made, _Photos(photos), QuantFormat.QDQ,  # it would empty what it is given
@@ -33,6 +35,18 @@ def eight_bits(model: onnx.ModelProto, photos: Sequence[NDArray[np.uint8]]) -> o
     onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in model.metadata_props})
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantizer's advice to simplify the graph first, which is not for a graph that is simple already."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 class _Photos(CalibrationDataReader):  # type: ignore[misc]

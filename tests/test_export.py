@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -407,6 +408,27 @@ def test_the_base_install_scores_without_pytorch(shared: Path, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert read_image(tmp_path / "out" / "overlays" / "photo.png").ndim == 3
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_program_in_cpp_gives_the_same_score(shared: Path, tmp_path: Path) -> None:
+    """The example of the docs, compiled against the headers that OpenVINO's own package holds."""
+    runtime = Path(openvino.__path__[0])
+    (library,) = runtime.glob("libs/libopenvino.so.*")
+    program = tmp_path / "score"
+    source = ROOT / "docs" / "examples" / "score.cpp"
+    where = [f"-I{runtime / 'include'}", str(library), f"-Wl,-rpath,{runtime / 'libs'}"]
+    subprocess.run(["g++", "-std=c++17", str(source), *where, "-o", str(program)], check=True)
+    Image.fromarray(photo(48, 56)).save(tmp_path / "photo.ppm")
+    Image.fromarray(photo(40, 56)).save(tmp_path / "other.ppm")
+    model = export_path(shared, "openvino", "fp32").with_suffix(".xml")
+    done = subprocess.run([program, model, tmp_path / "photo.ppm"], capture_output=True, text=True, check=True)
+    expected = Engine.load(shared, "openvino").score(photo(48, 56))
+    score, verdict = done.stdout.split()
+    assert float(score) == pytest.approx(expected.score, rel=1e-6)
+    assert verdict == ("anomalous" if expected.is_anomalous else "normal")
+    done = subprocess.run([program, model, tmp_path / "other.ppm"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "is 40x56, the model sees 48x56" in done.stderr
 
 
 def test_openvino_never_computes_in_a_lower_precision_unasked(shared: Path) -> None:
