@@ -70,8 +70,12 @@ def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
     base = _finished(graph, sums, base_scale(graph, step), bias[:, None, None])
     if not step.table.entries:
         return Level(base, None, rows)
-    changed = _changes(graph, below), below.rows.changes()
-    values = _values(graph, below), below.rows.values()
+    # What no block reads is not made: it would be nodes that lead nowhere.
+    kinds = {step.taps(row, col)[1] for row, col in step.table.bands}
+    tables = {
+        whole: (_values(graph, below), below.rows.values()) if whole else (_changes(graph, below), below.rows.changes())
+        for whole in kinds
+    }
     added = []
     taps, matrices = graph.op("Transpose", weight, perm=[2, 3, 1, 0]), {}
     for row, col in step.table.bands:
@@ -80,7 +84,7 @@ def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
         if some not in matrices:
             part = graph.slice(graph.slice(taps, 0, *some[:2]), 1, *some[2:])
             matrices[some] = graph.reshape(part, -1, step.layer.channels)
-        table, numbers = values if whole else changed
+        table, numbers = tables[whole]
         find = value_sources if whole else changed_sources
         sources = find(below.rows, numbers, _reads(step, row, col))
         cells = graph.op("Gather", table, graph.reshape(sources, len(row) * len(col), -1), axis=1)
