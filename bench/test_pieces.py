@@ -1,0 +1,146 @@
+"""Each piece of an image's way alone, by pytest-benchmark: `python -m pytest bench/test_pieces.py`.
+
+The preset `fast` with random weights at 256×256, on the cores that there are: planning, loading, pixels, Local-Net,
+every level of the dense pass, the heads, the map, a picture. Where there is something to check a piece with, a wrong
+result fails its benchmark.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.runtimes import CALIBRATION
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.dense import DensePass, dense_features
+from glance_fast.engine import Engine, Result
+from glance_fast.export.forms import export
+from glance_fast.files import replace_folder
+from glance_fast.geometry import between, interpolate, map_weights
+from glance_fast.images import resize
+from glance_fast.loop import loop_global
+from glance_fast.nets.model import GlanceModel
+from glance_fast.overlay import overlay
+from glance_fast.plan import Plan
+from glance_fast.presets import PRESETS
+from glance_fast.store import write_model
+from glance_fast.workspace import Workspace
+from tests.tolerances import assert_close
+
+CONFIG = ModelConfig.model_validate(PRESETS["fast"]["model"])
+LEVELS = len(GlanceModel(CONFIG).global_net.layers)
+
+
+@pytest.fixture(scope="module")
+def model() -> GlanceModel:
+    torch.manual_seed(0)
+    return GlanceModel(CONFIG).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def dense(model: GlanceModel) -> DensePass:
+    return DensePass(model.plan())
+
+
+@pytest.fixture(scope="module")
+def seen(model: GlanceModel) -> Tensor:
+    return model.from_uint8(torch.randint(0, 256, (1, *CONFIG.image_size, 3), dtype=torch.uint8))
+
+
+@pytest.fixture(scope="module")
+def features(model: GlanceModel, dense: DensePass, seen: Tensor) -> tuple[Tensor, Tensor]:
+    return dense_features(model, dense, seen)
+
+
+@pytest.fixture(scope="module")
+def folder(model: GlanceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pieces") / "model"
+    with replace_folder(place) as beside:
+        write_model(beside, model, TrainConfig(), CALIBRATION, {})
+    export(place, "openvino")
+    return place
+
+
+def test_plan(benchmark: Any, model: GlanceModel) -> None:
+    plan: Plan = benchmark(model.plan)
+    assert plan.locations == 1024
+
+
+def test_tables_of_the_plan(benchmark: Any, model: GlanceModel) -> None:
+    plan = model.plan()
+    assert benchmark(DensePass, plan).plan is plan
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_load(benchmark: Any, folder: Path, backend: str) -> None:
+    engine: Engine = benchmark(Engine.load, folder, backend)
+    assert engine.backend.name == backend
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_score(benchmark: Any, folder: Path, backend: str) -> None:
+    engine, image = Engine.load(folder, backend), np.zeros((*CONFIG.image_size, 3), np.uint8)
+    result: Result[Any] = benchmark(engine.score, image)
+    assert result.map.shape == CONFIG.image_size
+
+
+def test_resize(benchmark: Any) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    assert benchmark(resize, image, CONFIG.image_size).shape == (*CONFIG.image_size, 3)
+
+
+def test_local_net(benchmark: Any, model: GlanceModel, seen: Tensor) -> None:
+    padded = model.padded(seen)
+    with torch.inference_mode():
+        z_local, _ = benchmark(model.local_net.see, padded, CONFIG.stride)
+    assert z_local.shape[2] * z_local.shape[3] == 1024
+
+
+@pytest.mark.parametrize("level", range(LEVELS))
+def test_level_of_the_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, level: int) -> None:
+    layer, space = dense.layers[level], Workspace()
+    convs = [conv for conv in model.global_net.convs if isinstance(conv, nn.Conv2d)]
+    before = sum(one.step.layer.kind == "conv" for one in dense.layers[:level])
+    table = torch.randn(layer.step.below.zero + 1, layer.step.channels_in).relu()
+    out = torch.empty(len(layer.scale) + 1, layer.channels)
+    with torch.inference_mode():
+        if layer.step.layer.kind == "pool":
+            benchmark(dense._pool, layer, table, out[layer.base : -1], space)
+        else:
+            benchmark(dense._conv, layer, table, convs[before], out, space)
+
+
+def test_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, seen: Tensor) -> None:
+    read = model.cropped(model.local_net.read(model.padded(seen)))
+    some = model.plan([3, 17], [5, 30])
+    with torch.inference_mode():
+        z_global: Tensor = benchmark(dense, model.global_net, read)
+        loop = loop_global(model.global_net, read, some)
+    places = [32 * row + col for row in (3, 17) for col in (5, 30)]
+    assert_close(z_global[:, places], loop.double(), torch.float32)
+
+
+def test_heads(benchmark: Any, model: GlanceModel, features: tuple[Tensor, Tensor]) -> None:
+    with torch.inference_mode():
+        scores: Tensor = benchmark(model.score, *features)
+    assert torch.isfinite(scores).all()
+
+
+def test_map(benchmark: Any) -> None:
+    grid = np.random.default_rng(0).random((32, 32), np.float32)
+    of_grid = CONFIG.patch, CONFIG.stride, CONFIG.overhang
+    lies = [between(side, 256, *of_grid) for side in (480, 640)]
+    found = benchmark(interpolate, grid, *lies)
+    rows, cols = (map_weights(side, 256, *of_grid) for side in (480, 640))
+    np.testing.assert_allclose(found, rows @ grid @ cols.T, atol=1e-5)
+
+
+def test_picture(benchmark: Any, folder: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    result = Engine.load(folder, "openvino").score(image)
+    assert benchmark(overlay, image, result).shape[1] == 640
