@@ -37,11 +37,8 @@ class CudaBackend:
     def grids(self, images: Sequence[NDArray[np.uint8] | Tensor], method: str = "dense") -> list[Tensor]:
         """Scores of all locations of each image, float32 [gy, gx] on the device."""
         assert method in self.methods
-        return [
-            grid
-            for low in range(0, len(images), MOST)
-            for grid in self._run(images[low : low + MOST])
-        ]  # fmt: skip
+        pieces = (images[low : low + MOST] for low in range(0, len(images), MOST))
+        return [grid for piece in pieces for grid in self._run(piece)]
 
     def _run(self, images: Sequence[NDArray[np.uint8] | Tensor]) -> list[Tensor]:
         batch = 1 << (len(images) - 1).bit_length()
@@ -95,7 +92,7 @@ class Lane:
             if isinstance(image, Tensor) and image.is_cuda:
                 self._images[i].copy_(image, non_blocking=True)
             else:
-                pinned[i].copy_(image if isinstance(image, Tensor) else torch.from_numpy(np.asarray(image)))
+                pinned[i].numpy()[...] = image
                 waiting.append(i)
         if len(waiting) == len(images):
             self._images[: len(images)].copy_(pinned[: len(images)], non_blocking=True)
