@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bench.compile_kernels import Heads, Shape, compile_ends, compile_layer
 from bench.machine import machine
-from bench.runtimes import CALIBRATION, Case, limits, measure, ours, peers
+from bench.runtimes import CALIBRATION, Case, measure, ours, peers
 from glance_fast.config import ModelConfig
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.files import replace_file
@@ -103,7 +103,8 @@ def ratios(turns: int) -> dict[str, float]:
     """The ratios of one run."""
     threads = torch.get_num_threads()
     wanted = {which for pair in RATIOS.values() for which in pair}
-    every = [case for name in PRESETS for case in ours(name, threads)] + peers(threads) + limits(threads)
+    compared = sorted({method for method, _, _ in wanted} - set(PRESETS))
+    every = [case for name in PRESETS for case in ours(name, threads)] + peers(threads, compared)
     rows = measure([case for case in every if _which(case) in wanted], turns)
     ms = {(row["method"], row["runtime"], row["precision"]): row["turns_ms"] for row in rows}
     return {

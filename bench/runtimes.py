@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -178,12 +178,12 @@ def _check_loop(model: GlanceModel, dense: DensePass, seen: torch.Tensor) -> Non
         raise SystemExit("the dense pass differs from the loop; nothing was timed")
 
 
-def peers(threads: int) -> list[Case]:
-    """The peers in OpenVINO at both precisions."""
+def peers(threads: int, names: Iterable[str] | None = None) -> list[Case]:
+    """The peers, all or those of these names, in OpenVINO at both precisions."""
     image = torch.rand(1, 3, 256, 256)
     cases = []
-    for name, build in FORWARD.items():
-        network = build().eval()
+    for name in FORWARD if names is None else names:
+        network = FORWARD[name]().eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(image)
         with warnings.catch_warnings():

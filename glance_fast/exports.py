@@ -90,12 +90,13 @@ def read_export(folder: Path, backend: str, precision: str, model: str) -> Expor
     """
     form = RUNS[backend]
     path = export_path(folder, form, precision)
-    again = f"make it again with: {command(folder, form, precision)}"
+    anew = command(folder, form, precision)
+    again = f"make it again with: {anew}"
     if not path.is_file():
         there = ", ".join(f"{form} at {some}" for some in exported(folder, form)) or f"no {form} export"
         raise BackendError(
             f"backend {backend!r} at precision {precision!r} needs {path}, and {folder} has {there}; "
-            f"make it with: {command(folder, form, precision)}"
+            f"make it with: {anew}"
         )
     try:
         record = Record.model_validate_json(path.read_bytes())
@@ -112,7 +113,7 @@ def read_export(folder: Path, backend: str, precision: str, model: str) -> Expor
     if record.model != model:
         raise ModelFolderError(f"{path} was made from other weights than {folder} holds now; {again}")
     files = {suffix: _checked(path.with_suffix(suffix), digest, again) for suffix, digest in record.sha256.items()}
-    return Export(record, path, files, command(folder, form, precision))
+    return Export(record, path, files, anew)
 
 
 def exported(folder: Path, form: str) -> list[str]:

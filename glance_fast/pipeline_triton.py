@@ -24,14 +24,15 @@ class TritonPipeline:
         self._local = copy.deepcopy(model.local_net).to(device, dtype).eval()
         self._dense = TritonPass(model.plan(), copy.deepcopy(model.global_net), device, dtype)
         self._heads = TritonHeads(model, device, "ieee" if dtype == torch.float32 else "tf32")
-        self._mean, self._std = (tensor.flatten().to(device) for tensor in (model.mean, model.std))
+        self._scale = (1 / (255 * model.std)).flatten().to(device)
+        self._shift = (model.mean / model.std).flatten().to(device)
         self._overhang, self._stride = model.config.overhang, model.config.stride
         self._rows, self._cols = (slice(cells.start, cells.stop) for cells in model.cells)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 [B, H, W, 3] at the model's size -> scores float32 [B, gy, gx]."""
-        pixels = ops.normalise(images, self._mean, self._std, self._overhang, self._dtype)
+        pixels = ops.normalise(images, self._scale, self._shift, self._overhang, self._dtype)
         z_local, read = self._local.see(pixels.permute(0, 3, 1, 2), self._stride)
         z_global = self._dense(read[:, :, self._rows, self._cols])
         return self._heads(z_local.flatten(2).mT.float().contiguous(), z_global)

@@ -168,8 +168,7 @@ class Plan:
     def peak(self) -> int:
         """Bytes of the tables that the dense pass holds at once for one image in float32, and of their row numbers."""
         held = (
-            (2 * below.zero * step.channels_in + step.table.zero * step.layer.channels)
-            for step, below in zip(self.steps, self.tables, strict=False)
+            2 * step.below.zero * step.channels_in + step.table.zero * step.layer.channels for step in self.steps
         )
         numbers = sum(step.table.entries * step.layer.kernel**2 for step in self.steps)
         return 4 * (max(held) + numbers)

@@ -48,13 +48,13 @@ def _(
 
 
 @torch.library.custom_op("glance_fast::normalise", mutates_args=())
-def normalise(images: Tensor, mean: Tensor, std: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
+def normalise(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
     """`triton_normalise.normalise`."""
-    return triton_normalise.normalise(images, mean, std, overhang, dtype)
+    return triton_normalise.normalise(images, scale, shift, overhang, dtype)
 
 
 @normalise.register_fake
-def _(images: Tensor, mean: Tensor, std: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
+def _(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
     batch, height, width, channels = images.shape
     return images.new_empty(batch, height + 2 * overhang, width + 2 * overhang, channels, dtype=dtype)
 

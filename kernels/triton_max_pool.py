@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS
+from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS, channels_for
 from glance_fast.kernels.triton_tables import LevelTables
 
 
@@ -65,7 +65,7 @@ def pool_kernel(
 
 def blocks_for(channels: int) -> tuple[int, int]:
     """Channels that a program takes, and its warps: with more or fewer the index arithmetic spills."""
-    block_n = max(16, min(64, triton.next_power_of_2(channels)))
+    block_n = channels_for(channels)
     return block_n, max(2, block_n // 8)
 
 

@@ -2,7 +2,7 @@
 
     out[y, x, c] = image[y − o, x − o, c] · 1/(255·std[c]) − mean[c]/std[c],    0 (the mean colour) in the overhang o
 
-Reference: `GlanceModel.from_uint8` and `padded`, by way of `tests/test_triton.py`.
+Reference: `GlanceModel.from_uint8` and `padded`, by way of `tests/test_pipeline_triton.py`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ def normalise_kernel(
     tl.store(out + image * total + at, value.to(out.dtype.element_ty), at < total)
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
-    """uint8 [B, H, W, C] in 0..255 and float32 [C] -> `dtype` [B, H + 2·overhang, W + 2·overhang, C]."""
+def normalise(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
+    """uint8 [B, H, W, C] in 0..255 -> `dtype` [B, H + 2·overhang, W + 2·overhang, C].
+
+    `scale`, `shift`: 1/(255·std) and mean/std, float32 [C].
+    """
     batch, height, width, channels = images.shape
     high, wide = height + 2 * overhang, width + 2 * overhang
     out = torch.empty(batch, high, wide, channels, dtype=dtype, device=images.device)
     total = high * wide * channels
     normalise_kernel[(triton.cdiv(total, BLOCK), batch)](
-        images, 1 / (255 * std), mean / std, out, height, width, total,
+        images, scale, shift, out, height, width, total,
         OVERHANG=overhang, CHANNELS=channels, BLOCK=BLOCK,
     )  # fmt: skip
     return out

@@ -123,14 +123,18 @@ def entries_kernel(
     tl.store(out + image * out_stride + at, value.to(out.dtype.element_ty), stored)
 
 
+def channels_for(channels: int) -> int:
+    """Channels out that a program takes: a power of two from 16 to 64."""
+    return int(max(16, min(64, triton.next_power_of_2(channels))))
+
+
 def blocks_for(before: int, after: int) -> dict[str, int]:
     """Channels that a program takes at a time, out and in: powers of two that the tensor cores take.
 
     64 entries times 64 channels on eight warps spill nothing on any target; four warps or 128 channels spill on some
     (`bench/compile_kernels.py`).
     """
-    wide = max(16, min(64, triton.next_power_of_2(after)))
-    return {"BLOCK_N": wide, "BLOCK_K": max(16, min(32, triton.next_power_of_2(before)))}
+    return {"BLOCK_N": channels_for(after), "BLOCK_K": max(16, min(32, triton.next_power_of_2(before)))}
 
 
 def partial_conv(

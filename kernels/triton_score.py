@@ -10,7 +10,7 @@ C is a perceptron with two hidden layers. Where differences are whitened each lo
 program takes one location of BLOCK_M images; else it takes BLOCK_M locations, whichever image they are of. W is lower
 triangular (`LocationNorm`), and only that half of it is read. Nothing between the features and the score is in memory.
 
-Reference: `GlanceModel.heads` and `mix` in float64, by way of `tests/test_triton.py`.
+Reference: `GlanceModel.heads` and `mix` in float64, by way of `tests/test_pipeline_triton.py`.
 """
 
 from __future__ import annotations

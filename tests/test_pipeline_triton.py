@@ -71,8 +71,8 @@ def test_a_matrix_that_is_not_triangular_is_refused() -> None:
 def test_pixels_are_the_models_with_their_overhang() -> None:
     model = usual_model({"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9})
     images = torch.from_numpy(photos(model, 2))
-    mean, std = model.mean.flatten().to(DEVICE), model.std.flatten().to(DEVICE)
-    found = ops.normalise(images.to(DEVICE), mean, std, 9, torch.float32)
+    scale, shift = (part.flatten().to(DEVICE) for part in (1 / (255 * model.std), model.mean / model.std))
+    found = ops.normalise(images.to(DEVICE), scale, shift, 9, torch.float32)
     double = model.double()
     assert_close(found.permute(0, 3, 1, 2).cpu(), double.padded(double.from_uint8(images)), torch.float32)
 
@@ -92,7 +92,7 @@ def test_the_operators_keep_pytorchs_rules() -> None:
         pool = dense.tables[1]
         below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
         calls: list[tuple[Any, tuple[Any, ...]]] = [
-            (ops.normalise, (images, pipeline._mean, pipeline._std, 9, torch.float32)),
+            (ops.normalise, (images, pipeline._scale, pipeline._shift, 9, torch.float32)),
             (ops.score, (z[0], z[1], heads._weights, 0.15, "ieee")),
             (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
             (ops.max_pool, (*below, 2, pool.tensors(), pool.entries, pool.block, True)),
