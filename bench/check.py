@@ -91,7 +91,8 @@ def counts() -> dict[str, int]:
 
 def resources() -> dict[str, int]:
     """What the kernels of one layer and of the heads take on one GPU generation."""
-    rows = [*compile_layer(Shape(64, 96, True), "fp16", TARGET), *compile_ends(Heads(168, 128, True), "fp16", TARGET)]
+    heads = Heads(168, 128, True, 64)
+    rows = [*compile_layer(Shape(64, 96, True), "fp16", TARGET), *compile_ends(heads, "fp16", TARGET)]
     return {
         f"{row.kernel} on sm_{TARGET}: {what}": getattr(row, what)
         for row in rows

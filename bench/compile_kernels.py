@@ -42,11 +42,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads of `before` features and `after` hidden units; whitened: by each location's statistics."""
+    """Heads of `before` features and `after` hidden units; whitened: a location's own W; `wide` features more."""
 
     before: int
     after: int
     whitened: bool
+    wide: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def shapes() -> list[Shape]:
 def heads() -> list[Heads]:
     """The distinct heads of all presets."""
     configs = (ModelConfig.model_validate(tables["model"]) for tables in PRESETS.values())
-    return list(dict.fromkeys(Heads(c.features, c.dad_width, c.location_norm) for c in configs))
+    return list(dict.fromkeys(Heads(c.features, c.dad_width, c.location_norm, c.wide) for c in configs))
 
 
 def _layers(config: ModelConfig) -> Iterator[Shape]:
@@ -122,7 +123,8 @@ def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:
 
     pixels = {"OVERHANG": 38, "CHANNELS": 3, "BLOCK": triton_normalise.BLOCK}
     both: dict[str, Any] = {
-        "N": shape.before, "WIDTH": shape.after, "HIDDEN": shape.after, "WHITENED": shape.whitened,
+        "N": shape.before, "TOTAL": shape.before + shape.wide, "WIDTH": shape.after,
+        "HIDDEN": shape.after, "WHITENED": shape.whitened,
         "BLOCK_M": triton_score.BLOCK_M, "BLOCK_K": triton_score.BLOCK_K,
         "PRECISION": "ieee" if dtype == "fp32" else "tf32",
     }  # fmt: skip

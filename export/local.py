@@ -7,8 +7,10 @@ from torch import nn
 
 from glance_fast.export.dense import array
 from glance_fast.export.graph import Graph
+from glance_fast.nets.blocks import Block
 from glance_fast.nets.local_net import LocalNet
-from glance_fast.nets.trunk import BLOCKS, READ_BLOCK, TAPS, Block, TrunkNet, middle
+from glance_fast.nets.trunk import BLOCKS, READ_BLOCK, TAPS, TrunkNet, middle
+from glance_fast.nets.wide import WideNet, every, filling
 
 
 def local_net(graph: Graph, net: LocalNet | TrunkNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
@@ -17,7 +19,7 @@ def local_net(graph: Graph, net: LocalNet | TrunkNet, image: str, step: int, gri
         features, read = _trunk(graph, net, image, step, grid)
     else:
         features, read = _plain(graph, net, image, step)
-    flat = graph.reshape(features, 0, net.project.out_channels, grid[0] * grid[1])
+    flat = graph.reshape(features, 0, -1, grid[0] * grid[1])
     return graph.op("Transpose", flat, perm=[0, 2, 1]), read
 
 
@@ -53,23 +55,40 @@ def _trunk(graph: Graph, net: TrunkNet, image: str, step: int, grid: tuple[int, 
         taps.append(graph.slice(graph.slice(mean, 2, 0, grid[0]), 3, 0, grid[1]))
     centred = graph.op("Sub", maps[READ_BLOCK], graph.const(array(net.read_mean)))
     read = graph.op("Div", centred, graph.const(array(net.read_deviation)))
-    return _conv(graph, graph.concat(taps, 1), net.project), read
+    z_local = _conv(graph, graph.concat(taps, 1), net.project)
+    if net.wide is None:
+        return z_local, read
+    return graph.concat([z_local, _wide(graph, net.wide, taps[0], step, grid)], 1), read
 
 
-def _block(graph: Graph, x: str, block: Block, stride: int, dilation: int) -> str:
+def _wide(graph: Graph, net: WideNet, cells: str, step: int, grid: tuple[int, int]) -> str:
+    ends, apart = graph.const(np.array([2**31 - 1] * 2, np.int64)), graph.ints(every(step), every(step))
+    x = graph.op("Slice", cells, graph.ints(0, 0), ends, graph.ints(2, 3), apart)
+    for block in net.blocks:
+        assert isinstance(block, Block)
+        x = _block(graph, x, block)
+    rows, cols = (array(filling(side, step, net.project.weight)) for side in grid)
+    found = graph.op("MatMul", graph.const(rows), _conv(graph, x, net.project))
+    return graph.op("MatMul", found, graph.const(cols.T))
+
+
+def _block(graph: Graph, x: str, block: Block, stride: int = 1, dilation: int = 1) -> str:
     y = x if block.expand is None else _relu6(graph, _conv(graph, x, block.expand))
-    y = _conv(graph, _relu6(graph, _conv(graph, y, block.depthwise, stride, dilation)), block.project)
+    depthwise = _conv(graph, y, block.depthwise, stride, dilation, block.padding * dilation)
+    y = _conv(graph, _relu6(graph, depthwise), block.project)
     if block.shortcut:
-        edge = (block.kernel - 1) // 2 * dilation
-        inner = graph.op("Slice", x, graph.ints(edge, edge), graph.ints(-edge, -edge), graph.ints(2, 3))
-        y = graph.op("Add", y, inner)
+        edge = (block.reach - block.padding) * dilation
+        if edge:
+            x = graph.op("Slice", x, graph.ints(edge, edge), graph.ints(-edge, -edge), graph.ints(2, 3))
+        y = graph.op("Add", y, x)
     return y
 
 
-def _conv(graph: Graph, x: str, conv: nn.Module, stride: int = 1, dilation: int = 1) -> str:
+def _conv(graph: Graph, x: str, conv: nn.Module, stride: int = 1, dilation: int = 1, edge: int = 0) -> str:
     assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     weight, bias = graph.const(array(conv.weight)), graph.const(array(conv.bias))
-    return graph.op("Conv", x, weight, bias, strides=[stride] * 2, dilations=[dilation] * 2, group=conv.groups)
+    spread = {"strides": [stride] * 2, "dilations": [dilation] * 2, "pads": [edge] * 4}
+    return graph.op("Conv", x, weight, bias, **spread, group=conv.groups)
 
 
 def _relu6(graph: Graph, x: str) -> str:

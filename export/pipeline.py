@@ -89,17 +89,18 @@ def _cropped(graph: Graph, model: GlanceModel, read: str) -> str:
 
 def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
     """`s` of every location, [B, locations]."""
-    difference = graph.op("Sub", z_local, z_global)
-    norm, lam = model.norm, model.config.lam
+    norm, lam, n, wide = model.norm, model.config.lam, model.config.features, model.config.wide
     if norm is None:
+        difference = graph.op("Sub", z_local, z_global)
         square = graph.op("Mul", difference, difference)
         inconsistency = _mean(graph, square, axis=2)
         logit = _logit(graph, model, graph.concat([z_local, z_global, square], 2))
         distortion = graph.op("Sigmoid", graph.op("Neg", logit))
     else:
-        difference = _whitened(graph, norm, difference)
+        parts = [graph.op("Sub", graph.slice(z_local, 2, 0, n), z_global), graph.slice(z_local, 2, n, n + wide)]
+        difference = _whitened(graph, norm, graph.concat(parts[: 2 if wide else 1], 2))
         distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
-        logit = _logit(graph, model, graph.concat([difference, z_global], 2))
+        logit = _logit(graph, model, graph.concat([graph.slice(difference, 2, 0, n), z_global], 2))
         usual, spread = array(model.usual), array(model.spread)
         inconsistency, distortion = (
             graph.op("Div", graph.op("Sub", head, graph.const(usual[i])), graph.const(spread[i]))

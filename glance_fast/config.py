@@ -35,6 +35,7 @@ class ModelConfig(_Settings):
     global_convs: Convs | tuple[Convs, ...] = Field(1, description="partial convolutions a level, or of each level")
     readout: int = Field(1, ge=1, le=9, description="side of the square of cells that z_g is read from")
     dad_width: int = Field(128, ge=1, le=4096, description="hidden units of the DAD classifier")
+    wide: int = Field(0, ge=0, le=112, description="numbers on what surrounds a patch, that IAD sees beside z_l − z_g")
     location_norm: bool = Field(False, description="whiten z_l − z_g by each location's normal statistics")
     lam: float = Field(0.5, ge=0, le=1, description="weight λ of IAD in the score")
     smooth: float = Field(0.0, ge=0, le=16, description="σ of the Gaussian that smooths the scores, in locations")
@@ -54,6 +55,8 @@ class ModelConfig(_Settings):
                 f"overhang {self.overhang} puts the middle of a {self.patch}-pixel patch outside the image; "
                 f"use at most {(self.patch - 1) // 2}"
             )
+        if self.wide and not (self.local_net == "trunk" and self.location_norm):
+            raise ValueError(f"wide = {self.wide} needs local_net = 'trunk' and location_norm = true; or use wide = 0")
         if max(height, width) > 16384:
             raise ValueError(f"image_size {height}x{width} is beyond 16384 pixels a side")
         smallest = 2 ** (len(self.global_channels) - 1) * self.readout

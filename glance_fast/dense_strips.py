@@ -45,11 +45,12 @@ def features(model: GlanceModel, dense: DensePass | StripPass, images: Tensor) -
     if isinstance(dense, DensePass):
         return dense_features(model, dense, images)
     padded, stride, patch = model.padded(images), model.config.stride, model.config.patch
-    local, row = [], 0
+    told, row = [], 0
     for strip in dense.strips:
         count = len(strip.plan.holes_y)
         seen = padded[:, :, row * stride : (row + count - 1) * stride + patch]
-        local.append(model.local_net(seen, stride).flatten(2).mT)
+        told.append(model.local_net.describe(seen, stride)[0])
         row += count
     read = model.cropped(model.local_net.read(padded))
-    return torch.cat(local, dim=1), dense(model.global_net, read)
+    z_local = model.local_net.join(torch.cat(told, dim=2), stride)
+    return z_local.flatten(2).mT, dense(model.global_net, read)

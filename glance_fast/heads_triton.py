@@ -21,7 +21,7 @@ class TritonHeads:
         self._shape = (len(rows), len(cols))
 
     def __call__(self, z_local: Tensor, z_global: Tensor) -> Tensor:
-        """Features float32 [B, locations, n] twice -> scores float32 [B, gy, gx]."""
+        """z_l and z_g, float32 [B, locations, …] -> scores float32 [B, gy, gx]."""
         grid: Tensor = ops.score(z_local, z_global, self._weights, self._lam, self._precision).unflatten(1, self._shape)
         if self._blur:
             grid = self._blur[0] @ grid @ self._blur[1].mT

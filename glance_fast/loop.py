@@ -71,7 +71,9 @@ def loop_features(model: GlanceModel, images: Tensor, batch: int = 1) -> tuple[T
     z_local, z_global = [], []
     for image in model.padded(images):
         patches = torch.stack([image[:, y : y + size, x : x + size] for y, x in corners])
-        z_local.append(model.local_net(patches).flatten(1))
+        told = model.local_net.describe(patches)[0].flatten(1).mT
+        grid = told.reshape(1, -1, len(model.grid[0]), len(model.grid[1]))
+        z_local.append(model.local_net.join(grid, model.config.stride)[0].flatten(1).mT)
         parts = []
         for i in range(0, len(holes), batch):
             erased = image.repeat(len(holes[i : i + batch]), 1, 1, 1)

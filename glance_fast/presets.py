@@ -18,7 +18,6 @@ _NETWORKS: dict[str, Any] = {
     "overhang": 38,
     "location_norm": True,
     "global_convs": (1, 1, 1, 2),
-    "lam": 0.15,
     "smooth": 0.75,
 }
 _TRAINING: dict[str, Any] = {
@@ -35,11 +34,11 @@ _TRAINING: dict[str, Any] = {
 
 PRESETS: dict[str, Tables] = {
     "fast": {
-        "model": {**_NETWORKS, "features": 96, "global_channels": (24, 32, 48, 64)},
+        "model": {**_NETWORKS, "features": 96, "wide": 64, "lam": 0.4, "global_channels": (24, 32, 48, 64)},
         "train": {**_TRAINING, "global_steps": 400},
     },
     "accurate": {
-        "model": {**_NETWORKS, "features": 168, "global_channels": (48, 64, 96, 128)},
+        "model": {**_NETWORKS, "features": 168, "wide": 64, "lam": 0.3, "global_channels": (48, 64, 96, 128)},
         "train": {**_TRAINING, "global_steps": 600},
     },
     "paper": {"model": {}, "train": {}},

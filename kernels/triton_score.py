@@ -2,9 +2,11 @@
 
 Formula, for a location's d = z_l − z_g, of n features:
 
-    whitened   w = W (d − mean),   s_IAD = ‖w‖²/n,   logit = C(w, z_g)
+    whitened   w = W (d − mean),   s_IAD = ‖w‖²/len(w),   logit = C(w, z_g)
                s = λ·(√s_IAD − usual₀)/spread₀ + (1−λ)·(−logit − usual₁)/spread₁
     plain      s_IAD = ‖d‖²/n,     logit = C(z_l, z_g, d²),     s = λ·s_IAD + (1−λ)·sigmoid(−logit)
+
+Where z_l has m numbers more than z_g, d ends with them as they are, and C sees the first n numbers of w.
 
 C is a perceptron with two hidden layers. Where differences are whitened each location has a matrix W of its own, so a
 program takes one location of BLOCK_M images; else it takes BLOCK_M locations, whichever image they are of. W is lower
@@ -33,8 +35,8 @@ class HeadWeights:
     """Both heads' weights, float32, packed for the kernel.
 
     `first` [inputs, width], `second` [width, width], `last` [width], biases [width], [width], [1]; `scale` [4] holds
-    usual and spread of both heads. `mean` [locations, n] and `whiten` [locations, n, n], transposed, are empty where
-    differences are not whitened.
+    usual and spread of both heads. `mean` [locations, n + m] and `whiten` [locations, n + m, n + m], transposed, are
+    empty where differences are not whitened.
     """
 
     first: Tensor
@@ -57,24 +59,24 @@ class HeadWeights:
 def score_kernel(
     z_local, z_global, first, first_bias, second, second_bias, last, last_bias, scale, mean, whiten, out,
     rows, locations, lam,
-    N: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, WHITENED: tl.constexpr,
+    N: tl.constexpr, TOTAL: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, WHITENED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Features [rows, N] -> scores [rows]; rows are images times locations, HIDDEN is WIDTH rounded up."""
+    """z_l [rows, TOTAL], z_g [rows, N] -> scores [rows]; rows are images times locations, HIDDEN is WIDTH, rounded."""
     lane, k, unit = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K), tl.arange(0, HIDDEN)
     if WHITENED:
         location = tl.program_id(0)
         row = (tl.program_id(1) * BLOCK_M + lane) * locations + location
-        mean += location * N
-        whiten += location.to(tl.int64) * N * N
+        mean += location * TOTAL
+        whiten += location.to(tl.int64) * TOTAL * TOTAL
     else:
         row = tl.program_id(0) * BLOCK_M + lane
     live = row < rows
-    at = row.to(tl.int64)[:, None] * N
+    at, at_local = row.to(tl.int64)[:, None] * N, row.to(tl.int64)[:, None] * TOTAL
     hidden = tl.zeros((BLOCK_M, HIDDEN), tl.float32)
     distance = tl.zeros((BLOCK_M,), tl.float32)
     wide = (unit < WIDTH)[None]
-    for low in tl.range(0, N, BLOCK_K):
+    for low in tl.range(0, TOTAL, BLOCK_K):
         i = low + k
         here = live[:, None] & (i < N)[None]
         weight = first + i[:, None] * WIDTH + unit[None]
@@ -84,15 +86,16 @@ def score_kernel(
             difference = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
             for before in tl.range(0, low + BLOCK_K, BLOCK_K):
                 j = before + k
-                there = live[:, None] & (j < N)[None]
-                apart = tl.load(z_local + at + j[None], there, 0.0) - tl.load(z_global + at + j[None], there, 0.0)
-                apart -= tl.load(mean + j, j < N, 0.0)[None]
-                turned = tl.load(whiten + j[:, None] * N + i[None], (j < N)[:, None] & (i < N)[None], 0.0)
+                apart = tl.load(z_local + at_local + j[None], live[:, None] & (j < TOTAL)[None], 0.0)
+                apart -= tl.load(z_global + at + j[None], live[:, None] & (j < N)[None], 0.0)
+                apart -= tl.load(mean + j, j < TOTAL, 0.0)[None]
+                both = (j < TOTAL)[:, None] & (i < TOTAL)[None]
+                turned = tl.load(whiten + j[:, None] * TOTAL + i[None], both, 0.0)
                 difference = tl.dot(apart, turned, difference, input_precision=PRECISION)
-            difference = tl.where(here, difference, 0.0)
+            difference = tl.where(live[:, None], difference, 0.0)
             hidden = tl.dot(difference, tl.load(weight, kept, 0.0), hidden, input_precision=PRECISION)
         else:
-            seen = tl.load(z_local + at + i[None], here, 0.0)
+            seen = tl.load(z_local + at_local + i[None], here, 0.0)
             difference = seen - expected
             squares = tl.load(weight + 2 * N * WIDTH, kept, 0.0)
             hidden = tl.dot(seen, tl.load(weight, kept, 0.0), hidden, input_precision=PRECISION)
@@ -108,7 +111,7 @@ def score_kernel(
         logit += tl.sum(tl.maximum(deeper, 0.0) * tl.load(last + i, i < WIDTH, 0.0)[None], axis=1)
     logit += tl.load(last_bias)
     if WHITENED:
-        inconsistency = (tl.sqrt(distance / N) - tl.load(scale)) / tl.load(scale + 2)
+        inconsistency = (tl.sqrt(distance / TOTAL) - tl.load(scale)) / tl.load(scale + 2)
         distortion = (-logit - tl.load(scale + 1)) / tl.load(scale + 3)
     else:
         inconsistency = distance / N
@@ -117,11 +120,11 @@ def score_kernel(
 
 
 def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, lam: float, precision: str = "ieee") -> Tensor:
-    """float32 [B, locations, n] twice -> scores float32 [B, locations], before they are smoothed.
+    """float32 z_l [B, locations, n + m], z_g [B, locations, n] -> scores float32 [B, locations], not yet smoothed.
 
     `precision` of the products: "ieee" or "tf32".
     """
-    batch, locations, features = z_local.shape
+    batch, locations, features = z_global.shape
     width, whitened = heads.second.shape[0], heads.whiten.numel() > 0
     out = torch.empty(batch, locations, dtype=torch.float32, device=z_local.device)
     rows = batch * locations
@@ -129,7 +132,7 @@ def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, lam: float, pre
     score_kernel[grid](
         z_local, z_global, heads.first, heads.first_bias, heads.second, heads.second_bias, heads.last, heads.last_bias,
         heads.scale, heads.mean, heads.whiten, out, rows, locations, lam,
-        N=features, WIDTH=width, HIDDEN=max(16, triton.next_power_of_2(width)), WHITENED=whitened,
-        BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K, PRECISION=precision, num_warps=WARPS,
+        N=features, TOTAL=z_local.shape[-1], WIDTH=width, HIDDEN=max(16, triton.next_power_of_2(width)),
+        WHITENED=whitened, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K, PRECISION=precision, num_warps=WARPS,
     )  # fmt: skip
     return out

@@ -51,6 +51,7 @@ IMPOSSIBLE: dict[str, Any] = {
     "overhang": [-1, 16, 257, 1.5],
     "local_net": ["deep", None],
     "location_norm": ["maybe", None, 2],
+    "wide": [-1, 113, 5],
     "features": [0, 4097],
     "local_channels": [(), (0,), (4097,), (8, -1), 8],
     "global_channels": [(), (0,), (4097,), (8, -1), (4,) * 10, 8],

@@ -25,7 +25,7 @@ MODELS: list[dict[str, Any]] = [
     {"image_size": (37, 45), "patch": 11, "stride": 9},
     {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smooth": 0.75},
     {**NORM, "features": 37, "dad_width": 20},
-    {"image_size": (150, 131), **TRUNK, "stride": 36, "smooth": 1.5},
+    {"image_size": (150, 131), **TRUNK, "stride": 36, "smooth": 1.5, "wide": 5},
 ]
 
 
@@ -45,13 +45,17 @@ def test_it_is_near_the_loop_in_half_floats() -> None:
     assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
 
 
-@pytest.mark.parametrize("changes", [{"dad_width": 40}, {**NORM, "features": 70, "dad_width": 20}], ids=str)
+HEADS = [{"dad_width": 40}, {**NORM, "features": 70, "dad_width": 20}, {"image_size": (150, 131), **TRUNK, "wide": 21}]
+
+
+@pytest.mark.parametrize("changes", HEADS, ids=str)
 @pytest.mark.parametrize("batch", [1, 17])
 def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
     """More images than a program takes, features and hidden units that no power of two is."""
     model = usual_model(changes)
     locations = len(model.grid[0]) * len(model.grid[1])
-    z_local, z_global = torch.randn(2, batch, locations, model.config.features)
+    z_local = torch.randn(batch, locations, model.config.features + model.config.wide)
+    z_global = torch.randn(batch, locations, model.config.features)
     double = GlanceModel(model.config).double()
     double.load_state_dict(model.state_dict())
     reference = double.score(z_local.double(), z_global.double()).detach()

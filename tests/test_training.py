@@ -209,7 +209,7 @@ def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(tmp
         Image.fromarray(pixels).save(photos / f"{i}.png")
     config = ModelConfig(
         local_net="trunk", image_size=(150, 150), patch=83, stride=24, overhang=38, location_norm=True,
-        features=6, global_channels=(4, 4, 4, 4), global_convs=2, dad_width=8,
+        features=6, wide=3, global_channels=(4, 4, 4, 4), global_convs=2, dad_width=8,
     )  # fmt: skip
     train_model(Job(photos, tmp_path / "whole"), config, TRUNK)
     assert {row["stage"] for row in read_rows(tmp_path / "whole" / "log.jsonl")} == {"global", "dad"}

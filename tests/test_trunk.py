@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import ConfigError
 from glance_fast.geometry import grid_starts
+from glance_fast.nets import wide
 from glance_fast.nets.model import GlanceModel
 from glance_fast.nets.trunk import PATCH, READING, WIDTH, TrunkNet
 from glance_fast.stains import default_stains
@@ -80,14 +81,46 @@ def test_an_image_gives_what_its_patches_give(
         assert_close(net.to(dtype)(picture.to(dtype), step), reference, dtype)
 
 
+def test_the_surroundings_are_what_the_teacher_goes_on_to_say(teacher: Teacher) -> None:
+    net = TrunkNet(7, wide=3)
+    copy_teacher(net, teacher)
+    assert net.wide is not None
+    around = net.double().wide
+    assert around is not None
+    cells = torch.randn(2, 80, 7, 10, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    goes_on = deepcopy(teacher.stages[1]).double()
+    assert isinstance(goes_on, torch.nn.Sequential)
+    with torch.no_grad():
+        expected = goes_on[1:](cells)
+        assert_close(around.describe(cells, 16), expected, torch.float64)
+        assert_close(around(cells, 16), around.project(expected), torch.float64)
+        # Patches 8 pixels apart: every second is taken, the others lie half-way, beyond the last it goes on as it ends.
+        finer = around(cells.repeat_interleave(2, 2).repeat_interleave(2, 3), 8)
+        along = around.project(expected)
+        assert_close(finer[:, :, ::2, ::2], along, torch.float64)
+        assert_close(finer[:, :, 1:-1:2, ::2], (along[:, :, 1:] + along[:, :, :-1]) / 2, torch.float64)
+        assert_close(finer[:, :, -1, ::2], along[:, :, -1], torch.float64)
+
+
+@pytest.mark.parametrize("step", [4, 8, 12, 16, 20])
+def test_every_location_gets_its_share_of_those_that_are_taken(step: int) -> None:
+    weights = wide.filling(9, step, torch.zeros(1, dtype=torch.float64))
+    assert weights.shape == (9, -(-9 // max(1, 16 // step)))
+    assert_close(weights.sum(1), torch.ones(9, dtype=torch.float64), torch.float64)
+    assert torch.equal(weights[:: max(1, 16 // step)], torch.eye(weights.shape[1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("around", [0, 3])
 @pytest.mark.parametrize("step", [4, 8, 16])
-def test_macs_are_those_that_are_counted(net: TrunkNet, step: int) -> None:
+def test_macs_are_those_that_are_counted(step: int, around: int) -> None:
+    net = TrunkNet(7, around).double()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(images((131, 108), 1), step)
     means = 17 * 17 * 24 + 5 * 5 * 24 + 3 * 3 * 40 + 80
     places = len(grid_starts(131, PATCH, step)) * len(grid_starts(108, PATCH, step))
-    # Means over dilated cells are convolutions to the counter; at most all of them are.
-    assert 0 <= counter.get_total_flops() // 2 - net.macs((131, 108), step) <= 4 * places * means
+    # Means over dilated cells are convolutions to the counter, at most all of them; and it counts the interpolation.
+    between = around * places * (places + 1)
+    assert 0 <= counter.get_total_flops() // 2 - net.macs((131, 108), step) <= 4 * places * means + between
 
 
 def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teacher) -> None:

@@ -71,6 +71,14 @@ class LocalNet(nn.Module):
         """z_l as `forward` gives it, and what Global-Net reads: the images themselves."""
         return self(images, step), images
 
+    def describe(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
+        """What is known of each patch alone before it is joined to z_l: z_l itself; and what Global-Net reads."""
+        return self.see(images, step)
+
+    def join(self, told: Tensor, step: int | None = None) -> Tensor:
+        """z_l of what `describe` tells of a grid of patches."""
+        return told
+
     def read(self, images: Tensor) -> Tensor:
         """What Global-Net reads of images: they themselves."""
         return images

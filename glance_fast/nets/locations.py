@@ -30,8 +30,14 @@ class LocationNorm(nn.Module):
         self.register_buffer("whiten", torch.eye(features).repeat(locations, 1, 1))
 
     def forward(self, difference: Tensor, which: Tensor | None = None) -> Tensor:
-        """w [B, m, n] of differences [B, m, n] at the locations `which` int64 [m], or at all of them."""
-        mean, whiten = (self.mean, self.whiten) if which is None else (self.mean[which], self.whiten[which])
+        """w [B, m, n] of differences [B, m, n] at the locations `which` int64 [m], or at all of them.
+
+        Of fewer features than it was fitted to, the first ones, it gives the first of w: W is lower triangular.
+        """
+        n = difference.shape[-1]
+        mean, whiten = self.mean[:, :n], self.whiten[:, :n, :n]
+        if which is not None:
+            mean, whiten = mean[which], whiten[which]
         out: Tensor = (whiten @ (difference - mean).permute(1, 2, 0)).permute(2, 0, 1)
         return out
 

@@ -46,7 +46,7 @@ class GlanceModel(nn.Module):
         self.norm: LocationNorm | None = None
         if config.location_norm:
             rows, cols = self.grid
-            self.norm = LocationNorm(len(rows) * len(cols), config.features)
+            self.norm = LocationNorm(len(rows) * len(cols), config.features + config.wide)
             self.register_buffer("usual", torch.zeros(2))
             self.register_buffer("spread", torch.ones(2))
         self.distortion = DistortionHead((2 if self.norm else 3) * config.features, config.dad_width)
@@ -112,17 +112,23 @@ class GlanceModel(nn.Module):
             )
         return plan
 
+    @staticmethod
+    def difference(z_local: Tensor, z_global: Tensor) -> Tensor:
+        """z_l − z_g; of what stands behind z_l's first n numbers Global-Net expects nothing."""
+        return z_local - F.pad(z_global, (0, z_local.shape[-1] - z_global.shape[-1]))
+
     def compare(self, z_local: Tensor, z_global: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The difference that IAD measures, and what DAD's classifier sees, for features [B, m, n].
 
-        `which` int64 [m] are the locations; without it they are all. Whitened: w, and w beside z_g. Else:
-        z_l − z_g, and z_l, z_g and the squared difference, so that the classifier starts from what IAD sees.
+        `which` int64 [m] are the locations; without it they are all. Whitened: w, and the n of it that z_g was asked
+        for beside z_g. Else: z_l − z_g, and z_l, z_g and the squared difference, so that the classifier starts from
+        what IAD sees.
         """
-        difference = z_local - z_global
+        difference = self.difference(z_local, z_global)
         if self.norm is None:
             return difference, torch.cat([z_local, z_global, difference.square()], dim=-1)
         difference = self.norm(difference, which)
-        return difference, torch.cat([difference, z_global], dim=-1)
+        return difference, torch.cat([difference[..., : z_global.shape[-1]], z_global], dim=-1)
 
     def heads(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
         """What the two heads say of all locations, each [B, locations], before λ.
@@ -166,4 +172,4 @@ def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:
     wrong = [f"{name} must be {due}, got {given!r}" for name, (given, fits, due) in legal.items() if not fits]
     if wrong:
         raise ConfigError(f"local_net = 'trunk': {'; '.join(wrong)}; or use local_net = 'plain'")
-    return trunk.TrunkNet(config.features)
+    return trunk.TrunkNet(config.features, config.wide)

@@ -14,17 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glance_fast.geometry import Reading
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """One inverted bottleneck: expand to `before * expand` channels, a depthwise `kernel` at `stride`, project."""
-
-    kernel: int
-    stride: int
-    before: int
-    expand: int
-    after: int
+from glance_fast.nets.blocks import Block, BlockSpec
+from glance_fast.nets.wide import WideNet
 
 
 @dataclass(frozen=True)
@@ -75,38 +66,17 @@ WIDTH = sum(BLOCKS[tap.block].after for tap in TAPS)
 READING = Reading(FIELDS[READ_BLOCK], JUMPS[READ_BLOCK], BLOCKS[READ_BLOCK].after)
 
 
-class Block(nn.Module):
-    """An inverted bottleneck without padding; batch norms are folded into its convolutions."""
-
-    def __init__(self, spec: BlockSpec) -> None:
-        super().__init__()
-        wide = spec.before * spec.expand
-        self.shortcut = spec.stride == 1 and spec.before == spec.after
-        self.kernel = spec.kernel
-        self.expand = nn.Conv2d(spec.before, wide, 1) if spec.expand > 1 else None
-        self.depthwise = nn.Conv2d(wide, wide, spec.kernel, groups=wide)
-        self.project = nn.Conv2d(wide, spec.after, 1)
-
-    def forward(self, x: Tensor, stride: int, dilation: int) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        depthwise = self.depthwise
-        y = F.conv2d(y, depthwise.weight, depthwise.bias, stride, 0, dilation, groups=depthwise.groups)
-        y = self.project(F.relu6(y))
-        if self.shortcut:
-            edge = (self.kernel - 1) // 2 * dilation
-            y = y + x[:, :, edge : x.shape[2] - edge, edge : x.shape[3] - edge]
-        out: Tensor = y
-        return out
-
-
 class TrunkNet(nn.Module):
-    """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels at steps divisible by 4."""
+    """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels at steps divisible by 4.
+
+    With `wide` directions of `WideNet` they stand behind z_l, for patches that lie on a grid.
+    """
 
     reading = READING
     read_mean: Tensor
     read_deviation: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, wide: int = 0) -> None:
         super().__init__()
         # Brings the map that Global-Net reads to mean 0, variance 1: left as it is, training does not get going.
         self.register_buffer("read_mean", torch.zeros(READING.channels, 1, 1))
@@ -114,6 +84,7 @@ class TrunkNet(nn.Module):
         self.stem = nn.Conv2d(3, STEM, 3)
         self.blocks = nn.ModuleList(Block(spec) for spec in BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
+        self.wide = WideNet(wide) if wide else None
         # One 256x256 image with its overhang, 2 cores: 15 ms in this layout, 26 ms in the usual one.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -124,7 +95,19 @@ class TrunkNet(nn.Module):
     def see(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
         """z_l as `forward` gives it, and the map that Global-Net reads."""
         taps, read = self.describe(images, step)
-        return self.project(taps), read
+        return self.join(taps, step), read
+
+    def join(self, taps: Tensor, step: int | None = None) -> Tensor:
+        """z_l of the taps of a grid of patches, and behind it what the patches around each say together."""
+        z_local: Tensor = self.project(taps)
+        if self.wide is None:
+            return z_local
+        return torch.cat([z_local, self.wide(self.last(taps), step or JUMPS[-1])], dim=1)
+
+    @staticmethod
+    def last(taps: Tensor) -> Tensor:
+        """Of the taps those of the last block, [B, 80, gy, gx]."""
+        return taps[:, : BLOCKS[-1].after]
 
     def read(self, images: Tensor) -> Tensor:
         """The map that Global-Net reads, [B, 24, (H-19)//4 + 1, (W-19)//4 + 1]."""
@@ -174,7 +157,8 @@ class TrunkNet(nn.Module):
             height, width = (height - reach - 1) // stride + 1, (width - reach - 1) // stride + 1
             total += height * width * wide * (spec.kernel**2 + spec.after)
         places = [(side - PATCH) // step + 1 for side in image_size]
-        return total + places[0] * places[1] * self.project.weight.numel()
+        around = self.wide.macs((places[0], places[1]), step) if self.wide else 0
+        return total + places[0] * places[1] * self.project.weight.numel() + around
 
 
 def middle(spacing: int, tap: Tap, step: int) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ class Expect(Stage):
         images = c.model.normalise(c.tensor(draw_images(c.photos, c.train.images, c.train.jitter, rng)))
         places, self._dense = some_places(c, c.train.holes, rng)
         z_local, read = c.model.local_net.see(c.model.padded(images), c.model.config.stride)
-        return c.model.cropped(read), z_local.flatten(2).mT[:, places.numbers]
+        return c.model.cropped(read), z_local.flatten(2).mT[:, places.numbers, : c.model.config.features]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         read, z_local = batch
@@ -45,12 +45,12 @@ class Expect(Stage):
 
     @torch.no_grad()
     def derive(self, track: Track[NDArray[np.uint8]]) -> None:
-        """The statistics of z_l − z_g at every location, over all photographs."""
+        """The statistics of the differences at every location, over all photographs."""
         model, dense = self.context.model, make_pass(self.context.model.plan(), self.context.device)
         if model.norm is None:
             return
         seen = (features(model, dense, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
-        model.norm.fit((z_local - z_global for z_local, z_global in seen), self.context.train.location_shrinkage)
+        model.norm.fit((model.difference(*both) for both in seen), self.context.train.location_shrinkage)
 
 
 def some_places(context: Context, count: int, rng: np.random.Generator) -> tuple[Places, DensePass]:

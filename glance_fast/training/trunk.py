@@ -16,7 +16,8 @@ from glance_fast.training.stage import Context, Track
 @torch.no_grad()
 def copy_teacher(net: TrunkNet, teacher: Teacher) -> None:
     """Give `net` the convolutions that the teacher begins with, batch norms folded in, and freeze them."""
-    ours = [module for part in (net.stem, net.blocks) for module in part.modules() if isinstance(module, nn.Conv2d)]
+    parts = [net.stem, net.blocks, *([net.wide.blocks] if net.wide else [])]
+    ours = [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
     theirs = [module for module in teacher.stages.modules() if isinstance(module, nn.Conv2d)]
     for mine, given in zip(ours, theirs, strict=False):
         assert mine.bias is not None and given.bias is not None
@@ -29,23 +30,23 @@ def copy_teacher(net: TrunkNet, teacher: Teacher) -> None:
 def fit_to_photographs(context: Context, track: Track[NDArray[np.uint8]]) -> None:
     """Set the linear parts of `net` that depend on what normal photographs look like.
 
-    z_l = the main directions in which the taps vary at a location, each tap brought to mean 0, variance 1 first; and
-    the map that Global-Net reads is brought to mean 0, variance 1.
+    z_l = the main directions in which the taps vary at a location, each tap brought to mean 0, variance 1 first; c
+    likewise of what is said of the surroundings; and the map that Global-Net reads is brought to mean 0, variance 1.
     """
     model, net = context.model, context.model.local_net
-    assert isinstance(net, TrunkNet) and net.project.bias is not None
-    taps, read = _Moments(), _Moments()
+    assert isinstance(net, TrunkNet)
+    taps, read, around = _Moments(), _Moments(), _Moments()
     for photos in track(pieces(context)):
         described = net.describe(model.padded(as_seen(context, photos)), model.config.stride)
         taps.add(described[0])
         read.add(model.cropped(described[1]))
+        if net.wide is not None:
+            around.add(net.wide.describe(net.last(described[0]), model.config.stride))
     net.read_mean.copy_(read.mean[:, None, None])
     net.read_deviation.copy_(read.deviation[:, None, None])
-    within = taps.within() / torch.outer(taps.deviation, taps.deviation)
-    _, directions = np.linalg.eigh(within.numpy())
-    weight = torch.from_numpy(directions[:, ::-1][:, : net.project.out_channels].T.copy()) / taps.deviation
-    net.project.weight.copy_(weight[:, :, None, None])
-    net.project.bias.copy_(-(weight @ taps.mean))
+    taps.main_directions(net.project)
+    if net.wide is not None:
+        around.main_directions(net.wide.project)
 
 
 class _Moments:
@@ -83,3 +84,12 @@ class _Moments:
     def within(self) -> Tensor:
         """The covariance [C, C] left when each place's own mean is taken off."""
         return self._moment - self._means @ self._means.mT / self._places.shape[1]
+
+    def main_directions(self, project: nn.Conv2d) -> None:
+        """Set a 1x1 convolution to the main directions in which the maps vary at a place, with mean 0."""
+        assert project.bias is not None
+        within = self.within() / torch.outer(self.deviation, self.deviation)
+        _, directions = np.linalg.eigh(within.numpy())
+        weight = torch.from_numpy(directions[:, ::-1][:, : project.out_channels].T.copy()) / self.deviation
+        project.weight.copy_(weight[:, :, None, None])
+        project.bias.copy_(-(weight @ self.mean))

@@ -1,0 +1,45 @@
+"""The inverted bottleneck that EfficientNet-Lite0 is made of, its batch norms folded into its convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One inverted bottleneck: expand to `before * expand` channels, a depthwise `kernel` at `stride`, project."""
+
+    kernel: int
+    stride: int
+    before: int
+    expand: int
+    after: int
+
+
+class Block(nn.Module):
+    """An inverted bottleneck, valid or, with `padded`, with zeros around what it expands to."""
+
+    def __init__(self, spec: BlockSpec, padded: bool = False) -> None:
+        super().__init__()
+        wide = spec.before * spec.expand
+        self.shortcut = spec.stride == 1 and spec.before == spec.after
+        self.reach = (spec.kernel - 1) // 2
+        self.padding = self.reach if padded else 0
+        self.expand = nn.Conv2d(spec.before, wide, 1) if spec.expand > 1 else None
+        self.depthwise = nn.Conv2d(wide, wide, spec.kernel, groups=wide)
+        self.project = nn.Conv2d(wide, spec.after, 1)
+
+    def forward(self, x: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        depthwise = self.depthwise
+        padding = self.padding * dilation
+        y = F.conv2d(y, depthwise.weight, depthwise.bias, stride, padding, dilation, groups=depthwise.groups)
+        y = self.project(F.relu6(y))
+        if self.shortcut:
+            edge = (self.reach - self.padding) * dilation
+            y = y + x[:, :, edge : x.shape[2] - edge, edge : x.shape[3] - edge]
+        out: Tensor = y
+        return out
