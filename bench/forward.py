@@ -168,7 +168,7 @@ class PatchCore(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         _, middle, deep = (F.avg_pool2d(x, 3, 1, 1) for x in self.features(images))
         deep = F.interpolate(deep, size=middle.shape[2:], mode="bilinear", align_corners=False)
-        rows = torch.cat([middle, deep], dim=1).flatten(2).mT
+        rows = torch.cat([middle, deep], dim=1).flatten(2).transpose(1, 2)
         nearest = (self.squares - 2 * (rows @ self.memory)).amin(-1)
         squared = (nearest + rows.square().sum(-1)).clamp(min=0)
         grid = squared.sqrt().reshape(-1, 1, middle.shape[2], middle.shape[3])
@@ -213,7 +213,7 @@ class PaDiM(nn.Module):
         rows = torch.cat(maps, dim=1).index_select(1, self.chosen).flatten(2).permute(2, 0, 1)
         centred = rows - self.mean[:, None]
         squared = (centred @ self.inverse * centred).sum(-1).abs().sqrt()
-        grid = squared.mT.reshape(-1, 1, self.SIDE, self.SIDE)
+        grid = squared.transpose(-2, -1).reshape(-1, 1, self.SIDE, self.SIDE)
         return F.interpolate(grid, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 

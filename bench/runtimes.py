@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.forward import FORWARD
+from bench.launch import Run, as_onnx, as_openvino, in_onnxruntime, in_openvino, in_torch
 from bench.machine import machine
 from glance_fast.calibration import Calibration
 from glance_fast.config import ModelConfig
@@ -41,6 +41,8 @@ from glance_fast.nets.model import GlanceModel
 from glance_fast.presets import PRESETS
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 5e-2}
+# Of the peers between runtimes; of bfloat16 nothing is asked, as their weights are random.
+PEER_TOLERANCE = 1e-3
 LIMITS = ("matrix product", "convolution")
 # Seconds before each run, in which the threads of the case before it stop waiting actively.
 REST = 0.05
@@ -127,9 +129,10 @@ def ours(preset: str, threads: int) -> list[Case]:
     local = model.local_net.macs((height, width), model.config.stride)
     macs = local + dense.plan.macs
     pixels = image.numpy()
-    runs: dict[tuple[str, str], Callable[[], Any]] = {("ONNX Runtime", "fp32"): _onnxruntime(graph, pixels, threads)}
+    grid = "anomaly_grid"
+    runs: dict[tuple[str, str], Run] = {("ONNX Runtime", "fp32"): in_onnxruntime(graph, pixels, threads, grid)}
     for precision in TOLERANCES:
-        runs["OpenVINO", precision] = _openvino(openvino.Core().read_model(graph), pixels, precision, threads)
+        runs["OpenVINO", precision] = in_openvino(openvino.Core().read_model(graph), pixels, precision, threads, grid)
     for (runtime, precision), run in runs.items():
         difference = np.abs(np.ravel(run()) - expected.ravel()).max() / np.abs(expected).max()
         if difference > TOLERANCES[precision]:
@@ -179,21 +182,21 @@ def _check_loop(model: GlanceModel, dense: DensePass, seen: torch.Tensor) -> Non
 
 
 def peers(threads: int, names: Iterable[str] | None = None) -> list[Case]:
-    """The peers, all or those of these names, in OpenVINO at both precisions."""
-    image = torch.rand(1, 3, 256, 256)
+    """The peers, all or those of these names, in every runtime; raises SystemExit where their numbers differ."""
     cases = []
     for name in FORWARD if names is None else names:
-        network = FORWARD[name]().eval()
+        network, image = FORWARD[name]().eval(), torch.rand(1, 3, 256, 256)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(image)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter about itself
-            model = openvino.convert_model(torch.export.export(network, (image,)))
-        for precision in TOLERANCES:
-            model.reshape(list(image.shape))
-            compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
-            run = _run(compiled, image.numpy())
-            cases.append(Case(name, "OpenVINO", precision, run, counter.get_total_flops() / 2))
+            expected = network(image).numpy()
+        graph, pixels = as_openvino(network, image), image.numpy()
+        runs = {("ONNX Runtime", "fp32"): in_onnxruntime(as_onnx(network, image), pixels, threads)}
+        runs |= {("OpenVINO", one): in_openvino(graph, pixels, one, threads) for one in TOLERANCES}
+        runs["PyTorch", "fp32"] = in_torch(network, image)
+        for (runtime, precision), run in runs.items():
+            difference = np.abs(run() - expected).max() / np.abs(expected).max()
+            if precision == "fp32" and difference > PEER_TOLERANCE:
+                raise SystemExit(f"{name} in {runtime} differs by {difference:.1e} from PyTorch; nothing was timed")
+            cases.append(Case(name, runtime, precision, run, counter.get_total_flops() / 2))
     return cases
 
 
@@ -211,34 +214,8 @@ def limits(threads: int) -> list[Case]:
         (LIMITS[1], openvino.Model([convolution], [seen]), image, 64.0**2 * kernel.size),
     ):
         for precision in TOLERANCES:
-            compiled = openvino.Core().compile_model(model, "CPU", _settings(precision, threads))
-            cases.append(Case(name, "OpenVINO", precision, _run(compiled, value), macs))
+            cases.append(Case(name, "OpenVINO", precision, in_openvino(model, value, precision, threads), macs))
     return cases
-
-
-def _openvino(model: Any, pixels: Any, precision: str, threads: int) -> Callable[[], Any]:
-    model.reshape({"image": list(pixels.shape)})
-    request = openvino.Core().compile_model(model, "CPU", _settings(precision, threads)).create_infer_request()
-    return lambda: request.infer({"image": pixels})["anomaly_grid"]
-
-
-def _run(compiled: Any, image: Any) -> Callable[[], Any]:
-    request = compiled.create_infer_request()
-    return lambda: request.infer([image])
-
-
-def _onnxruntime(graph: bytes, pixels: Any, threads: int) -> Callable[[], Any]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its threads would otherwise go on spinning into the next case's time.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(["anomaly_grid"], {"image": pixels})[0]
-
-
-def _settings(precision: str, threads: int) -> dict[str, Any]:
-    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
 
 
 def _over_loop(cases: Sequence[Case], seconds: list[list[float]], method: str, taken: list[float]) -> float | None:

@@ -38,13 +38,13 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     for _ in range(2):
         runtimes.main(tmp_path, ["fast"], turns=1)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * 11
+    assert len(rows) == 2 * 13
     assert [row["runtime"] for row in rows[:5]] == ["loop, PyTorch", "PyTorch", "ONNX Runtime", "OpenVINO", "OpenVINO"]
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
     assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[5]["loop_over_it"] is None
     assert all(0 < row["of_limit"] <= 1.5 for row in rows)
-    table = runtimes.as_markdown(rows[:11]).splitlines()
-    assert len(table) == 13 and len({line.count("|") for line in table}) == 1
+    table = runtimes.as_markdown(rows[:13]).splitlines()
+    assert len(table) == 15 and len({line.count("|") for line in table}) == 1
 
 
 def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
