@@ -82,7 +82,7 @@ def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(t
         "import json\nfrom dataclasses import asdict\n"
         "from bench.compile_kernels import Heads, Shape, compile_ends, compile_layer\n"
         f"rows = compile_layer(Shape(64, 96, True), 'fp16', {target})\n"
-        f"rows += compile_ends(Heads(168, 128, True), 'fp16', {target})\n"
+        f"rows += compile_ends(Heads(168, 128, True, 64), 'fp16', {target})\n"
         "print(json.dumps([asdict(row) for row in rows]))"
     )
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
