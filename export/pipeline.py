@@ -97,8 +97,10 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
         logit = _logit(graph, model, graph.concat([z_local, z_global, square], 2))
         distortion = graph.op("Sigmoid", graph.op("Neg", logit))
     else:
-        parts = [graph.op("Sub", graph.slice(z_local, 2, 0, n), z_global), graph.slice(z_local, 2, n, n + wide)]
-        difference = _whitened(graph, norm, graph.concat(parts[: 2 if wide else 1], 2))
+        difference = graph.op("Sub", graph.slice(z_local, 2, 0, n), z_global)
+        if wide:
+            difference = graph.concat([difference, graph.slice(z_local, 2, n, n + wide)], 2)
+        difference = _whitened(graph, norm, difference)
         distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
         logit = _logit(graph, model, graph.concat([graph.slice(difference, 2, 0, n), z_global], 2))
         usual, spread = array(model.usual), array(model.spread)

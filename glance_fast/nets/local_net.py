@@ -71,6 +71,10 @@ class LocalNet(nn.Module):
         """z_l as `forward` gives it, and what Global-Net reads: the images themselves."""
         return self(images, step), images
 
+    def see_alone(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
+        """The same: here z_l says nothing of what surrounds a patch."""
+        return self.see(images, step)
+
     def describe(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
         """What is known of each patch alone before it is joined to z_l: z_l itself; and what Global-Net reads."""
         return self.see(images, step)

@@ -97,6 +97,11 @@ class TrunkNet(nn.Module):
         taps, read = self.describe(images, step)
         return self.join(taps, step), read
 
+    def see_alone(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
+        """What Global-Net is asked to expect, z_l without what surrounds a patch; and the map that it reads."""
+        taps, read = self.describe(images, step)
+        return self.project(taps), read
+
     def join(self, taps: Tensor, step: int | None = None) -> Tensor:
         """z_l of the taps of a grid of patches, and behind it what the patches around each say together."""
         z_local: Tensor = self.project(taps)

@@ -35,8 +35,8 @@ class Expect(Stage):
         c = self.context
         images = c.model.normalise(c.tensor(draw_images(c.photos, c.train.images, c.train.jitter, rng)))
         places, self._dense = some_places(c, c.train.holes, rng)
-        z_local, read = c.model.local_net.see(c.model.padded(images), c.model.config.stride)
-        return c.model.cropped(read), z_local.flatten(2).mT[:, places.numbers, : c.model.config.features]
+        z_local, read = c.model.local_net.see_alone(c.model.padded(images), c.model.config.stride)
+        return c.model.cropped(read), z_local.flatten(2).mT[:, places.numbers]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         read, z_local = batch

@@ -93,10 +93,10 @@ class Judge(Stage):
         masks = np.concatenate([masks, np.zeros((len(clean) - count, *masks.shape[1:]), np.bool_)])
         images = c.model.normalise(c.tensor(np.concatenate([stained, clean[count:]])))
         places, dense = some_places(c, c.train.dad_holes, rng)
-        z_local, read = c.model.local_net.see(c.model.padded(images), c.model.config.stride)
+        z_local, read = c.model.local_net.see_alone(c.model.padded(images), c.model.config.stride)
         z_global = dense(c.model.global_net, c.model.cropped(read))
         which = torch.from_numpy(places.numbers).to(c.device)
-        _, seen = c.model.compare(z_local.flatten(2).mT[:, which, : c.model.config.features], z_global, which)
+        _, seen = c.model.compare(z_local.flatten(2).mT[:, which], z_global, which)
         for rows, mask in zip(seen.cpu(), masks, strict=True):
             own, near = (_changed(c, mask, places, reach) for reach in (0, CLEAR))
             self._stained.add(rows[_some(own >= STAINED_PIXELS, STAINED_EACH, rng)])
