@@ -1,7 +1,7 @@
 """How well methods find defects, side by side: `python bench/accuracy.py DATA --output DIR`.
 
 DATA is a folder in MVTec AD's layout, or one that holds such folders, one a category. Ours, by preset, and the peers
-learn from the same normal photographs at the same size with the same teacher, and are judged on the same test images
+learn from the same normal photographs, resized alike, with the same teacher, and are judged on the same test images
 in the same run. Each of our heads is judged alone too. The rows of a method, category and seed go to `accuracy.json`
 as soon as they are there, and all of them as a table to `accuracy.md`. A row holds the figures of all test images, and
 of the two parts of `bench.parts`: one that settings may be chosen by, and one that none was.
@@ -188,7 +188,8 @@ def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
 def _peer(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:
     """A peer at the size, with the teacher and on the images of the default preset."""
     model, train = trial.read("fast")
-    peer = next(kind for kind in PEERS if kind.name.lower() == trial.method)(load_teacher(model.teacher), trial.seed)
+    kind = next(kind for kind in PEERS if kind.name.lower() == trial.method)
+    peer = kind(load_teacher(model.teacher), trial.seed, model.resize)
     split = read_split(trial.data, model, train)
     peer.fit(split.train, split.held_out, train)
     with FlopCounterMode(display=False) as counter:

@@ -29,7 +29,7 @@ from torch import Tensor
 from glance_fast.calibration import Calibration, calibrate
 from glance_fast.config import TrainConfig
 from glance_fast.engine import Result
-from glance_fast.geometry import map_weights
+from glance_fast.geometry import frame, map_weights
 from glance_fast.images import resize
 from glance_fast.nets.locations import LocationNorm
 from glance_fast.teachers import Teacher
@@ -46,9 +46,10 @@ class Peer:
     name: str
     averaged: bool
 
-    def __init__(self, teacher: Teacher, seed: int) -> None:
+    def __init__(self, teacher: Teacher, seed: int, resize: str = "stretch") -> None:
         self.teacher = teacher
         self.seed = seed
+        self.resize = resize
         self.size = (0, 0)
         self.calibration: Calibration | None = None
 
@@ -96,13 +97,15 @@ class Peer:
     def score(self, img: NDArray[np.uint8], /) -> Result[NDArray[np.float32]]:
         """Score one image [H, W, 3] of any size, with a map in its own size."""
         assert self.calibration is not None
-        score, grid = self.look(resize(img, self.size)[None])
+        score, grid = self.look(resize(img, self.size, self.resize)[None])
+        size = (img.shape[0], img.shape[1])
+        inside = frame(size, self.size, self.resize)
         rows, cols = (
-            map_weights(own, side, side // cells, side // cells)
-            for own, side, cells in zip(img.shape[:2], self.size, grid.shape, strict=True)
+            map_weights(own, side, side // cells, side // cells, inside=part)
+            for own, side, cells, part in zip(size, self.size, grid.shape, inside, strict=True)
         )
         # The papers smooth at the networks' size; here that is the same width in the image's own pixels.
-        widths = [SIGMA * own / side for own, side in zip(img.shape[:2], self.size, strict=True)]
+        widths = [SIGMA * own / len(part) for own, part in zip(size, inside, strict=True)]
         return Result(
             score=score,
             p_value=self.calibration.p_value(score),

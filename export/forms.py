@@ -137,4 +137,4 @@ def _some(data: Path) -> list[Path]:
 
 
 def _pixels(path: Path, files: ModelFiles) -> Pixels:
-    return resize(read_image(path), files.model.image_size)
+    return resize(read_image(path), files.model.image_size, files.model.resize)

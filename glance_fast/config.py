@@ -25,6 +25,7 @@ class ModelConfig(_Settings):
     """
 
     image_size: tuple[int, int] = Field((256, 256), description="height, width")
+    resize: Literal["stretch", "letterbox"] = Field("stretch", description="to image_size; letterbox keeps the aspect")
     patch: int = Field(32, ge=8, le=512, description="side P of the square patch")
     stride: int = Field(8, ge=1, description="grid stride s between patch locations")
     overhang: int = Field(0, ge=0, le=256, description="pixels that a patch may reach beyond the image")

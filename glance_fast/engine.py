@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glance_fast.backends import METHODS, Backend, make_backend
 from glance_fast.calibration import Calibration
 from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError
-from glance_fast.geometry import between, image_score, interpolate, map_weights
+from glance_fast.geometry import between, frame, image_score, interpolate, map_weights
 from glance_fast.images import ImageInput, as_rgb, is_tensor, resize
 from glance_fast.overlap import overlapped
 from glance_fast.store import CONFIG, ModelFiles, read_model
@@ -154,25 +154,25 @@ class Engine:
     def _input(self, pixels: Any) -> Any:
         """An image at the model's size, uint8 [H, W, 3]; a tensor only where the backend takes one."""
         if not is_tensor(pixels):
-            return resize(pixels, self.config.image_size)
+            return resize(pixels, self.config.image_size, self.config.resize)
         from glance_fast.tensors import resize_tensor
 
-        resized = resize_tensor(pixels, self.config.image_size)
+        resized = resize_tensor(pixels, self.config.image_size, self.config.resize)
         return resized if self.backend.takes_tensors else resized.cpu().numpy()
 
     def _result(self, grid: Any, pixels: Any) -> Result[Any]:
         scores = grid.cpu().numpy() if is_tensor(grid) else grid
         score = image_score(scores, self.config.top)
         anomaly_map: Any
-        axes = zip(pixels.shape[:2], self.config.image_size, strict=True)
-        c = self.config
+        c, size = self.config, (pixels.shape[0], pixels.shape[1])
+        axes = zip(size, c.image_size, frame(size, c.image_size, c.resize), strict=True)
         if is_tensor(pixels):
             from glance_fast.tensors import resample
 
-            weights = [map_weights(own, side, c.patch, c.stride, c.overhang) for own, side in axes]
+            weights = [map_weights(own, side, c.patch, c.stride, c.overhang, inside) for own, side, inside in axes]
             anomaly_map = resample(grid, weights[0], weights[1], pixels.device)
         else:
-            lies = [_between(own, side, c.patch, c.stride, c.overhang) for own, side in axes]
+            lies = [_between(own, side, c.patch, c.stride, c.overhang, inside) for own, side, inside in axes]
             anomaly_map = interpolate(scores, lies[0], lies[1])
         return Result(
             score=score,

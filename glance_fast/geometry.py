@@ -1,4 +1,4 @@
-"""Where the patches lie, and how their scores become a map in the image's own size."""
+"""Where the image and the patches lie in what the networks see, and how scores become a map in the image's own size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def frame(size: tuple[int, int], target: tuple[int, int], resize: str) -> tuple[range, range]:
+    """Rows and columns of the networks' `target` that an image of `size` (height, width) is resized to.
+
+    "stretch" fills the target; "letterbox" keeps the aspect and leaves the same margin on both sides.
+    """
+    if resize == "stretch":
+        return range(target[0]), range(target[1])
+    scale = min(side / own for own, side in zip(size, target, strict=True))
+    lengths = (min(side, max(1, round(own * scale))) for own, side in zip(size, target, strict=True))
+    rows, cols = (
+        range((side - length) // 2, (side - length) // 2 + length)
+        for side, length in zip(target, lengths, strict=True)
+    )
+    return rows, cols
+
+
+def mirrored(inside: range, side: int) -> NDArray[np.int64]:
+    """What stands at each place of an axis: a place of the image, which lies at `inside`, mirrored beyond its ends."""
+    place = (np.arange(side) - inside.start) % (2 * len(inside))
+    return np.minimum(place, 2 * len(inside) - 1 - place)
 
 
 def grid_starts(side: int, patch: int, stride: int, overhang: int = 0) -> tuple[int, ...]:
@@ -51,24 +73,29 @@ class Between:
     part: NDArray[np.float32]
 
 
-def between(pixels: int, side: int, patch: int, stride: int, overhang: int = 0) -> Between:
+def between(
+    pixels: int, side: int, patch: int, stride: int, overhang: int = 0, inside: range | None = None
+) -> Between:
     """Where the patch centres lie round each of `pixels` pixels of an axis that is `side` long as the networks see it.
 
-    Beyond the outermost centres a map is constant.
+    They see the pixels at `inside`, everywhere if None. Beyond the outermost centres a map is constant.
     """
+    inside = range(side) if inside is None else inside
     count = len(grid_starts(side, patch, stride, overhang))
-    seen = (np.arange(pixels) + 0.5) * side / pixels
+    seen = inside.start + (np.arange(pixels) + 0.5) * len(inside) / pixels
     place = np.clip((seen + overhang - patch / 2) / stride, 0, count - 1)
     low = np.minimum(place.astype(np.int64), max(count - 2, 0))
     return Between(low, np.minimum(low + 1, count - 1), (place - low).astype(np.float32))
 
 
-def map_weights(pixels: int, side: int, patch: int, stride: int, overhang: int = 0) -> NDArray[np.float32]:
+def map_weights(
+    pixels: int, side: int, patch: int, stride: int, overhang: int = 0, inside: range | None = None
+) -> NDArray[np.float32]:
     """The same as bilinear weights [pixels, patches]: a map is `rows @ scores @ cols.T`.
 
     It is resized to the image's own size and interpolated between patch centres in one step.
     """
-    lies = between(pixels, side, patch, stride, overhang)
+    lies = between(pixels, side, patch, stride, overhang, inside)
     weights = np.zeros((pixels, len(grid_starts(side, patch, stride, overhang))), np.float32)
     rows = np.arange(pixels)
     weights[rows, lies.low] += 1 - lies.part

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from glance_fast.errors import ImageError
+from glance_fast.geometry import frame, mirrored
 
 Pixels = NDArray[np.uint8]
 ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]
@@ -69,11 +70,16 @@ def read_gray(path: Path) -> Pixels:
     return _converted(_open(path), "L", str(path))
 
 
-def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Antialiased bilinear resize of [H, W, 3] to `size` (height, width); the image itself when it has it."""
+def resize(image: Pixels, size: tuple[int, int], how: str = "stretch") -> Pixels:
+    """Antialiased bilinear resize of [H, W, 3] to `size` (height, width); the image itself when it has it.
+
+    `how` is "stretch" or "letterbox": the second keeps the aspect, and mirrors the image where it ends.
+    """
     if image.shape[:2] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    rows, cols = frame((image.shape[0], image.shape[1]), size, how)
+    resized = np.asarray(Image.fromarray(image).resize((len(cols), len(rows)), Image.Resampling.BILINEAR))
+    return resized[np.ix_(mirrored(rows, size[0]), mirrored(cols, size[1]))] if resized.shape[:2] != size else resized
 
 
 def _as_uint8(image: np.ndarray, source: str) -> Pixels:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glance_fast.errors import ImageError
+from glance_fast.geometry import frame, mirrored
 
 
 def tensor_as_rgb(image: Tensor) -> Tensor:
@@ -47,13 +48,22 @@ def _from_float(image: Tensor) -> Tensor:
     return (image * 255).round().to(torch.uint8)
 
 
-def resize_tensor(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bilinear resize of uint8 [H, W, 3] to `size`; within one grey level of `images.resize`."""
+def resize_tensor(image: Tensor, size: tuple[int, int], how: str = "stretch") -> Tensor:
+    """What `images.resize` does to uint8 [H, W, 3], within one grey level of it."""
     if tuple(image.shape[:2]) == size:
         return image
-    planes = image.permute(2, 0, 1)[None].float()
-    scaled = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+    rows, cols = frame((image.shape[0], image.shape[1]), size, how)
+    # In another layout PyTorch 2.13 gives wrong pixels where the target is one pixel wide.
+    planes = image.permute(2, 0, 1)[None].float().contiguous()
+    scaled = F.interpolate(planes, size=(len(rows), len(cols)), mode="bilinear", align_corners=False, antialias=True)
+    resized = scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+    if resized.shape[:2] == size:
+        return resized
+    down, across = (
+        torch.from_numpy(mirrored(inside, side)).to(image.device)
+        for inside, side in zip((rows, cols), size, strict=True)
+    )
+    return resized[down][:, across]
 
 
 def resample(grid: Any, rows: NDArray[np.float32], cols: NDArray[np.float32], device: torch.device) -> Tensor:

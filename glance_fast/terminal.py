@@ -63,11 +63,17 @@ def parity_table(rows: Sequence[Parity]) -> Table:
 def timing_table(rows: Sequence[Timed]) -> Table:
     """Times of all backends for the terminal."""
     table = Table(title="Engine.score, one image a call", caption_justify="left")
-    for heading in ("backend", "precision", "p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "apart"):
+    for heading in ("backend", "precision", "p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "MB", "J", "apart"):
         words = heading in ("backend", "precision")
         table.add_column(heading, justify="left" if words else "right", min_width=11 if heading == "backend" else None)
     for row in rows:
         times = (f"{value:.1f}" for value in (row.p50, row.p95, row.p99, row.images_per_second))
-        table.add_row(row.backend, row.precision, *times, f"{row.load_seconds:.2f}", f"{row.difference:.1e}")
-    table.caption = f"{rows[0].images} images each, in turn; apart: the map's largest difference from the first line's"
+        memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
+        joules = "-" if row.joules is None else f"{row.joules:.2f}"
+        costs = (f"{row.load_seconds:.2f}", memory, joules)
+        table.add_row(row.backend, row.precision, *times, *costs, f"{row.difference:.1e}")
+    table.caption = (
+        f"{rows[0].images} images each, in turn; MB: most memory of a process that scores one image; J: energy an\n"
+        "image, where it can be read; apart: the map's largest difference from the first line's"
+    )
     return table

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,15 +24,32 @@ from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.exports import RUNS, command, exported
 from glance_fast.images import Pixels
+from glance_fast.meters import EnergyMeter
 from glance_fast.version import __version__
 
 # How far a map may be from the first backend's, as a share of its largest value, for its time to count.
 TOLERANCES = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "int8": 0.5}
+# One image in a process of its own, whose memory is the backend's alone.
+ALONE = """
+import sys
+import numpy as np
+from pathlib import Path
+from glance_fast.engine import Engine
+from glance_fast.meters import most_held
+
+engine = Engine.load(Path(sys.argv[1]), *sys.argv[2:])
+engine.score(np.zeros((*engine.config.image_size, 3), np.uint8))
+print(most_held())
+"""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One backend's time of `Engine.score` an image, in milliseconds; `difference` is its map's from the first's."""
+    """One backend's time of `Engine.score` an image, in milliseconds; `difference` is its map's from the first's.
+
+    `joules` an image are all processors', and `memory` the most bytes of host memory that a process holds which scores
+    one image and does nothing else; each None where the system does not tell.
+    """
 
     backend: str
     precision: str
@@ -39,6 +60,8 @@ class Timed:
     images_per_second: float
     load_seconds: float
     difference: float
+    joules: float | None
+    memory: int | None
 
 
 def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: bool = True) -> list[Timed]:
@@ -59,14 +82,18 @@ def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: 
                 f"{backend} at {precision} gives maps that differ by {difference:.1e} of the largest value, at most "
                 f"{TOLERANCES[precision]:g} is right; nothing was timed: export the model again"
             )
-    taken: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
+    taken: dict[tuple[str, str], list[tuple[float, float | None]]] = {key: [] for key in engines}
+    meter = EnergyMeter()
     rounds = [(turn, image) for turn in range(turns) for image in images]
     for _, image in track(rounds, "Timing", console=Console(stderr=True), disable=not progress, transient=True):
         for key, engine in engines.items():
-            start = time.perf_counter()
+            energy, start = meter.read(), time.perf_counter()
             engine.score(image)
-            taken[key].append((time.perf_counter() - start) * 1e3)
-    return [_timed(key, times, loads[key], apart[key]) for key, times in taken.items()]
+            taken[key].append(((time.perf_counter() - start) * 1e3, meter.since(energy)))
+    return [
+        Timed(*key, **_summary(turns), load_seconds=loads[key], difference=apart[key], memory=_held(folder, key))
+        for key, turns in taken.items()
+    ]
 
 
 def _engines(folder: Path) -> tuple[dict[tuple[str, str], Engine], dict[tuple[str, str], float]]:
@@ -86,9 +113,23 @@ def _engines(folder: Path) -> tuple[dict[tuple[str, str], Engine], dict[tuple[st
     return engines, loads
 
 
-def _timed(key: tuple[str, str], times: list[float], load: float, difference: float) -> Timed:
+def _summary(turns: list[tuple[float, float | None]]) -> dict[str, Any]:
+    times = [ms for ms, _ in turns]
+    joules = [used for _, used in turns if used is not None]
     p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
-    return Timed(*key, len(times), p50, p95, p99, 1e3 * len(times) / sum(times), load, difference)
+    pace = {"images": len(times), "images_per_second": 1e3 * len(times) / sum(times)}
+    return {"p50": p50, "p95": p95, "p99": p99, **pace, "joules": mean(joules) if joules else None}
+
+
+def _held(folder: Path, key: tuple[str, str]) -> int | None:
+    backend, precision = key
+    command = [sys.executable, "-c", ALONE, str(folder), backend, PLACES.get(backend, "cpu"), precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BackendError(f"{backend} at {precision} cannot score one image in a process of its own: {reason}")
+    told = done.stdout.split()[-1]
+    return int(told) if told.isdigit() else None
 
 
 def as_lines(rows: Sequence[Timed], folder: Path) -> str:

@@ -194,14 +194,28 @@ def test_a_tensor_of_another_size_is_scored_nearly_as_its_array(engine: Engine) 
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 53), (48, 57), (300, 200), (1000, 31), (56, 48)], ids=str)
 @pytest.mark.parametrize("target", [(48, 56), (17, 5), (256, 256)], ids=str)
+@pytest.mark.parametrize("how", ["stretch", "letterbox"])
 def test_resizing_a_tensor_is_within_a_grey_level_of_pillow(
-    size: tuple[int, int], target: tuple[int, int]
+    size: tuple[int, int], target: tuple[int, int], how: str
 ) -> None:
     for image in (photo(*size), np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)):
-        ours = resize_tensor(torch.from_numpy(image), target)
+        ours = resize_tensor(torch.from_numpy(image), target, how)
         assert ours.dtype == torch.uint8 and ours.shape == (*target, 3)
-        difference = np.abs(ours.numpy().astype(int) - images.resize(image, target).astype(int))
+        difference = np.abs(ours.numpy().astype(int) - images.resize(image, target, how).astype(int))
         assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("size", [(48, 28), (24, 56)], ids=str)
+def test_a_letterboxed_image_is_scored_as_in_its_frame(tmp_path: Path, size: tuple[int, int]) -> None:
+    engine = Engine.load(save_tiny(tmp_path / "model", tiny_model(resize="letterbox")))
+    rows, cols = ((48 - size[0]) // 2, (56 - size[1]) // 2)
+    image = photo(*size)
+    whole = np.pad(image, ((rows, rows), (cols, cols), (0, 0)), mode="symmetric")
+    framed, result = engine.score(whole), engine.score(image)
+    same(result, engine.score(torch.from_numpy(image)))
+    same(result, engine.score(image, method="loop"))
+    assert result.score == framed.score and result.map.shape == size
+    close(result.map, framed.map[rows : rows + size[0], cols : cols + size[1]])
 
 
 def test_a_list_or_a_batch_gives_what_single_images_give(engine: Engine) -> None:

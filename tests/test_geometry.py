@@ -13,10 +13,12 @@ from glance_fast.geometry import (
     Reading,
     between,
     blur_weights,
+    frame,
     grid_starts,
     image_score,
     interpolate,
     map_weights,
+    mirrored,
 )
 
 
@@ -152,3 +154,30 @@ def test_interpolating_is_the_product_of_weights(
     found = interpolate(grid, lies, lies)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)
+
+
+def test_a_stretched_image_fills_what_the_networks_see() -> None:
+    assert frame((300, 20), (48, 56), "stretch") == (range(48), range(56))
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(16, 300), st.integers(16, 300))
+def test_a_letterboxed_image_keeps_its_aspect_in_the_middle(own: int, across: int, height: int, width: int) -> None:
+    rows, cols = frame((own, across), (height, width), "letterbox")
+    assert len(rows) == height or len(cols) == width
+    for inside, side in ((rows, height), (cols, width)):
+        assert 1 <= len(inside) <= side and inside.start - (side - inside.stop) in (-1, 0)
+    scale = min(height / own, width / across)
+    assert abs(len(rows) - own * scale) <= 0.5 + 1e-6 or len(rows) == 1
+    assert abs(len(cols) - across * scale) <= 0.5 + 1e-6 or len(cols) == 1
+
+
+@given(st.integers(1, 30), st.integers(0, 100), st.integers(0, 100))
+def test_beyond_its_ends_an_axis_is_mirrored(length: int, before: int, after: int) -> None:
+    expected = np.pad(np.arange(length), (before, after), mode="symmetric")
+    found = mirrored(range(before, before + length), before + length + after)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_map_of_a_letterboxed_axis_is_the_part_where_the_image_lies() -> None:
+    whole = map_weights(64, 64, 16, 4, 6)
+    np.testing.assert_allclose(map_weights(31, 64, 16, 4, 6, range(17, 48)), whole[17:48], atol=1e-6)

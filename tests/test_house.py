@@ -16,7 +16,7 @@ LIBRARY = ("glance_fast", "kernels", "export")
 
 # From the head down: a module or folder of the package imports only what stands in rows above its own.
 ORDER = (
-    ("errors", "version", "geometry", "overlap"),
+    ("errors", "version", "geometry", "overlap", "meters"),
     ("config", "files", "layers", "images", "tensors", "presets"),
     ("kernels", "axis", "calibration", "metrics", "stains", "teachers", "folders", "overlay"),
     ("table", "workspace"),

@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 
 from glance_fast import images
 from glance_fast.errors import ImageError
+from glance_fast.geometry import frame
 from glance_fast.images import as_rgb, read_gray, read_image, resize
 
 RNG = np.random.default_rng(0)
@@ -280,3 +281,13 @@ def test_resize_takes_height_before_width_and_smooths() -> None:
 
 def test_resize_to_the_same_size_is_the_image_itself() -> None:
     assert resize(RGB, (7, 11)) is RGB
+
+
+@pytest.mark.parametrize("target", [(24, 24), (24, 60), (60, 13)])
+def test_a_letterboxed_image_is_mirrored_round_its_resized_self(target: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    rows, cols = frame((30, 50), target, "letterbox")
+    around = [(inside.start, side - inside.stop) for inside, side in ((rows, target[0]), (cols, target[1]))]
+    expected = np.pad(resize(image, (len(rows), len(cols))), (*around, (0, 0)), mode="symmetric")
+    np.testing.assert_array_equal(resize(image, target, "letterbox"), expected)
+    assert abs(len(rows) / len(cols) - 0.6) < 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,25 @@ def test_every_backend_is_timed_on_every_image(folder: Path) -> None:
         assert row.images == 6 and 0 < row.p50 <= row.p95 <= row.p99 and row.load_seconds > 0
         assert row.images_per_second == pytest.approx(1e3 / row.p50, rel=5)
         assert row.difference <= timing.TOLERANCES[row.precision]
+        assert row.memory is None or 3e7 < row.memory < 3e9
     assert rows[0].difference == 0
+    if sys.platform == "linux":  # the exported forms need no PyTorch
+        held = [row.memory or 0 for row in rows]
+        assert held[0] > max(held[1:]) > 0
+
+
+def test_energy_is_the_mean_of_what_each_image_took(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meter:
+        def read(self) -> dict[Path, int]:
+            return {}
+
+        def since(self, start: object) -> float:
+            return 2.5
+
+    monkeypatch.setattr(timing, "_held", lambda folder, key: None)
+    monkeypatch.setattr(timing, "EnergyMeter", Meter)
+    rows = timing.time_backends(folder, [], turns=2, progress=False)
+    assert {row.joules for row in rows} == {2.5} and {row.memory for row in rows} == {None}
 
 
 def test_nothing_is_timed_when_maps_differ(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

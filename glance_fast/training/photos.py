@@ -65,7 +65,7 @@ def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
                 f"{path} is {image.shape[0]}x{image.shape[1]} pixels, smaller than one {model.patch}x{model.patch} "
                 "patch; remove it or use a smaller patch"
             )
-        photos[i] = resize(image, model.image_size)
+        photos[i] = resize(image, model.image_size, model.resize)
     return photos
 
 
