@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 def frame(size: tuple[int, int], target: tuple[int, int], resize: str) -> tuple[range, range]:
     """Rows and columns of the networks' `target` that an image of `size` (height, width) is resized to.
 
-    "stretch" fills the target; "letterbox" keeps the aspect and leaves the same margin on both sides.
+    "stretch" fills the target; "letterbox" keeps the aspect and leaves the same margin on both sides. Either is at
+    least 2 pixels: PyTorch 2.13 resizes wrongly to one column.
     """
     if resize == "stretch":
         return range(target[0]), range(target[1])
     scale = min(side / own for own, side in zip(size, target, strict=True))
-    lengths = (min(side, max(1, round(own * scale))) for own, side in zip(size, target, strict=True))
+    lengths = (min(side, max(2, round(own * scale))) for own, side in zip(size, target, strict=True))
     rows, cols = (
         range((side - length) // 2, (side - length) // 2 + length)
         for side, length in zip(target, lengths, strict=True)

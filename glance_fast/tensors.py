@@ -53,8 +53,7 @@ def resize_tensor(image: Tensor, size: tuple[int, int], how: str = "stretch") ->
     if tuple(image.shape[:2]) == size:
         return image
     rows, cols = frame((image.shape[0], image.shape[1]), size, how)
-    # In another layout PyTorch 2.13 gives wrong pixels where the target is one pixel wide.
-    planes = image.permute(2, 0, 1)[None].float().contiguous()
+    planes = image.permute(2, 0, 1)[None].float()
     scaled = F.interpolate(planes, size=(len(rows), len(cols)), mode="bilinear", align_corners=False, antialias=True)
     resized = scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
     if resized.shape[:2] == size:
