@@ -21,7 +21,8 @@ from rich.table import Table
 
 from bench.compile_kernels import Heads, Shape, compile_ends, compile_layer
 from bench.machine import machine
-from bench.runtimes import CALIBRATION, Case, measure, ours, peers
+from bench.runtimes import CALIBRATION, measure, ours, peers
+from bench.turns import Case
 from glance_fast.config import ModelConfig
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.files import replace_file

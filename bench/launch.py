@@ -1,22 +1,39 @@
-"""One image through a graph in each runtime, on a given number of threads: what the benchmarks call again and again."""
+"""One image through a network in each runtime: what the benchmarks call again and again.
+
+A runtime is imported when it is used: a process that runs one holds no other.
+"""
 
 from __future__ import annotations
 
 import io
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnxruntime
-import openvino
-import torch
-from torch import Tensor, nn
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from glance_fast.dense import DensePass
+    from glance_fast.nets.model import GlanceModel
 
 Run = Callable[[], Any]
 
+ONNX_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+
 
 def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: int | str = 0) -> Run:
-    """`model`, a graph of one input, at a precision ("fp32" or "bf16"); a run gives its `output`."""
+    """`model`, a graph of one input, at a precision ("fp32" or "bf16"); a run gives its `output`.
+
+    Without `pixels` it runs on one image of zeros.
+    """
+    import openvino
+
+    if pixels is None:
+        given = model.input(0)
+        shape = [side.get_length() if side.is_static else 1 for side in given.get_partial_shape()]
+        pixels = np.zeros(shape, given.get_element_type().to_dtype())
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     model.reshape(list(pixels.shape))
@@ -24,19 +41,26 @@ def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: i
     return lambda: request.infer([pixels])[output]
 
 
-def in_onnxruntime(graph: bytes, pixels: Any, threads: int, output: str | None = None) -> Run:
-    """An ONNX file of one input; a run gives its `output`, the first if None."""
+def in_onnxruntime(graph: bytes | str, pixels: Any, threads: int, output: str | None = None) -> Run:
+    """An ONNX file, or its path, of one input; a run gives its `output`, the first if None; `pixels` as above."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Its threads would otherwise go on spinning into the next case's time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    given, asked = session.get_inputs()[0].name, output or session.get_outputs()[0].name
-    return lambda: session.run([asked], {given: pixels})[0]
+    given, asked = session.get_inputs()[0], output or session.get_outputs()[0].name
+    if pixels is None:
+        shape = [side if isinstance(side, int) else 1 for side in given.shape]
+        pixels = np.zeros(shape, ONNX_TYPES[given.type])
+    return lambda: session.run([asked], {given.name: pixels})[0]
 
 
 def in_torch(network: nn.Module, image: Tensor) -> Run:
     """A network in the layout that is fastest on a CPU."""
+    import torch
+
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = image.contiguous(memory_format=torch.channels_last)
 
@@ -47,8 +71,38 @@ def in_torch(network: nn.Module, image: Tensor) -> Run:
     return run
 
 
+def our_model(preset: str) -> GlanceModel:
+    """A preset's networks with random weights, the same each time."""
+    import torch
+
+    from glance_fast.config import ModelConfig
+    from glance_fast.nets.model import GlanceModel
+    from glance_fast.presets import PRESETS
+
+    torch.manual_seed(0)
+    model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"])).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.global_net.project.weight, std=0.1)
+    return model
+
+
+def ours_in_torch(model: GlanceModel, dense: DensePass, image: Tensor) -> Run:
+    """Our pipeline from uint8 images to the locations' scores, by the dense pass."""
+    import torch
+
+    from glance_fast.dense import dense_features
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return model.score(*dense_features(model, dense, model.from_uint8(image))).numpy()
+
+    return run
+
+
 def as_openvino(network: nn.Module, image: Tensor) -> Any:
     """The network as a graph of OpenVINO's."""
+    import openvino
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter about itself
         return openvino.convert_model(torch.export.export(network, (image,)))
@@ -56,6 +110,8 @@ def as_openvino(network: nn.Module, image: Tensor) -> Any:
 
 def as_onnx(network: nn.Module, image: Tensor) -> bytes:
     """The network as an ONNX file, by the exporter that needs no further package."""
+    import torch
+
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of that exporter about its age

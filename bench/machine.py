@@ -1,21 +1,28 @@
-"""What a figure was measured on: processor, threads, load, versions, commit."""
+"""What a figure was measured on: date, processor and its instructions, threads, load, versions, commit."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
 from glance_fast.version import __version__
 
+# The instruction sets that decide how fast a matrix product is.
+FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
+
 
 def machine() -> dict[str, str]:
     """Facts to stand beside every figure."""
     return {
-        "processor": _processor(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _told("model name") or platform.processor() or platform.machine(),
+        "flags": " ".join(flag for flag in FLAGS if flag in (_told("flags") or _told("Features")).split()),
+        "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "load": f"{os.getloadavg()[0]:.2f}",
         "python": platform.python_version(),
@@ -25,13 +32,13 @@ def machine() -> dict[str, str]:
     }
 
 
-def _processor() -> str:
+def _told(name: str) -> str:
+    """What Linux says of the first processor; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
 
 
 def _commit() -> str:

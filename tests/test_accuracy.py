@@ -100,6 +100,18 @@ def test_a_peers_map_is_in_the_images_own_size(teacher: Teacher) -> None:
     assert peer.score(image).map.shape == (50, 71)
 
 
+def test_a_peers_map_of_a_letterboxed_image_is_where_the_image_lies(teacher: Teacher) -> None:
+    given = photos(30)
+    peer = PaDiM(teacher, 0, "letterbox")
+    peer.fit(given[:24], given[24:], TRAIN)
+    image = given[3][:, :40]
+    framed = peer.score(np.pad(image, ((0, 0), (28, 28), (0, 0)), mode="symmetric"))
+    found = peer.score(image)
+    assert found.score == framed.score and found.map.shape == (64, 40)
+    # Nearer to its ends the smoothing of the map sees them.
+    np.testing.assert_allclose(found.map[:, 16:24], framed.map[:, 44:52], rtol=1e-5)
+
+
 def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "bench/accuracy.py", str(root), "--output", str(tmp_path), "--seed", "3"]
     for name in ("fast", "patchcore", "padim"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import runtimes
+from bench import runtimes, turns
 from bench.forward import FORWARD
 
 # Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 and 20.7 M); ResNet-18 up to layer3 is
@@ -34,17 +34,18 @@ def test_a_peer_is_the_published_network(name: str) -> None:
 
 def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "FORWARD", {"STFPM ResNet-18": FORWARD["STFPM ResNet-18"]})
-    monkeypatch.setattr(runtimes, "REST", 0)
+    monkeypatch.setattr(turns, "REST", 0)
     for _ in range(2):
-        runtimes.main(tmp_path, ["fast"], turns=5)
+        runtimes.main(tmp_path, ["fast"], turns=3)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * 13
+    assert len(rows) == 2 * 14
     assert [row["runtime"] for row in rows[:5]] == ["loop, PyTorch", "PyTorch", "ONNX Runtime", "OpenVINO", "OpenVINO"]
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
     assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[5]["loop_over_it"] is None
     assert all(0 < row["of_limit"] <= 1.5 for row in rows)
-    table = runtimes.as_markdown(rows[:13]).splitlines()
-    assert len(table) == 15 and len({line.count("|") for line in table}) == 1
+    assert all((row["memory_mb"] is not None) == (i not in (0, *range(9, 14))) for i, row in enumerate(rows[:14]))
+    table = runtimes.as_markdown(rows[:14]).splitlines()
+    assert len(table) == 16 and len({line.count("|") for line in table}) == 1
 
 
 def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,73 @@
+"""The most memory that one case holds, in a process of its own: what `bench.runtimes` starts for each of its cases.
+
+    python -m bench.alone openvino FILE.xml PRECISION THREADS
+    python -m bench.alone onnxruntime FILE.onnx fp32 THREADS
+    python -m bench.alone torch METHOD fp32 THREADS
+
+It runs the case a few times on one image of zeros and prints bytes, or "None" where the system does not tell. The
+exported forms are read without PyTorch, as on a production line.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.launch import Run, in_onnxruntime, in_openvino, in_torch, our_model, ours_in_torch
+from glance_fast.meters import most_held
+from glance_fast.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = 3
+
+
+def held(arguments: tuple[str, ...]) -> int | None:
+    """Bytes that a process with these arguments held at most."""
+    command = [sys.executable, "-m", "bench.alone", *arguments]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-1]
+    return int(told) if told.isdigit() else None
+
+
+def _openvino(file: str, precision: str, threads: int) -> Run:
+    import openvino
+
+    return in_openvino(openvino.Core().read_model(file), None, precision, threads)
+
+
+def _onnxruntime(file: str, _: str, threads: int) -> Run:
+    return in_onnxruntime(file, None, threads)
+
+
+def _torch(method: str, _: str, threads: int) -> Run:
+    import torch
+
+    torch.set_num_threads(threads)
+    if method not in PRESETS:
+        from bench.forward import FORWARD, SIZE
+
+        return in_torch(FORWARD[method]().eval(), torch.zeros(1, 3, SIZE, SIZE))
+    from glance_fast.dense import DensePass
+
+    model = our_model(method)
+    return ours_in_torch(model, DensePass(model.plan()), torch.zeros(1, *model.config.image_size, 3, dtype=torch.uint8))
+
+
+MAKERS: dict[str, Callable[[str, str, int], Run]] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+}
+
+
+def main(runtime: str, what: str, precision: str, threads: str) -> None:
+    """Run the case and print what it held."""
+    run = MAKERS[runtime](what, precision, int(threads))
+    for _ in range(RUNS):
+        run()
+    print(most_held())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
