@@ -14,33 +14,36 @@ from matplotlib.figure import Figure
 
 COLOURS = {"side": "#c2410c", "stride": "#0f766e", "patch": "#7c3aed", "batch": "#475569"}
 NAMES = {"side": "image size", "stride": "stride", "patch": "patch", "batch": "batch"}
+LINES = {"PyTorch": "o-", "OpenVINO": "s--"}
 
 
 def main(source: Path) -> None:
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["sweep"] in NAMES]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    span = np.array([min(row["macs"] for row in rows), max(row["macs"] for row in rows)]) / 1e9
-    pace = rows[0]["expected_ms"] / rows[0]["macs"] * 1e9
-    left.plot(span, span * pace, color="#b9c0c8", label="one pace for all")
-    for sweep, name in NAMES.items():
-        mine = [row for row in rows if row["sweep"] == sweep]
-        left.plot(
-            [row["macs"] / 1e9 for row in mine], [row["ms"] for row in mine], "o-", color=COLOURS[sweep], label=name
-        )
-        right.plot(
-            [row["side"] ** 2 * row["batch"] / 1e6 for row in mine], [row["memory"] / 1e6 for row in mine], "o",
-            color=COLOURS[sweep], label=name,
-        )  # fmt: skip
-    sizes = [row for row in rows if row["sweep"] == "side"]
+    for runtime, style in LINES.items():
+        some = [row for row in rows if row["runtime"] == runtime]
+        span = np.array([min(row["macs"] for row in some), max(row["macs"] for row in some)]) / 1e9
+        pace = some[0]["expected_ms"] / some[0]["macs"] * 1e9
+        left.plot(span, span * pace, style[1:], color="#b9c0c8", label=f"{runtime}, one pace for all")
+        for sweep, name in NAMES.items():
+            mine = [row for row in some if row["sweep"] == sweep]
+            if mine:
+                macs = [r["macs"] / 1e9 for r in mine]
+                megapixels = [r["side"] ** 2 * r["batch"] / 1e6 for r in mine]
+                label = f"{runtime}, {name}"
+                left.plot(macs, [r["ms"] for r in mine], style, color=COLOURS[sweep], label=label, markersize=4)
+                memory = [r["memory"] / 1e6 for r in mine]
+                right.plot(megapixels, memory, style[0], color=COLOURS[sweep], label=label, markersize=4)
+    sizes = [row for row in rows if row["sweep"] == "side" and row["runtime"] == "PyTorch"]
     pixels = [row["side"] ** 2 / 1e6 for row in sizes]
     right.plot(pixels, [row["whole_peak"] / 1e6 for row in sizes], "--", color="#b9c0c8", label="tables, not in strips")
     right.plot(pixels, [row["plan_peak"] / 1e6 for row in sizes], color="#b9c0c8", label="tables, as run")
     left.set(xscale="log", yscale="log", xlabel="GMAC an image, as the plan says", ylabel="milliseconds an image")
     right.set(xscale="log", yscale="log", xlabel="megapixels at once", ylabel="MB")
     for axis in (left, right):
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(Path(__file__).with_name("scaling.png"), dpi=110)
 
