@@ -24,6 +24,7 @@ from glance_fast.store import build_model, read_model
 from glance_fast.teachers import Teacher, load_teacher
 from glance_fast.training import judge
 from glance_fast.training.journal import Journal, read_rows
+from glance_fast.training.photos import fitting_size, read_photos
 from glance_fast.training.runner import learning_rate
 from glance_fast.training.sampling import changed_pixels, corners_near, draw_places, stained_pixels, step_rng
 from glance_fast.training.stage import STAINED_PIXELS, Context, balanced_bce
@@ -348,6 +349,29 @@ def test_bad_data_fails_before_any_training(photos: Path, tmp_path: Path) -> Non
     with pytest.raises((ImageError, DataError), match="bad"):
         train_model(Job(bad, tmp_path / "m"), tiny_config(), TRAIN)
     assert not (tmp_path / "m.training").exists()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "better"),
+    [
+        ([(480, 640), (240, 322)], (192, 256)),
+        ([(1000, 300)], (256, 80)),
+        ([(50, 1000)], (32, 256)),  # not smaller than a patch
+        ([(480, 640), (640, 480)], None),
+        ([(500, 512)], None),
+    ],
+)
+def test_images_of_one_aspect_are_told_of_a_size_that_has_it(
+    shapes: list[tuple[int, int]], better: tuple[int, int] | None
+) -> None:
+    assert fitting_size(shapes, ModelConfig()) == better
+
+
+def test_the_better_size_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(np.zeros((60, 120, 3), np.uint8)).save(tmp_path / "wide.png")
+    with caplog.at_level("INFO", logger="glance_fast"):
+        read_photos([tmp_path / "wide.png"], tiny_config(image_size=(48, 48)))
+    assert "--set 'image_size=[24, 48]' has it too, and costs 50% less" in caplog.text
 
 
 def test_calibration_images_of_their_own_are_used_instead_of_held_out_ones(photos: Path, tmp_path: Path) -> None:

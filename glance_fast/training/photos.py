@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from glance_fast.calibration import images_needed
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import DataError
 from glance_fast.folders import normal_images
+from glance_fast.geometry import frame
 from glance_fast.images import read_image, resize
 
 Photos = NDArray[np.uint8]
+
+log = logging.getLogger("glance_fast")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
 
 def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
     """Read images at the model's size, uint8 [n, H, W, 3]; raises DataError for one smaller than a patch."""
-    photos = np.empty((len(paths), *model.image_size, 3), np.uint8)
+    photos, shapes = np.empty((len(paths), *model.image_size, 3), np.uint8), []
     for i, path in enumerate(track(paths, "reading images", transient=True)):
         image = read_image(path)
         if min(image.shape[:2]) < model.patch:
@@ -66,7 +70,26 @@ def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
                 "patch; remove it or use a smaller patch"
             )
         photos[i] = resize(image, model.image_size, model.resize)
+        shapes.append((image.shape[0], image.shape[1]))
+    if better := fitting_size(shapes, model):
+        less = 1 - better[0] * better[1] / (model.image_size[0] * model.image_size[1])
+        log.info("all images have one aspect: --set 'image_size=[%d, %d]' has it too, and costs %.0f%% less", *better,
+                 100 * less)  # fmt: skip
     return photos
+
+
+def fitting_size(shapes: list[tuple[int, int]], model: ModelConfig) -> tuple[int, int] | None:
+    """The size that images (height, width) of one aspect fill, no larger than the model's; None where it is no other.
+
+    Its sides are divisible by 8, and a tenth of the model's at least is margin or is stretched away.
+    """
+    aspects = [height / width for height, width in shapes]
+    if max(aspects) > 1.02 * min(aspects):
+        return None
+    frames = frame(shapes[0], model.image_size, "letterbox")
+    height, width = (max(8 * round(len(inside) / 8), model.patch) for inside in frames)
+    whole = model.image_size[0] * model.image_size[1]
+    return (height, width) if height * width < 0.9 * whole else None
 
 
 def _fingerprint(paths: list[Path], photos: Photos) -> str:
