@@ -87,7 +87,7 @@ def fitting_size(shapes: list[tuple[int, int]], model: ModelConfig) -> tuple[int
     if max(aspects) > 1.02 * min(aspects):
         return None
     frames = frame(shapes[0], model.image_size, "letterbox")
-    height, width = (max(8 * round(len(inside) / 8), model.patch) for inside in frames)
+    height, width = (8 * max(round(len(inside) / 8), -(-model.patch // 8)) for inside in frames)
     whole = model.image_size[0] * model.image_size[1]
     return (height, width) if height * width < 0.9 * whole else None
 
