@@ -12,7 +12,6 @@ DEFAULT = "fast"
 
 # docs/networks.md says what these are and why; bench/LOG.md what else was tried.
 _NETWORKS: dict[str, Any] = {
-    "resize": "letterbox",
     "local_net": "trunk",
     "patch": 83,
     "stride": 8,
