@@ -46,6 +46,7 @@ def test_every_setting_is_kept() -> None:
 
 IMPOSSIBLE: dict[str, Any] = {
     "image_size": [(0, 0), (-64, 64), (64,), (64, 64, 3), (31, 256), (256, 16385), "256", None, (64.5, 64)],
+    "resize": ["crop", "", 1],
     "patch": [7, 513, 0, -8, 8.5, "big"],
     "stride": [0, -1, 1.5],
     "overhang": [-1, 16, 257, 1.5],
@@ -115,7 +116,7 @@ def test_an_unknown_name_lists_the_legal_ones() -> None:
         checked(ModelConfig, {"patches": 32}, "config.json")
     message = str(caught.value)
     assert message.startswith(
-        "config.json: unknown setting 'patches'; legal settings are image_size, patch, "
+        "config.json: unknown setting 'patches'; legal settings are image_size, resize, "
     )
     assert all(name in message for name in ModelConfig.model_fields)
     assert issubclass(ConfigError, GlanceError) and issubclass(ConfigError, ValueError)
