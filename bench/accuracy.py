@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python 
 
 from bench.machine import machine
 from bench.parts import PARTS, part_of
-from bench.peers import PEERS
+from bench.peers import PEERS, Peer
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
@@ -186,16 +187,21 @@ def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
 
 
 def _peer(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:
+    peer = fitted_peer(trial)
+    with FlopCounterMode(display=False) as counter:
+        peer.look(np.zeros((1, *peer.size, 3), np.uint8))
+    gmac = counter.get_total_flops() / 2e9
+    return {trial.method: peer}, {"gmac": f"{gmac:.2f}", "size": "{}x{}".format(*peer.size)}
+
+
+def fitted_peer(trial: Trial) -> Peer:
     """A peer at the size, with the teacher and on the images of the default preset."""
     model, train = trial.read("fast")
     kind = next(kind for kind in PEERS if kind.name.lower() == trial.method)
     peer = kind(load_teacher(model.teacher), trial.seed, model.resize)
     split = read_split(trial.data, model, train)
     peer.fit(split.train, split.held_out, train)
-    with FlopCounterMode(display=False) as counter:
-        peer.look(split.train[:1])
-    gmac = counter.get_total_flops() / 2e9
-    return {trial.method: peer}, {"gmac": f"{gmac:.2f}", "size": "{}x{}".format(*model.image_size)}
+    return peer
 
 
 def _measures(evaluation: Evaluation) -> Row:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import cdist, mahalanobis
 
-from bench import accuracy, disjoint, parts
+from bench import accuracy, disjoint, pace, parts
 from bench.peers import PaDiM, PatchCore
 from glance_fast.config import TrainConfig
 from glance_fast.errors import DataError
@@ -132,6 +132,11 @@ def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was
         assert {"commit", "torch", "processor"} <= set(row["machine"])
     table = (tmp_path / "accuracy.md").read_text()
     assert "### mean over categories" in table and "published" not in table
+    paced = pace.measure(root / "bottle", tmp_path, 3, SMALL)
+    assert [row["method"] for row in paced] == ["fast", "patchcore", "padim"]
+    assert all(0 < row["low"] <= row["ms"] <= row["high"] for row in paced)
+    with pytest.raises(DataError, match="holds no model; make them with"):
+        pace.measure(root / "bottle", tmp_path / "none", 1)
     before = (tmp_path / "accuracy.json").read_bytes()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert (tmp_path / "accuracy.json").read_bytes() == before
