@@ -35,7 +35,7 @@ _TRAINING: dict[str, Any] = {
 PRESETS: dict[str, Tables] = {
     "fast": {
         "model": {**_NETWORKS, "features": 96, "wide": 64, "lam": 0.4, "global_channels": (24, 32, 48, 64)},
-        "train": {**_TRAINING, "global_steps": 400},
+        "train": {**_TRAINING, "global_steps": 1200},
     },
     "accurate": {
         "model": {**_NETWORKS, "features": 168, "wide": 64, "lam": 0.3, "global_channels": (48, 64, 96, 128)},
