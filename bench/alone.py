@@ -26,7 +26,10 @@ RUNS = 3
 def held(arguments: tuple[str, ...]) -> int | None:
     """Bytes that a process with these arguments held at most."""
     command = [sys.executable, "-m", "bench.alone", *arguments]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()[-1]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    told = done.stdout.split()[-1]
     return int(told) if told.isdigit() else None
 
 

@@ -32,8 +32,8 @@ def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: i
 
     if pixels is None:
         given = model.input(0)
-        shape = [side.get_length() if side.is_static else 1 for side in given.get_partial_shape()]
-        pixels = np.zeros(shape, given.get_element_type().to_dtype())
+        _, *sides = given.get_partial_shape()
+        pixels = np.zeros([1, *(side.get_length() for side in sides)], given.get_element_type().to_dtype())
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     model.reshape(list(pixels.shape))
@@ -52,8 +52,7 @@ def in_onnxruntime(graph: bytes | str, pixels: Any, threads: int, output: str | 
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     given, asked = session.get_inputs()[0], output or session.get_outputs()[0].name
     if pixels is None:
-        shape = [side if isinstance(side, int) else 1 for side in given.shape]
-        pixels = np.zeros(shape, ONNX_TYPES[given.type])
+        pixels = np.zeros([1, *given.shape[1:]], ONNX_TYPES[given.type])
     return lambda: session.run([asked], {given.name: pixels})[0]
 
 
@@ -99,13 +98,15 @@ def ours_in_torch(model: GlanceModel, dense: DensePass, image: Tensor) -> Run:
 
 
 def as_openvino(network: nn.Module, image: Tensor) -> Any:
-    """The network as a graph of OpenVINO's."""
+    """The network as a graph of OpenVINO's, for images of this size."""
     import openvino
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter about itself
-        return openvino.convert_model(torch.export.export(network, (image,)))
+        graph = openvino.convert_model(torch.export.export(network, (image,)))
+    graph.reshape(list(image.shape))  # the conversion leaves every side open
+    return graph
 
 
 def as_onnx(network: nn.Module, image: Tensor) -> bytes:
