@@ -28,7 +28,9 @@ def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> Non
         x, y = float(mine[0][cost]), mean(row["parts"][PART][measure] for row in mine)
         color, marker = (PEERS, "s") if method in NAMES else (OURS, "o")
         axis.scatter(x, y, s=60, color=color, marker=marker, zorder=3)
-        axis.annotate(NAMES.get(method, method), (x, y), (7, -3), textcoords="offset points", color=color)
+        # `fast` and `accurate` may lie side by side.
+        beside = {"xytext": (-7, -3), "ha": "right"} if method == "fast" else {"xytext": (7, -3)}
+        axis.annotate(NAMES.get(method, method), (x, y), textcoords="offset points", color=color, **beside)
     axis.grid(alpha=0.3)
     axis.margins(x=0.35, y=0.25)
     axis.set_xlim(left=0)
