@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.launch import Run, in_onnxruntime, in_openvino, in_torch, our_model, ours_in_torch
-from glance_fast.meters import most_held
+from glance_fast.meters import held_by, most_held
 from glance_fast.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,11 +26,10 @@ RUNS = 3
 def held(arguments: tuple[str, ...]) -> int | None:
     """Bytes that a process with these arguments held at most."""
     command = [sys.executable, "-m", "bench.alone", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    told = done.stdout.split()[-1]
-    return int(told) if told.isdigit() else None
+    try:
+        return held_by(command, ROOT)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{' '.join(command)} failed:\n{error.stderr}") from None
 
 
 def _openvino(file: str, precision: str, threads: int) -> Run:

@@ -18,10 +18,12 @@ FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", 
 
 def machine() -> dict[str, str]:
     """Facts to stand beside every figure."""
+    told = _cpu()
+    has = (told.get("flags") or told.get("Features", "")).split()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": _told("model name") or platform.processor() or platform.machine(),
-        "flags": " ".join(flag for flag in FLAGS if flag in (_told("flags") or _told("Features")).split()),
+        "processor": told.get("model name") or platform.processor() or platform.machine(),
+        "flags": " ".join(flag for flag in FLAGS if flag in has),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "load": f"{os.getloadavg()[0]:.2f}",
@@ -32,13 +34,13 @@ def machine() -> dict[str, str]:
     }
 
 
-def _told(name: str) -> str:
+def _cpu() -> dict[str, str]:
     """What Linux says of the first processor; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
     except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
 
 
 def _commit() -> str:

@@ -62,11 +62,11 @@ def measure(data: Path, judged: Path, turns: int, settings: tuple[str, ...] = ()
     cases = [
         Case(name, "PyTorch", "fp32", partial(_score, scorer, cycle(images)), 0.0) for name, scorer in scorers.items()
     ]
-    rows = []
+    rows, facts = [], machine()
     for case, taken in zip(cases, take_turns(cases, turns), strict=True):
         ms = [seconds * 1e3 for seconds in taken.seconds]
         figures = {"ms": round(median(ms), 2), "low": round(min(ms), 2), "high": round(max(ms), 2)}
-        rows.append({"method": case.method, **figures, "turns": turns, **machine()})
+        rows.append({"method": case.method, **figures, "turns": turns, **facts})
     return rows
 
 

@@ -108,7 +108,8 @@ def main(
         console.print(as_table(name, rows[-len(some) :]))
         console.print(f"expected: {pace / 1e9:.1f} billion multiply-adds a second, the points' median on two threads")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text("".join(json.dumps({**machine(), **row}) + "\n" for row in rows), encoding="utf-8")
+    facts = machine()
+    output.write_text("".join(json.dumps(facts | row) + "\n" for row in rows), encoding="utf-8")
 
 
 def as_table(title: str, rows: list[dict[str, Any]]) -> Table:

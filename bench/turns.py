@@ -48,9 +48,7 @@ def take_turns(cases: Sequence[Case], turns: int) -> list[Taken]:
     for turn in track(range(turns + 1), "Turns", console=Console(stderr=True), transient=True):
         for case, mine in zip(cases, taken, strict=True):
             time.sleep(REST)
-            energy, start = meter.read(), time.perf_counter()
-            case.run()
-            seconds, joules = time.perf_counter() - start, meter.since(energy)
+            seconds, joules = meter.measure(case.run)
             if turn:  # the first is not counted
                 mine.seconds.append(seconds * case.times)
                 mine.joules += [] if joules is None else [joules * case.times]

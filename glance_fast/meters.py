@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
@@ -33,6 +36,23 @@ class EnergyMeter:
         if start is None or now is None:
             return None
         return sum((now[zone] - start[zone]) % (self._ranges[zone] + 1) for zone in now) / 1e6
+
+    def measure(self, run: Callable[[], object]) -> tuple[float, float | None]:
+        """Seconds and joules of one run."""
+        energy, start = self.read(), time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        return seconds, self.since(energy)
+
+
+def held_by(command: Sequence[str], folder: Path | None = None) -> int | None:
+    """What a process with this command, run in `folder`, says of `most_held` in the last word that it prints.
+
+    Raises subprocess.CalledProcessError where it fails.
+    """
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    told = done.stdout.split()[-1]
+    return int(told) if told.isdigit() else None
 
 
 def most_held() -> int | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,7 +25,7 @@ from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.exports import RUNS, command, exported
 from glance_fast.images import Pixels
-from glance_fast.meters import EnergyMeter
+from glance_fast.meters import EnergyMeter, held_by
 from glance_fast.version import __version__
 
 # How far a map may be from the first backend's, as a share of its largest value, for its time to count.
@@ -87,9 +88,8 @@ def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: 
     rounds = [(turn, image) for turn in range(turns) for image in images]
     for _, image in track(rounds, "Timing", console=Console(stderr=True), disable=not progress, transient=True):
         for key, engine in engines.items():
-            energy, start = meter.read(), time.perf_counter()
-            engine.score(image)
-            taken[key].append(((time.perf_counter() - start) * 1e3, meter.since(energy)))
+            seconds, joules = meter.measure(partial(engine.score, image))
+            taken[key].append((seconds * 1e3, joules))
     return [
         Timed(*key, **_summary(turns), load_seconds=loads[key], difference=apart[key], memory=_held(folder, key))
         for key, turns in taken.items()
@@ -124,12 +124,13 @@ def _summary(turns: list[tuple[float, float | None]]) -> dict[str, Any]:
 def _held(folder: Path, key: tuple[str, str]) -> int | None:
     backend, precision = key
     command = [sys.executable, "-c", ALONE, str(folder), backend, PLACES.get(backend, "cpu"), precision]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BackendError(f"{backend} at {precision} cannot score one image in a process of its own: {reason}")
-    told = done.stdout.split()[-1]
-    return int(told) if told.isdigit() else None
+    try:
+        return held_by(command)
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BackendError(
+            f"{backend} at {precision} cannot score one image in a process of its own: {reason}"
+        ) from None
 
 
 def as_lines(rows: Sequence[Timed], folder: Path) -> str:

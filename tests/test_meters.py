@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glance_fast import meters
-from glance_fast.meters import EnergyMeter, most_held
+from glance_fast.meters import EnergyMeter, held_by, most_held
 
 
 def zone(place: Path, folder: str, name: str, microjoules: str, most: int = 999) -> Path:
@@ -61,6 +61,22 @@ def test_the_most_memory_is_the_process_own_and_stays() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, high, after = map(int, done.stdout.split())
     assert larger[0] == 1 and 190_000_000 < high - before < 260_000_000 and after > 0.99 * high and before < 200_000_000
+
+
+def test_another_process_tells_what_it_held_or_fails() -> None:
+    python = (sys.executable, "-c")
+    assert held_by([*python, "print('loading', 12345)"]) == 12345
+    assert held_by([*python, "print(None)"]) is None
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        held_by([*python, "raise SystemExit('no such model')"])
+    assert "no such model" in caught.value.stderr
+
+
+def test_a_run_is_measured_in_seconds_and_joules(tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", "100")
+    seconds, joules = EnergyMeter(tmp_path).measure(lambda: counter.write_text("350"))
+    assert seconds > 0 and joules == pytest.approx(250e-6)
+    assert EnergyMeter(tmp_path / "none").measure(lambda: None)[1] is None
 
 
 def test_memory_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from glance_fast import timing
 from glance_fast.cli import app
 from glance_fast.errors import BackendError
 from glance_fast.export.forms import export
+from glance_fast.meters import EnergyMeter
 from tests.test_engine import photo
 from tests.tiny import save_tiny, tiny_model
 
@@ -42,11 +43,11 @@ def test_every_backend_is_timed_on_every_image(folder: Path) -> None:
 
 
 def test_energy_is_the_mean_of_what_each_image_took(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Meter:
+    class Meter(EnergyMeter):
         def read(self) -> dict[Path, int]:
             return {}
 
-        def since(self, start: object) -> float:
+        def since(self, start: dict[Path, int] | None) -> float:
             return 2.5
 
     monkeypatch.setattr(timing, "_held", lambda folder, key: None)
