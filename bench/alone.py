@@ -1,10 +1,10 @@
 """The most memory that one case holds, in a process of its own: what `bench.runtimes` starts for each of its cases.
 
-    python -m bench.alone openvino FILE.xml PRECISION THREADS
-    python -m bench.alone onnxruntime FILE.onnx fp32 THREADS
-    python -m bench.alone torch METHOD fp32 THREADS
+    python -m bench.alone openvino FILE.xml PRECISION THREADS BATCH
+    python -m bench.alone onnxruntime FILE.onnx fp32 THREADS BATCH
+    python -m bench.alone torch METHOD,SIZE,STRIDE fp32 THREADS BATCH
 
-It runs the case a few times on one image of zeros and prints bytes, or "None" where the system does not tell. The
+It runs the case a few times on images of zeros and prints bytes, or "None" where the system does not tell. The
 exported forms are read without PyTorch, as on a production line.
 """
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.launch import Run, in_onnxruntime, in_openvino, in_torch, our_model, ours_in_torch
+from bench.launch import Point, Run, in_onnxruntime, in_openvino, in_torch, our_model, ours_in_torch
 from glance_fast.meters import held_by, most_held
 from glance_fast.presets import PRESETS
 
@@ -32,40 +32,41 @@ def held(arguments: tuple[str, ...]) -> int | None:
         raise SystemExit(f"{' '.join(command)} failed:\n{error.stderr}") from None
 
 
-def _openvino(file: str, precision: str, threads: int) -> Run:
+def _openvino(file: str, precision: str, threads: int, batch: int) -> Run:
     import openvino
 
-    return in_openvino(openvino.Core().read_model(file), None, precision, threads)
+    return in_openvino(openvino.Core().read_model(file), batch, precision, threads)
 
 
-def _onnxruntime(file: str, _: str, threads: int) -> Run:
-    return in_onnxruntime(file, None, threads)
+def _onnxruntime(file: str, _: str, threads: int, batch: int) -> Run:
+    return in_onnxruntime(file, batch, threads)
 
 
-def _torch(method: str, _: str, threads: int) -> Run:
+def _torch(what: str, _: str, threads: int, batch: int) -> Run:
     import torch
 
     torch.set_num_threads(threads)
+    method, *numbers = what.split(",")
+    size, stride = map(int, numbers)
     if method not in PRESETS:
-        from bench.forward import FORWARD, SIZE
+        from bench.forward import FORWARD
 
-        return in_torch(FORWARD[method]().eval(), torch.zeros(1, 3, SIZE, SIZE))
-    from glance_fast.dense import DensePass
+        return in_torch(FORWARD[method]().eval(), torch.zeros(batch, 3, size, size))
+    from glance_fast.backends.torch_backend import TorchBackend
 
-    model = our_model(method)
-    return ours_in_torch(model, DensePass(model.plan()), torch.zeros(1, *model.config.image_size, 3, dtype=torch.uint8))
+    return ours_in_torch(TorchBackend(our_model(method, Point(size, stride))), batch)
 
 
-MAKERS: dict[str, Callable[[str, str, int], Run]] = {
+MAKERS: dict[str, Callable[[str, str, int, int], Run]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "torch": _torch,
 }
 
 
-def main(runtime: str, what: str, precision: str, threads: str) -> None:
+def main(runtime: str, what: str, precision: str, threads: str, batch: str) -> None:
     """Run the case and print what it held."""
-    run = MAKERS[runtime](what, precision, int(threads))
+    run = MAKERS[runtime](what, precision, int(threads), int(batch))
     for _ in range(RUNS):
         run()
     print(most_held())

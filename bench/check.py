@@ -19,9 +19,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.cases import CALIBRATION, loops, ours, peers
 from bench.compile_kernels import Heads, Shape, compile_ends, compile_layer
 from bench.machine import machine
-from bench.runtimes import CALIBRATION, measure, ours, peers
+from bench.runtimes import measure
 from bench.turns import Case
 from glance_fast.config import ModelConfig
 from glance_fast.export.pipeline import export_onnx
@@ -106,7 +107,7 @@ def ratios(turns: int) -> dict[str, float]:
     threads = torch.get_num_threads()
     wanted = {which for pair in RATIOS.values() for which in pair}
     compared = sorted({method for method, _, _ in wanted} - set(PRESETS))
-    every = [case for name in PRESETS for case in ours(name, threads)] + peers(threads, compared)
+    every = [*loops(PRESETS), *(case for name in PRESETS for case in ours(name, threads)), *peers(threads, compared)]
     rows = measure([case for case in every if _which(case) in wanted], turns)
     ms = {(row["method"], row["runtime"], row["precision"]): row["turns_ms"] for row in rows}
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,25 +16,44 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glance_fast.dense import DensePass
+    from glance_fast.backends.torch_backend import TorchBackend
     from glance_fast.nets.model import GlanceModel
 
 Run = Callable[[], Any]
 
+
+@dataclass(frozen=True)
+class Point:
+    """Where a case stands: the side of its square images, the pixels between patches, and images a run."""
+
+    size: int = 256
+    stride: int = 8
+    batch: int = 1
+
+
+BASE = Point()
+# How far a map may be from the reference's, of its largest value.
+TOLERANCES = {"fp32": 1e-5, "bf16": 5e-2}
 ONNX_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+
+
+def apart(found: Any, expected: Any) -> float:
+    """The largest difference, of the largest value that was expected."""
+    a, b = (np.asarray(one).ravel() for one in (found, expected))
+    return float(np.abs(a - b).max() / np.abs(b).max())
 
 
 def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: int | str = 0) -> Run:
     """`model`, a graph of one input, at a precision ("fp32" or "bf16"); a run gives its `output`.
 
-    Without `pixels` it runs on one image of zeros.
+    `pixels` are an array, or the number of images of zeros to run on.
     """
     import openvino
 
-    if pixels is None:
+    if isinstance(pixels, int):
         given = model.input(0)
         _, *sides = given.get_partial_shape()
-        pixels = np.zeros([1, *(side.get_length() for side in sides)], given.get_element_type().to_dtype())
+        pixels = np.zeros([pixels, *(side.get_length() for side in sides)], given.get_element_type().to_dtype())
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     model.reshape(list(pixels.shape))
@@ -51,8 +71,8 @@ def in_onnxruntime(graph: bytes | str, pixels: Any, threads: int, output: str | 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     given, asked = session.get_inputs()[0], output or session.get_outputs()[0].name
-    if pixels is None:
-        pixels = np.zeros([1, *given.shape[1:]], ONNX_TYPES[given.type])
+    if isinstance(pixels, int):
+        pixels = np.zeros([pixels, *given.shape[1:]], ONNX_TYPES[given.type])
     return lambda: session.run([asked], {given.name: pixels})[0]
 
 
@@ -70,7 +90,7 @@ def in_torch(network: nn.Module, image: Tensor) -> Run:
     return run
 
 
-def our_model(preset: str) -> GlanceModel:
+def our_model(preset: str, point: Point) -> GlanceModel:
     """A preset's networks with random weights, the same each time."""
     import torch
 
@@ -79,22 +99,20 @@ def our_model(preset: str) -> GlanceModel:
     from glance_fast.presets import PRESETS
 
     torch.manual_seed(0)
-    model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"])).eval().requires_grad_(False)
+    settings = {**PRESETS[preset]["model"], "image_size": (point.size, point.size), "stride": point.stride}
+    model = GlanceModel(ModelConfig.model_validate(settings)).eval().requires_grad_(False)
     torch.nn.init.normal_(model.global_net.project.weight, std=0.1)
     return model
 
 
-def ours_in_torch(model: GlanceModel, dense: DensePass, image: Tensor) -> Run:
-    """Our pipeline from uint8 images to the locations' scores, by the dense pass."""
+def ours_in_torch(backend: TorchBackend, pixels: Any) -> Run:
+    """Our pipeline from uint8 images to the locations' scores, by the dense pass; `pixels` as above."""
     import torch
 
-    from glance_fast.dense import dense_features
-
-    @torch.inference_mode()
-    def run() -> Any:
-        return model.score(*dense_features(model, dense, model.from_uint8(image))).numpy()
-
-    return run
+    if isinstance(pixels, int):
+        pixels = np.zeros([pixels, *backend.model.config.image_size, 3], np.uint8)
+    images = torch.from_numpy(pixels)
+    return lambda: backend.tensor_grids(images).numpy()
 
 
 def as_openvino(network: nn.Module, image: Tensor) -> Any:

@@ -14,9 +14,11 @@ import openvino
 import torch
 from openvino import opset13 as opset
 
-from bench.launch import in_openvino
+from bench.launch import Point, in_openvino
 from bench.turns import Case, Taken
 
+# They see no image.
+NOWHERE = Point(0, 0)
 PRODUCT, CONVOLUTION, MEMORY = "matrix product", "convolution", "memory"
 # Beyond every cache, L3 of a server among them.
 MEGABYTES = 512
@@ -36,9 +38,10 @@ def limits(threads: int, precisions: Sequence[str]) -> list[Case]:
         (CONVOLUTION, openvino.Model([convolution], [seen]), image, 64.0**2 * kernel.size),
     ):
         for precision in precisions:
-            cases.append(Case(name, "OpenVINO", precision, in_openvino(model, value, precision, threads), macs))
+            run = in_openvino(model, value, precision, threads)
+            cases.append(Case(name, "OpenVINO", precision, run, macs, point=NOWHERE))
     held = torch.ones(MEGABYTES * 2**18)
-    return [*cases, Case(MEMORY, "PyTorch", "fp32", held.sum, 0.0, 4.0 * held.numel())]
+    return [*cases, Case(MEMORY, "PyTorch", "fp32", held.sum, 0.0, 4.0 * held.numel(), point=NOWHERE)]
 
 
 def bytes_a_second(cases: Sequence[Case], taken: Sequence[Taken]) -> list[float]:
@@ -48,7 +51,7 @@ def bytes_a_second(cases: Sequence[Case], taken: Sequence[Taken]) -> list[float]
 
 
 def rooflines(cases: Sequence[Case], taken: Sequence[Taken], case: Case) -> list[float] | None:
-    """Seconds of a case at the machine's limits of its precision, in each turn; None where they were not measured."""
+    """Seconds of a case's run at the machine's limits of its precision, in each turn; None without limits."""
     paces = [
         [one.macs / seconds for seconds in mine.seconds]
         for one, mine in zip(cases, taken, strict=True)
@@ -57,8 +60,8 @@ def rooflines(cases: Sequence[Case], taken: Sequence[Taken], case: Case) -> list
     if not paces:
         return None
     best = [max(turn) for turn in zip(*paces, strict=True)]
-    memory = bytes_a_second(cases, taken)
-    return [case.macs / pace + case.streamed / moved for pace, moved in zip(best, memory, strict=True)]
+    memory, macs = bytes_a_second(cases, taken), case.macs * case.point.batch
+    return [macs / pace + case.streamed / moved for pace, moved in zip(best, memory, strict=True)]
 
 
 def of_limit(roofline: list[float] | None, mine: Taken) -> float | None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.runtimes import CALIBRATION
+from bench.cases import CALIBRATION
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.dense import DensePass, dense_features
 from glance_fast.engine import Engine, Result

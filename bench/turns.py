@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import track
 
+from bench.launch import BASE, Point
 from glance_fast.meters import EnergyMeter
 
 # Seconds before each run, in which the threads of the case before it stop waiting actively.
@@ -17,10 +18,10 @@ REST = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """One line of a table: a method in a runtime at a precision; `times` of its runs cost what one image does.
+    """One line of a table: a method in a runtime at a precision; `times` of its runs cost what the point's images do.
 
     `macs` are the multiply-adds of an image, of what is multiplied in large pieces; `streamed` the bytes of constants
-    that an image reads once, for one product each, and that no cache holds. `alone` are the arguments of `bench.alone`
+    that a run reads once, for one product each, and that no cache holds. `alone` are the arguments of `bench.alone`
     that run it in a process of its own.
     """
 
@@ -31,12 +32,13 @@ class Case:
     macs: float
     streamed: float = 0.0
     times: float = 1.0
+    point: Point = BASE
     alone: tuple[str, ...] | None = None
 
 
 @dataclass
 class Taken:
-    """What the counted runs of a case took, an image; no joules where they cannot be read."""
+    """What the counted runs of a case took, all images of its point; no joules where they cannot be read."""
 
     seconds: list[float] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import runtimes, turns
+from bench import cases, runtimes, turns
 from bench.forward import FORWARD
 
 # Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 and 20.7 M); ResNet-18 up to layer3 is
@@ -41,6 +41,8 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     assert len(rows) == 2 * 14
     assert [row["runtime"] for row in rows[:5]] == ["loop, PyTorch", "PyTorch", "ONNX Runtime", "OpenVINO", "OpenVINO"]
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
+    assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["high"] + 0.01 for row in rows)
+    assert all(1e3 / row["high"] - 1 <= row["images_a_second"] <= 1e3 / row["low"] + 1 for row in rows)
     assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[5]["loop_over_it"] is None
     assert all(0 < row["of_limit"] <= 1.5 for row in rows)
     assert all((row["memory_mb"] is not None) == (i not in (0, *range(9, 14))) for i, row in enumerate(rows[:14]))
@@ -49,6 +51,25 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
 
 
 def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "TOLERANCES", {"fp32": 1e-12, "bf16": 5e-2})
-    with pytest.raises(SystemExit, match="nothing was timed"):
-        runtimes.ours("fast", 1)
+    monkeypatch.setattr(cases, "TOLERANCES", {"fp32": 1e-12, "bf16": 5e-2})
+    with pytest.raises(SystemExit, match="differs from the loop .*nothing was timed"):
+        cases.ours("fast", 1)
+    monkeypatch.setattr(cases, "TOLERANCES", {"fp32": 1e-5, "bf16": 1e-7})
+    with pytest.raises(SystemExit, match="OpenVINO at bf16.*nothing was timed"):
+        cases.ours("fast", 1)
+
+
+def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "FORWARD", {"STFPM ResNet-18": FORWARD["STFPM ResNet-18"]})
+    monkeypatch.setattr(turns, "REST", 0)
+    monkeypatch.setattr(runtimes, "held", lambda arguments: int(arguments[-1]) * 10**6)
+    runtimes.main(tmp_path, ["fast"], size=[128, 256], stride=[16], batch=[1, 3], turns=1)
+    rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
+    loops = [(row["size"], row["batch"]) for row in rows if row["runtime"].startswith("loop")]
+    assert loops == [(128, 1), (256, 1)]
+    mine = [(row["size"], row["stride"], row["batch"]) for row in rows if row["runtime"] == "ONNX Runtime"]
+    # The peer is published for one size.
+    assert mine == [(128, 16, 1), (128, 16, 3), (256, 16, 1), (256, 16, 3), (256, 8, 1), (256, 8, 3)]
+    three = [row for row in rows if row["batch"] == 3]
+    assert all(row["p50_ms"] == pytest.approx(3 * row["ms"], abs=0.1) and row["memory_mb"] == 3 for row in three)
+    assert all(row["loop_over_it"] > 1 for row in three if row["method"] == "fast")

@@ -18,11 +18,10 @@ COLOURS = {"loop": "#b9c0c8", "ours": "#c2410c", "peer": "#475569"}
 
 
 def last_run(path: Path) -> list[dict[str, Any]]:
-    """The rows from the last one on that is the first method's first."""
+    """The last run's rows of one 256x256 image at stride 8."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    first = (rows[0]["method"], rows[0]["runtime"])
-    start = max(i for i, row in enumerate(rows) if (row["method"], row["runtime"]) == first)
-    return rows[start:]
+    mine = [row for row in rows if row["date"] == rows[-1]["date"]]
+    return [row for row in mine if (row["size"], row["stride"], row["batch"]) == (256, 8, 1)]
 
 
 def kind(row: dict[str, Any]) -> str:
@@ -32,7 +31,7 @@ def kind(row: dict[str, Any]) -> str:
 
 
 def main(source: Path) -> None:
-    every = [row for row in last_run(source) if row["method"] not in ("matrix product", "convolution")]
+    every = last_run(source)
     half = {row["method"]: row["ms"] for row in every if (row["runtime"], row["precision"]) == ("OpenVINO", "bf16")}
     full = [row for row in every if row["precision"] == "fp32"]
     rows = [row for row in full if row["runtime"] == "OpenVINO" or kind(row) == "loop"]
