@@ -29,7 +29,7 @@ from torch import Tensor
 from glance_fast.calibration import Calibration, calibrate
 from glance_fast.config import TrainConfig
 from glance_fast.engine import Result
-from glance_fast.geometry import frame, map_weights
+from glance_fast.geometry import Patches, frame, map_weights
 from glance_fast.images import resize
 from glance_fast.nets.locations import LocationNorm
 from glance_fast.teachers import Teacher
@@ -101,7 +101,7 @@ class Peer:
         size = (img.shape[0], img.shape[1])
         inside = frame(size, self.size, self.resize)
         rows, cols = (
-            map_weights(own, side, side // cells, side // cells, inside=part)
+            map_weights(own, Patches(side, side // cells, side // cells), part)
             for own, side, cells, part in zip(size, self.size, grid.shape, inside, strict=True)
         )
         # The papers smooth at the networks' size; here that is the same width in the image's own pixels.

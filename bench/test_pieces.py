@@ -133,10 +133,9 @@ def test_heads(benchmark: Any, model: GlanceModel, features: tuple[Tensor, Tenso
 
 def test_map(benchmark: Any) -> None:
     grid = np.random.default_rng(0).random((32, 32), np.float32)
-    of_grid = CONFIG.patch, CONFIG.stride, CONFIG.overhang
-    lies = [between(side, 256, *of_grid) for side in (480, 640)]
+    lies = [between(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True)]
     found = benchmark(interpolate, grid, *lies)
-    rows, cols = (map_weights(side, 256, *of_grid) for side in (480, 640))
+    rows, cols = (map_weights(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True))
     np.testing.assert_allclose(found, rows @ grid @ cols.T, atol=1e-5)
 
 

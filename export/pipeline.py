@@ -48,7 +48,7 @@ def export_onnx(model: GlanceModel, calibration: Calibration, half: bool = False
     scores = graph.reshape(grid, 0, rows * cols)
     top = graph.const(np.array([min(config.top, rows * cols)], np.int64))
     score = _mean(graph, _top(graph, scores, top), axis=1)
-    sides = (map_weights(side, side, config.patch, config.stride, config.overhang) for side in (height, width))
+    sides = (map_weights(patches.side, patches) for patches in config.patches)
     anomaly_map = _resampled(graph, grid, *sides)
     limits = [
         graph.const(np.array(getattr(calibration, name), np.float32), name) for name in ("threshold", "pixel_threshold")

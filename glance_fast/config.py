@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glance_fast.errors import ConfigError
+from glance_fast.geometry import Patches
 
 
 class _Settings(BaseModel):
@@ -29,6 +30,7 @@ class ModelConfig(_Settings):
     patch: int = Field(32, ge=8, le=512, description="side P of the square patch")
     stride: int = Field(8, ge=1, description="grid stride s between patch locations")
     overhang: int = Field(0, ge=0, le=256, description="pixels that a patch may reach beyond the image")
+    lean: int = Field(0, ge=-64, le=64, description="pixels that what is said of a patch lies before its middle")
     features: int = Field(64, ge=1, le=4096, description="length n of z_l and z_g")
     local_net: Literal["plain", "trunk"] = Field("plain", description="distilled, or the teacher's own first blocks")
     local_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128), min_length=1)
@@ -43,6 +45,12 @@ class ModelConfig(_Settings):
     top: int = Field(1, ge=1, description="image score: mean of this many highest locations")
     teacher: Literal["efficientnet-lite0", "resnet18"] = "efficientnet-lite0"
 
+    @property
+    def patches(self) -> tuple[Patches, Patches]:
+        """The rows and the columns of patches."""
+        rows, cols = (Patches(side, self.patch, self.stride, self.overhang, self.lean) for side in self.image_size)
+        return rows, cols
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         height, width = self.image_size
@@ -55,6 +63,11 @@ class ModelConfig(_Settings):
             raise ValueError(
                 f"overhang {self.overhang} puts the middle of a {self.patch}-pixel patch outside the image; "
                 f"use at most {(self.patch - 1) // 2}"
+            )
+        if 2 * abs(self.lean) >= self.patch:
+            raise ValueError(
+                f"lean {self.lean} puts what is said of a {self.patch}-pixel patch outside it; "
+                f"use {-((self.patch - 1) // 2)} to {(self.patch - 1) // 2}"
             )
         if self.wide and not (self.local_net == "trunk" and self.location_norm):
             raise ValueError(f"wide = {self.wide} needs local_net = 'trunk' and location_norm = true; or use wide = 0")

@@ -165,14 +165,14 @@ class Engine:
         score = image_score(scores, self.config.top)
         anomaly_map: Any
         c, size = self.config, (pixels.shape[0], pixels.shape[1])
-        axes = zip(size, c.image_size, frame(size, c.image_size, c.resize), strict=True)
+        axes = zip(size, c.patches, frame(size, c.image_size, c.resize), strict=True)
         if is_tensor(pixels):
             from glance_fast.tensors import resample
 
-            weights = [map_weights(own, side, c.patch, c.stride, c.overhang, inside) for own, side, inside in axes]
+            weights = [map_weights(*axis) for axis in axes]
             anomaly_map = resample(grid, weights[0], weights[1], pixels.device)
         else:
-            lies = [_between(own, side, c.patch, c.stride, c.overhang, inside) for own, side, inside in axes]
+            lies = [_between(*axis) for axis in axes]
             anomaly_map = interpolate(scores, lies[0], lies[1])
         return Result(
             score=score,

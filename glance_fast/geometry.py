@@ -40,6 +40,31 @@ def grid_starts(side: int, patch: int, stride: int, overhang: int = 0) -> tuple[
 
 
 @dataclass(frozen=True)
+class Patches:
+    """The patches along one axis of an image of `side` pixels.
+
+    What is said of a patch is said of its middle, less `lean`: a network may see the pixels before the middle better
+    than those behind it.
+    """
+
+    side: int
+    patch: int
+    stride: int
+    overhang: int = 0
+    lean: int = 0
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Their first pixels."""
+        return grid_starts(self.side, self.patch, self.stride, self.overhang)
+
+    @property
+    def first(self) -> float:
+        """Where the first of them lies."""
+        return self.patch / 2 - self.overhang - self.lean
+
+
+@dataclass(frozen=True)
 class Reading:
     """What Global-Net reads: a map whose cell c sees `kernel` pixels from `stride * c` on, along each axis.
 
@@ -74,30 +99,27 @@ class Between:
     part: NDArray[np.float32]
 
 
-def between(
-    pixels: int, side: int, patch: int, stride: int, overhang: int = 0, inside: range | None = None
-) -> Between:
-    """Where the patch centres lie round each of `pixels` pixels of an axis that is `side` long as the networks see it.
+def between(pixels: int, patches: Patches, inside: range | None = None) -> Between:
+    """Where the patches lie round each of `pixels` pixels of an axis.
 
-    They see the pixels at `inside`, everywhere if None. Beyond the outermost centres a map is constant.
+    The networks see the pixels at `inside` of the axis' `side`, everywhere if None. Beyond the outermost patches a map
+    is constant.
     """
-    inside = range(side) if inside is None else inside
-    count = len(grid_starts(side, patch, stride, overhang))
+    inside = range(patches.side) if inside is None else inside
+    count = len(patches.starts)
     seen = inside.start + (np.arange(pixels) + 0.5) * len(inside) / pixels
-    place = np.clip((seen + overhang - patch / 2) / stride, 0, count - 1)
+    place = np.clip((seen - patches.first) / patches.stride, 0, count - 1)
     low = np.minimum(place.astype(np.int64), max(count - 2, 0))
     return Between(low, np.minimum(low + 1, count - 1), (place - low).astype(np.float32))
 
 
-def map_weights(
-    pixels: int, side: int, patch: int, stride: int, overhang: int = 0, inside: range | None = None
-) -> NDArray[np.float32]:
+def map_weights(pixels: int, patches: Patches, inside: range | None = None) -> NDArray[np.float32]:
     """The same as bilinear weights [pixels, patches]: a map is `rows @ scores @ cols.T`.
 
-    It is resized to the image's own size and interpolated between patch centres in one step.
+    It is resized to the image's own size and interpolated between patches in one step.
     """
-    lies = between(pixels, side, patch, stride, overhang, inside)
-    weights = np.zeros((pixels, len(grid_starts(side, patch, stride, overhang))), np.float32)
+    lies = between(pixels, patches, inside)
+    weights = np.zeros((pixels, len(patches.starts)), np.float32)
     rows = np.arange(pixels)
     weights[rows, lies.low] += 1 - lies.part
     weights[rows, lies.high] += lies.part

@@ -16,6 +16,7 @@ _NETWORKS: dict[str, Any] = {
     "patch": 83,
     "stride": 8,
     "overhang": 38,
+    "lean": 5,
     "location_norm": True,
     "global_convs": (1, 1, 1, 2),
     "smooth": 0.75,

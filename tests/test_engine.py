@@ -17,7 +17,7 @@ from PIL import Image
 from glance_fast import images
 from glance_fast.engine import BATCH, Engine, Result
 from glance_fast.errors import BackendError, ImageError, ModelFolderError
-from glance_fast.geometry import map_weights
+from glance_fast.geometry import Patches, map_weights
 from glance_fast.tensors import resize_tensor, tensor_as_rgb
 from tests.tiny import save_tiny, tiny_calibration, tiny_model
 
@@ -97,7 +97,7 @@ def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:
     grid = engine.backend.grids([image])[0].numpy()
     result = engine.score(image)
     close(result.score, grid.max())
-    close(result.map, map_weights(48, 48, 16, 8) @ grid @ map_weights(56, 56, 16, 8).T)
+    close(result.map, map_weights(48, Patches(48, 16, 8)) @ grid @ map_weights(56, Patches(56, 16, 8)).T)
     assert result.p_value == calibration.p_value(result.score)
     assert result.threshold == engine.threshold == calibration.threshold
     assert result.pixel_threshold == engine.pixel_threshold == calibration.pixel_threshold

@@ -27,7 +27,7 @@ from glance_fast.errors import BackendError, ConfigError, MissingDependencyError
 from glance_fast.export.forms import export
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.exports import FORMS, export_path
-from glance_fast.geometry import image_score, map_weights
+from glance_fast.geometry import Patches, image_score, map_weights
 from glance_fast.images import read_image
 from glance_fast.loop import loop_features
 from glance_fast.nets.model import GlanceModel
@@ -122,7 +122,7 @@ def test_all_outputs_follow_from_the_grid(changes: dict[str, Any]) -> None:
     assert names == ["pred_score", "pred_label", "anomaly_map", "pred_mask", "anomaly_grid"]
     images = photos(model, 3)
     score, label, anomaly_map, mask, grid = runs.run(names, {"image": images})
-    rows, cols = map_weights(48, 48, 16, 8), map_weights(56, 56, 16, 8)
+    rows, cols = map_weights(48, Patches(48, 16, 8)), map_weights(56, Patches(56, 16, 8))
     np.testing.assert_allclose(score, [image_score(one, model.config.top) for one in grid], rtol=1e-5)
     np.testing.assert_allclose(anomaly_map, rows @ grid @ cols.T, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(label, score > np.float32(tiny_calibration().threshold))

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from glance_fast.geometry import (
     IMAGE,
+    Patches,
     Reading,
     between,
     blur_weights,
@@ -46,7 +47,7 @@ def test_patches_lie_inside_and_one_more_would_not(side: int, patch: int, stride
 @given(st.integers(1, 200), st.integers(8, 120), st.integers(1, 120), st.integers(1, 40))
 def test_weights_of_a_pixel_are_a_mean_of_neighbours(pixels: int, side: int, patch: int, stride: int) -> None:
     patch = min(patch, side)
-    weights = map_weights(pixels, side, patch, stride)
+    weights = map_weights(pixels, Patches(side, patch, stride))
     assert weights.dtype == np.float32
     assert weights.shape == (pixels, len(grid_starts(side, patch, stride)))
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=0, atol=1e-6)
@@ -58,14 +59,14 @@ def test_weights_of_a_pixel_are_a_mean_of_neighbours(pixels: int, side: int, pat
 
 def test_a_pixel_at_a_patchs_centre_has_its_score() -> None:
     """Odd patches have a pixel in the middle: there the map is the patch's score itself."""
-    weights = map_weights(40, 40, 9, 5)
+    weights = map_weights(40, Patches(40, 9, 5))
     for i, start in enumerate(grid_starts(40, 9, 5)):
         np.testing.assert_array_equal(weights[start + 4], np.eye(7)[i])
 
 
 def test_between_centres_the_map_is_linear_and_beyond_them_constant() -> None:
     scores = np.array([1.0, 3.0, 0.0])
-    found = map_weights(16, 16, 8, 4) @ scores
+    found = map_weights(16, Patches(16, 8, 4)) @ scores
     centres = np.array([4.0, 8.0, 12.0])
     np.testing.assert_allclose(found, np.interp(np.arange(16) + 0.5, centres, scores), rtol=0, atol=1e-6)
     assert (found[:4] == 1).all() and (found[12:] == 0).all()
@@ -78,19 +79,19 @@ def test_a_map_in_the_images_own_size(pixels: int, patch: int, stride: int) -> N
     scores = np.random.default_rng(0).random(len(grid_starts(64, patch, stride)))
     centres = (np.array(grid_starts(64, patch, stride)) + patch / 2) * pixels / 64
     expected = np.interp(np.arange(pixels) + 0.5, centres, scores)
-    found = map_weights(pixels, 64, patch, stride) @ scores
+    found = map_weights(pixels, Patches(64, patch, stride)) @ scores
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_a_grid_of_one_value_is_a_map_of_it() -> None:
-    rows, cols = map_weights(50, 37, 11, 4), map_weights(31, 53, 11, 4)
+    rows, cols = map_weights(50, Patches(37, 11, 4)), map_weights(31, Patches(53, 11, 4))
     found = rows @ np.full((rows.shape[1], cols.shape[1]), 2.5, np.float32) @ cols.T
     assert found.shape == (50, 31)
     np.testing.assert_allclose(found, 2.5, rtol=0, atol=1e-5)
 
 
 def test_a_map_is_mirrored_with_its_grid() -> None:
-    weights = map_weights(33, 40, 8, 8)
+    weights = map_weights(33, Patches(40, 8, 8))
     np.testing.assert_allclose(weights[::-1, ::-1], weights, rtol=0, atol=1e-6)
 
 
@@ -103,7 +104,7 @@ def test_the_images_score_is_the_mean_of_the_highest() -> None:
 
 def test_patches_that_overhang_start_before_the_image_and_end_behind_it() -> None:
     assert grid_starts(20, 9, 4, 3) == (-3, 1, 5, 9, 13)
-    weights = map_weights(20, 20, 9, 4, 3)
+    weights = map_weights(20, Patches(20, 9, 4, 3))
     for i, start in enumerate(grid_starts(20, 9, 4, 3)):
         np.testing.assert_array_equal(weights[start + 4], np.eye(5)[i])
 
@@ -149,8 +150,8 @@ def test_interpolating_is_the_product_of_weights(
 ) -> None:
     count = len(grid_starts(side, patch, stride, overhang))
     grid = np.random.default_rng(0).normal(size=(count, count)).astype(np.float32)
-    weights = map_weights(pixels, side, patch, stride, overhang)
-    lies = between(pixels, side, patch, stride, overhang)
+    weights = map_weights(pixels, Patches(side, patch, stride, overhang))
+    lies = between(pixels, Patches(side, patch, stride, overhang))
     found = interpolate(grid, lies, lies)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)
@@ -179,5 +180,5 @@ def test_beyond_its_ends_an_axis_is_mirrored(length: int, before: int, after: in
 
 
 def test_a_map_of_a_letterboxed_axis_is_the_part_where_the_image_lies() -> None:
-    whole = map_weights(64, 64, 16, 4, 6)
-    np.testing.assert_allclose(map_weights(31, 64, 16, 4, 6, range(17, 48)), whole[17:48], atol=1e-6)
+    whole = map_weights(64, Patches(64, 16, 4, 6))
+    np.testing.assert_allclose(map_weights(31, Patches(64, 16, 4, 6), range(17, 48)), whole[17:48], atol=1e-6)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from glance_fast.config import ModelConfig
 from glance_fast.errors import ConfigError
-from glance_fast.geometry import blur_weights, grid_starts
+from glance_fast.geometry import blur_weights
 from glance_fast.nets import trunk
 from glance_fast.nets.global_net import GlobalNet, global_layers
 from glance_fast.nets.heads import DistortionHead, dad, iad
@@ -60,9 +60,8 @@ class GlanceModel(nn.Module):
     @property
     def grid(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """First pixels of all patches along each axis; those that reach beyond the image start below 0."""
-        c = self.config
-        rows, cols = (grid_starts(side, c.patch, c.stride, c.overhang) for side in c.image_size)
-        return rows, cols
+        rows, cols = self.config.patches
+        return rows.starts, cols.starts
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the networks see of images [B, 3, H, W] in 0..1: less ImageNet's mean, over its deviation."""

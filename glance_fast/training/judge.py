@@ -124,11 +124,11 @@ def _changed(context: Context, mask: NDArray[np.bool_], places: Places, reach: i
     """Changed pixels in the part of the image that is each place's own in the map, and `reach` strides round it."""
     config = context.model.config
     spans = []
-    for starts, numbers, side in zip(context.model.grid, (places.rows, places.cols), config.image_size, strict=True):
-        first = np.array(starts) + (config.patch - config.stride) // 2
+    for patches, numbers in zip(config.patches, (places.rows, places.cols), strict=True):
+        first = np.array(patches.starts) + (config.patch - config.stride) // 2 - config.lean
         low, high = first - reach * config.stride, first + (1 + reach) * config.stride
-        low[0], high[-1] = 0, side  # what lies beyond the outermost middles is theirs
-        spans.append(np.stack([low, high], axis=1)[list(numbers)].clip(0, side))
+        low[0], high[-1] = 0, patches.side  # what lies beyond the outermost middles is theirs
+        spans.append(np.stack([low, high], axis=1)[list(numbers)].clip(0, patches.side))
     return changed_pixels(mask, spans[0], spans[1])
 
 
