@@ -18,7 +18,7 @@ from glance_fast.errors import ConfigError, ImageError
 from glance_fast.files import replace_file
 from glance_fast.images import Pixels, read_image
 from glance_fast.overlap import overlapped
-from glance_fast.overlay import overlay, save_png
+from glance_fast.overlay import overlay, save_jpeg
 
 if TYPE_CHECKING:
     from glance_fast.engine import Engine, Result
@@ -44,7 +44,7 @@ class Row:
 def score_files(
     engine: Engine, paths: Sequence[Path], output: Path, method: str = "dense", overlays: str = "all"
 ) -> list[Row]:
-    """Score files into `output`: `scores.csv`, `scores.jsonl` and `overlays/*.png`, which are of `PICTURES`.
+    """Score files into `output`: `scores.csv`, `scores.jsonl` and `overlays/*.jpg`, which are of `PICTURES`.
 
     Files are read and pictures are drawn while the engine scores. A file that cannot be read or scored gets a row with
     its error, and the rest goes on. What was scored is written even when the run is interrupted. Raises SaveError when
@@ -113,7 +113,7 @@ class _Scored:
         if self.result is None or self.file.pixels is None:
             return Row(str(self.file.path), error=self.file.error)
         if picture is not None:
-            save_png(overlay(self.file.pixels, self.result), picture)
+            save_jpeg(overlay(self.file.pixels, self.result), picture)
         return Row(
             path=str(self.file.path),
             score=self.result.score,
@@ -141,8 +141,8 @@ def _names(paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
         below = path.absolute().relative_to(root)
         stem = "_".join([*below.parent.parts, below.stem])
-        name, number = f"{stem}.png", 2
+        name, number = f"{stem}.jpg", 2
         while name in taken:
-            name, number = f"{stem}_{number}.png", number + 1
+            name, number = f"{stem}_{number}.jpg", number + 1
         taken.add(name)
         yield name

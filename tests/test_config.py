@@ -50,6 +50,7 @@ IMPOSSIBLE: dict[str, Any] = {
     "patch": [7, 513, 0, -8, 8.5, "big"],
     "stride": [0, -1, 1.5],
     "overhang": [-1, 16, 257, 1.5],
+    "lean": [16, -16, 65, 0.5],
     "local_net": ["deep", None],
     "location_norm": ["maybe", None, 2],
     "wide": [-1, 113, 5],

@@ -408,7 +408,7 @@ def test_the_base_install_scores_without_pytorch(shared: Path, tmp_path: Path) -
         [*score_it, "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert read_image(tmp_path / "out" / "overlays" / "photo.png").ndim == 3
+    assert read_image(tmp_path / "out" / "overlays" / "photo.jpg").ndim == 3
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

@@ -109,6 +109,13 @@ def test_patches_that_overhang_start_before_the_image_and_end_behind_it() -> Non
         np.testing.assert_array_equal(weights[start + 4], np.eye(5)[i])
 
 
+def test_what_is_said_of_a_patch_lies_before_its_middle_by_the_lean() -> None:
+    weights = map_weights(20, Patches(20, 9, 4, 3, lean=2))
+    for i, start in enumerate(grid_starts(20, 9, 4, 3)[1:], 1):
+        np.testing.assert_array_equal(weights[start + 4 - 2], np.eye(5)[i])
+    np.testing.assert_array_equal(weights[-3:], np.tile(np.eye(5)[4], (3, 1)))
+
+
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(20, 90), st.integers(0, 40), st.data())
 def test_a_reading_s_holes_are_the_cells_that_see_the_patch(
     kernel: int, stride: int, side: int, overhang: int, data: st.DataObject

@@ -21,7 +21,7 @@ from glance_fast.overlay import (
     is_wide,
     outline,
     overlay,
-    save_png,
+    save_jpeg,
     side_by_side,
 )
 
@@ -133,6 +133,25 @@ def test_a_single_marked_pixel_is_outlined_everywhere(place: tuple[int, int]) ->
     assert has_color(outline(photo(50, 70), mask, TRUTH), TRUTH)
 
 
+@pytest.mark.parametrize("factor", [1, 3])
+def test_an_outline_is_drawn_at_the_part_where_the_mask_is(factor: int) -> None:
+    """The same as drawn on the whole picture, at a border too: what is cut off is what no line reaches."""
+    rng = np.random.default_rng(factor)
+    for _ in range(20):
+        mask, whole = np.zeros((40, 50), np.bool_), np.zeros((40, 50), np.bool_)
+        top, left = rng.integers(0, 34, 2)
+        mask[top : top + 6, left : left + 6] = rng.random((6, 6)) < 0.3
+        whole |= mask
+        whole[[0, -1], [0, -1]] = True  # two corners, so that nothing is cut off
+        parts = int(rng.integers(10, 60))
+        image = photo(40 * factor, 50 * factor)
+        found, expected = outline(image, mask, TRUTH, parts), outline(image, whole, TRUTH, parts)
+        rows, cols = np.nonzero((found != expected).any(-1))
+        near = 3 * (50 * factor // parts + 1) + factor
+        corner = np.minimum(np.hypot(rows, cols), np.hypot(rows - 40 * factor + 1, cols - 50 * factor + 1))
+        assert (corner <= 2 * near).all()
+
+
 def test_an_outline_leaves_the_inside_free() -> None:
     mask = np.zeros((300, 300), np.bool_)
     mask[100:200, 100:200] = True
@@ -182,16 +201,17 @@ def test_sizes_that_differ_are_an_error_that_names_both() -> None:
         overlay(np.zeros((30, 40, 3), np.float32), FakeResult(spot(30, 40)))
 
 
-def test_a_png_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (5, 9, 3), dtype=np.uint8)
-    path = tmp_path / "new" / "deep" / "one.png"
-    save_png(pixels, path)
-    assert [entry.name for entry in path.parent.iterdir()] == ["one.png"]
+def test_a_picture_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+    pixels = overlay(photo(300, 280), FakeResult(spot(300, 280)))
+    path = tmp_path / "new" / "deep" / "one.jpg"
+    save_jpeg(pixels, path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["one.jpg"]
     with Image.open(path) as image:
-        assert (np.asarray(image) == pixels).all()
+        assert image.format == "JPEG"
+        assert np.abs(np.asarray(image, np.float32) - pixels).mean() < 1
 
 
-def test_a_png_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "one.png").mkdir()
-    with pytest.raises(SaveError, match=r"one\.png"):
-        save_png(photo(2, 2), tmp_path / "one.png")
+def test_a_picture_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "one.jpg").mkdir()
+    with pytest.raises(SaveError, match=r"one\.jpg"):
+        save_jpeg(photo(2, 2), tmp_path / "one.jpg")

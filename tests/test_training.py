@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import nn
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError, ImageError, SaveError, TrainingError
+from glance_fast.nets.model import GlanceModel
 from glance_fast.stains import default_stains
 from glance_fast.store import build_model, read_model
 from glance_fast.teachers import Teacher, load_teacher
@@ -197,6 +199,17 @@ def test_a_change_belongs_to_the_location_whose_middle_is_nearest(teacher: Teach
     assert own[0, 0] == 1 and own[4, 5] == 1 and own.sum() == 4
     assert own[2, 3] == 2
     assert judge._changed(c, mask, places, 2).reshape(5, 6)[0, 3] == 2
+
+
+def test_a_change_belongs_to_the_location_that_leans_over_it(teacher: Teacher) -> None:
+    c = context(teacher)
+    leaning = replace(c, model=GlanceModel(c.model.config.model_copy(update={"lean": 3})))
+    places = draw_places((5, 6), 9, np.random.default_rng(0))
+    mask = np.random.default_rng(1).random((48, 56)) < 0.2
+    moved = np.pad(mask, ((3, 0), (3, 0)))[:48, :56]
+    inner = (slice(1, 4), slice(1, 5))  # the outermost own the border
+    expected = judge._changed(c, moved, places, 1).reshape(5, 6)[inner]
+    np.testing.assert_array_equal(judge._changed(leaning, mask, places, 1).reshape(5, 6)[inner], expected)
 
 
 TRUNK = TRAIN.model_copy(update={"dad_holes": 9, "dad_images": 3, "images": 4})

@@ -16,6 +16,7 @@ from glance_fast.geometry import grid_starts
 from glance_fast.nets import wide
 from glance_fast.nets.model import GlanceModel
 from glance_fast.nets.trunk import PATCH, READING, WIDTH, TrunkNet
+from glance_fast.presets import PRESETS
 from glance_fast.stains import default_stains
 from glance_fast.teachers import Teacher, load_teacher
 from glance_fast.training.stage import Context
@@ -49,6 +50,24 @@ def test_a_patch_is_what_the_last_cell_sees(net: TrunkNet) -> None:
     touched = torch.nonzero(image.grad[0].abs().sum(0))
     assert touched.min(0).values.tolist() == [margin, margin]
     assert touched.max(0).values.tolist() == [margin + PATCH - 1] * 2
+
+
+def test_it_leans_as_far_as_the_presets_say(net: TrunkNet) -> None:
+    """The middle of the squared gradient lies before the patch's: so the teacher learned, its weights random not."""
+    due = PRESETS["fast"]["model"]["lean"]
+    assert due == PRESETS["accurate"]["model"]["lean"]
+    assert _lean(net) == pytest.approx([-due, -due], abs=0.5)
+    assert _lean(TrunkNet(7).double()) == pytest.approx([0, 0], abs=1.5)
+
+
+def _lean(net: TrunkNet) -> list[float]:
+    """How far behind a patch's middle lies what the last block sees of it, in pixels along each axis."""
+    patches = images((PATCH, PATCH), 48).requires_grad_()
+    seen = net.last(net.describe(patches)[0])
+    weights = torch.randn(seen.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(seen, patches, weights)
+    energy, place = gradient.square().sum((0, 1)), torch.arange(PATCH) - (PATCH - 1) / 2
+    return [float((energy.sum(1 - axis) * place).sum() / energy.sum()) for axis in (0, 1)]
 
 
 def test_inside_an_image_it_is_the_teacher(net: TrunkNet, teacher: Teacher) -> None:
