@@ -36,18 +36,19 @@ from bench.launch import BASE, TOLERANCES, Point
 from bench.limits import bytes_a_second, limits, of_limit, rooflines
 from bench.machine import machine
 from bench.turns import Case, Taken, take_turns
+from glance_fast.files import replace_file
 from glance_fast.presets import PRESETS
 
 
 def main(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Rows are appended to runtimes.jsonl there.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="For runtimes.jsonl, appended to, and runtimes.md.")],
     preset: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PRESETS)}; all if none.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Side of the square images; may be repeated.")] = None,
     stride: Annotated[list[int] | None, typer.Option(help="Pixels between patches; may be repeated.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Images a run; may be repeated.")] = None,
     turns: int = 15,
 ) -> None:
-    """Time all cases in turn, print the table, and append its rows with the machine they were measured on."""
+    """Time all cases in turn, print and write the table, and append its rows with the machine they are of."""
     presets, sizes, strides = preset or [*PRESETS], size or [BASE.size], stride or [BASE.stride]
     with tempfile.TemporaryDirectory() as place:
         cases = every(presets, [Point(*one) for one in product(sizes, strides, batch or [BASE.batch])], Path(place))
@@ -59,6 +60,7 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     with (output / "runtimes.jsonl").open("a", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row) + "\n" for row in rows)
+    replace_file(output / "runtimes.md", f"{_head(rows[0], turns)}\n\n{as_markdown(rows)}\n".encode())
     Console(width=180).print(as_markdown(rows), markup=False, highlight=False)
 
 
@@ -122,6 +124,13 @@ def _over_loop(cases: Sequence[Case], taken: Sequence[Taken], case: Case, mine: 
             ratios = [case.point.batch * a / b for a, b in zip(times.seconds, mine.seconds, strict=True)]
             return round(median(ratios), 2)
     return None
+
+
+def _head(row: dict[str, Any], turns: int) -> str:
+    """What the last run was, and on what."""
+    names = ("date", "processor", "flags", "cores", "threads", "load", "python", "torch", "openvino", "onnxruntime",
+             "commit")  # fmt: skip
+    return f"Medians of {turns} turns. " + "; ".join(f"{name} {row[name]}" for name in names) + "."
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
