@@ -120,7 +120,7 @@ def loops(presets: Iterable[str], point: Point = BASE) -> list[Case]:
 
 def _loop(preset: str, point: Point) -> Case:
     model = our_model(preset, point)
-    plan, some = model.plan(), model.plan(*_spread(model, LOOP_SIDE))
+    plan, some = model.plan(), model.plan(*spread(model, LOOP_SIDE))
     with torch.inference_mode():
         read = _read(model, _image(model))
     net = model.global_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -137,7 +137,7 @@ def _loop(preset: str, point: Point) -> Case:
 def check_loop(backend: TorchBackend, side: int = LOOP_SIDE) -> None:
     """Raises SystemExit where the dense pass is not the loop at `side` times `side` locations of an image."""
     model, image = backend.model, _image(backend.model)
-    rows, cols = _spread(model, side)
+    rows, cols = spread(model, side)
     where = np.add.outer(np.array(rows) * len(model.grid[1]), cols).ravel()
     dense = features(model, backend.dense, image)[1][:, where]
     difference = apart(dense, loop_global(model.global_net, _read(model, image), model.plan(rows, cols)))
@@ -155,7 +155,7 @@ def _read(model: GlanceModel, image: torch.Tensor) -> torch.Tensor:
     return model.cropped(model.local_net.read(model.padded(image)))
 
 
-def _spread(model: GlanceModel, side: int) -> tuple[list[int], list[int]]:
+def spread(model: GlanceModel, side: int) -> tuple[list[int], list[int]]:
     """`side` rows and columns of the grid, by number, the first and the last among them."""
     rows, cols = ([i * (len(starts) - 1) // (side - 1) for i in range(side)] for starts in model.grid)
     return rows, cols

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from bench.cases import spread
 from bench.machine import machine
 from glance_fast.config import ModelConfig
 from glance_fast.dense import DensePass
 from glance_fast.loop import loop_global
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, compile_plan
 
 TOLERANCE = 1e-5
 BATCHES = (1, 4, 16)
@@ -51,7 +51,7 @@ def row(stride: int, repeats: int, locations: int) -> list[str]:
     model = GlanceModel(ModelConfig(stride=stride)).eval()
     net, plan = model.global_net, model.plan()
     image = model.from_uint8(torch.randint(0, 256, (1, *model.config.image_size, 3), dtype=torch.uint8))
-    some = _some(plan, model, locations)
+    some = model.plan(*spread(model, max(2, round(locations**0.5))))
     dense, part = DensePass(plan), DensePass(some)
     difference = (part(net, image) - loop_global(net, image, some, 1)).abs().max() / part(net, image).abs().max()
     if difference > TOLERANCE:
@@ -84,17 +84,6 @@ def _seconds(run: Callable[[], Tensor]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _some(plan: Plan, model: GlanceModel, locations: int) -> Plan:
-    """A plan of a few of the locations, spread over the image."""
-    side = max(1, round(locations**0.5))
-    rows, cols = (
-        tuple(starts[i * (len(starts) - 1) // max(1, side - 1)] for i in range(side))
-        for starts in (plan.holes_y, plan.holes_x)
-    )
-    config = model.config
-    return compile_plan(model.global_net.layers, config.image_size, config.patch, (rows, cols), config.readout)
 
 
 if __name__ == "__main__":
