@@ -39,19 +39,23 @@ from bench.turns import Case, Taken, take_turns
 from glance_fast.files import replace_file
 from glance_fast.presets import PRESETS
 
+METHODS = (*PRESETS, *FORWARD)
+
 
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="For runtimes.jsonl, appended to, and runtimes.md.")],
-    preset: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PRESETS)}; all if none.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}; all if none.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Side of the square images; may be repeated.")] = None,
     stride: Annotated[list[int] | None, typer.Option(help="Pixels between patches; may be repeated.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Images a run; may be repeated.")] = None,
     turns: int = 15,
 ) -> None:
     """Time all cases in turn, print and write the table, and append its rows with the machine they are of."""
-    presets, sizes, strides = preset or [*PRESETS], size or [BASE.size], stride or [BASE.stride]
+    if unknown := set(method or ()) - set(METHODS):
+        raise SystemExit(f"unknown method {', '.join(sorted(unknown))}; legal are {', '.join(METHODS)}")
+    points = [Point(*one) for one in product(size or [BASE.size], stride or [BASE.stride], batch or [BASE.batch])]
     with tempfile.TemporaryDirectory() as place:
-        cases = every(presets, [Point(*one) for one in product(sizes, strides, batch or [BASE.batch])], Path(place))
+        cases = every(method or METHODS, points, Path(place))
         rows = measure(cases, turns)
         console = Console(stderr=True)
         for case, row in track([*zip(cases, rows, strict=True)], "Memory", console=console, transient=True):
@@ -64,15 +68,15 @@ def main(
     Console(width=180).print(as_markdown(rows), markup=False, highlight=False)
 
 
-def every(presets: Sequence[str], points: Sequence[Point], keep: Path) -> list[Case]:
-    """All presets at all points, a loop for each size and stride; the peers at their size; and the limits."""
+def every(methods: Sequence[str], points: Sequence[Point], keep: Path) -> list[Case]:
+    """The presets at all points, a loop for each size and stride; the peers at their size; and the limits."""
     threads, todo = torch.get_num_threads(), list[Callable[[], Iterable[Case]]]()
     single = dict.fromkeys(replace(point, batch=1) for point in points)
-    for name in presets:
+    for name in filter(PRESETS.__contains__, methods):
         todo += [partial(loops, [name], point) for point in single]
         todo += [partial(ours, name, threads, point, keep) for point in points]
     for count in dict.fromkeys(point.batch for point in points if point.size == SIZE):
-        todo += [partial(peers, threads, [name], count, keep) for name in FORWARD]
+        todo += [partial(peers, threads, [name], count, keep) for name in methods if name in FORWARD]
     todo += [partial(limits, threads, [*TOLERANCES])]
     console = Console(stderr=True)
     return [case for make in track(todo, "Checking", console=console, transient=True) for case in make()]

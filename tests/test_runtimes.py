@@ -33,10 +33,9 @@ def test_a_peer_is_the_published_network(name: str) -> None:
 
 
 def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "FORWARD", {"STFPM ResNet-18": FORWARD["STFPM ResNet-18"]})
     monkeypatch.setattr(turns, "REST", 0)
     for _ in range(2):
-        runtimes.main(tmp_path, ["fast"], turns=3)
+        runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 14
     assert [row["runtime"] for row in rows[:5]] == ["loop, PyTorch", "PyTorch", "ONNX Runtime", "OpenVINO", "OpenVINO"]
@@ -51,6 +50,11 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     assert len(table) == 16 and len({line.count("|") for line in table}) == 1
 
 
+def test_an_unknown_method_is_told_with_the_legal_ones(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="unknown method quick; legal are fast, .*PaDiM"):
+        runtimes.main(tmp_path, ["quick", "fast"])
+
+
 def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "TOLERANCES", {"fp32": 1e-12, "bf16": 5e-2})
     with pytest.raises(SystemExit, match="differs from the loop .*nothing was timed"):
@@ -61,10 +65,9 @@ def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "FORWARD", {"STFPM ResNet-18": FORWARD["STFPM ResNet-18"]})
     monkeypatch.setattr(turns, "REST", 0)
     monkeypatch.setattr(runtimes, "held", lambda arguments: int(arguments[-1]) * 10**6)
-    runtimes.main(tmp_path, ["fast"], size=[128, 256], stride=[16], batch=[1, 3], turns=1)
+    runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], size=[128, 256], stride=[16], batch=[1, 3], turns=1)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     loops = [(row["size"], row["batch"]) for row in rows if row["runtime"].startswith("loop")]
     assert loops == [(128, 1), (256, 1)]
