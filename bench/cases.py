@@ -97,11 +97,10 @@ def _cases(
 
 def _kept(keep: Path, method: str, threads: int, point: Point, graphs: tuple[bytes, Any]) -> dict[Key, tuple[str, ...]]:
     """Write a method's ONNX file and OpenVINO graph; give what runs it alone in each runtime."""
-    name = f"{method.replace(' ', '-')}-{point.size}-{point.stride}"
+    name = "-".join(map(str, (method.replace(" ", "-"), point.size, point.stride, point.batch)))
     file, graph = keep / f"{name}.onnx", keep / f"{name}.xml"
-    if not file.exists():
-        file.write_bytes(graphs[0])
-        openvino.save_model(graphs[1], graph, compress_to_fp16=False)
+    file.write_bytes(graphs[0])
+    openvino.save_model(graphs[1], graph, compress_to_fp16=False)
     last = (str(threads), str(point.batch))
     alone: dict[Key, tuple[str, ...]] = {("OpenVINO", one): ("openvino", str(graph), one, *last) for one in TOLERANCES}
     alone["ONNX Runtime", "fp32"] = ("onnxruntime", str(file), "fp32", *last)

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cases, runtimes, turns
+from bench.alone import held
 from bench.forward import FORWARD
 
 # Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 and 20.7 M); ResNet-18 up to layer3 is
@@ -62,6 +63,12 @@ def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cases, "TOLERANCES", {"fp32": 1e-5, "bf16": 1e-7})
     with pytest.raises(SystemExit, match="OpenVINO at bf16.*nothing was timed"):
         cases.ours("fast", 1)
+
+
+def test_a_peer_runs_alone_at_its_batch(tmp_path: Path) -> None:
+    for batch in (1, 2):
+        made = cases.peers(1, ["STFPM ResNet-18"], batch, tmp_path)
+    assert [bool(held(case.alone)) for case in made if case.alone and case.precision == "fp32"] == [True] * 3
 
 
 def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

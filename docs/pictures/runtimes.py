@@ -20,7 +20,7 @@ COLOURS = {"loop": "#b9c0c8", "ours": "#c2410c", "peer": "#475569"}
 def last_run(path: Path) -> list[dict[str, Any]]:
     """The last run's rows of one 256x256 image at stride 8."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    mine = [row for row in rows if row["date"] == rows[-1]["date"]]
+    mine = [row for row in rows if row.get("date") == rows[-1]["date"]]
     return [row for row in mine if (row["size"], row["stride"], row["batch"]) == (256, 8, 1)]
 
 
