@@ -21,7 +21,7 @@ Kind = TypeVar("Kind", np.uint8, np.float32)
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-SMALL = 256  # a shorter side below this is enlarged, so that outlines and captions can be read
+SMALL = 192  # a shorter side below this is enlarged, so that outlines and captions can be read
 LARGE = 2048  # and enlarging stops before a longer side grows beyond this
 FINE, WIDE = 400, 150  # outlines: so many of their widths make the longer side
 STRENGTH = 0.6  # of the heat colour where the map reaches the pixel threshold
@@ -149,7 +149,7 @@ def outline(pixels: Pixels, mask: NDArray[np.bool_], color: Color, parts: int = 
 
 
 def enlargement(height: int, width: int) -> int:
-    """The whole factor that makes a small image readable: shorter side 256, longer side at most 2048."""
+    """The whole factor that makes a small image readable: shorter side 192, longer side at most 2048."""
     return max(1, min(math.ceil(SMALL / min(height, width)), LARGE // max(height, width)))
 
 
