@@ -174,8 +174,7 @@ def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
     engine = Engine.load(folder, backend="torch")
     backend = engine.backend
     assert isinstance(backend, TorchBackend)
-    sides = [side + 2 * model.overhang for side in model.image_size]
-    macs = backend.dense.plan.macs + backend.model.local_net.macs((sides[0], sides[1]), model.stride)
+    macs = backend.dense.plan.macs + backend.model.local_macs
     scorers: dict[str, Scorer] = {trial.method: engine}
     heard: dict[bytes, tuple[Tensor, Tensor]] = {}
     for head, lam in (("IAD", 1.0), ("DAD", 0.0)):

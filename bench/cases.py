@@ -62,7 +62,6 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
     model = our_model(preset, point)
     backend = TorchBackend(model)
     check_loop(backend)
-    plan, stride = backend.dense.plan, model.config.stride
     pixels = np.random.default_rng(0).integers(0, 256, (point.batch, *model.config.image_size, 3), np.uint8)
     by_torch = ours_in_torch(backend, pixels)
     expected = by_torch()
@@ -78,8 +77,7 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
                 f"{preset} in {runtime} at {precision}, {point}, differs by {difference:.1e}; nothing was timed"
             )
     alone = _kept(keep, preset, threads, point, (graph, openvino.Core().read_model(graph))) if keep else {}
-    height, width = (side + 2 * model.config.overhang for side in model.config.image_size)
-    macs = model.local_net.macs((height, width), stride) + plan.macs
+    macs = backend.dense.plan.macs + model.local_macs
     streamed = 0 if model.norm is None else model.norm.lower().numel() // 2
     return _cases(preset, {("PyTorch", "fp32"): by_torch, **runs}, (macs, streamed), point, alone)
 

@@ -176,10 +176,8 @@ def test_a_preset_is_a_whole_model_that_settings_change(name: str) -> None:
 @pytest.mark.parametrize("name, most", [("fast", 6), ("accurate", 38)])
 def test_a_presets_cost_is_what_it_promises(name: str, most: int) -> None:
     model = GlanceModel(cli.read_settings(None, [], 1.0, name)[0])
-    config = model.config
-    side = config.image_size[0] + 2 * config.overhang
-    macs = model.plan().macs + model.local_net.macs((side, side), config.stride)
-    assert macs + len(model.grid[0]) ** 2 * config.features**2 <= most * 1e9
+    macs = model.plan().macs + model.local_macs
+    assert macs + len(model.grid[0]) ** 2 * model.config.features**2 <= most * 1e9
 
 
 def test_an_unknown_preset_is_refused_with_the_legal_ones() -> None:

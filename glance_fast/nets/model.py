@@ -87,6 +87,12 @@ class GlanceModel(nn.Module):
         rows, cols = (reading.cells(side, c.overhang) for side in c.image_size)
         return rows, cols
 
+    @property
+    def local_macs(self) -> int:
+        """Multiply-adds of Local-Net for one image with its overhang."""
+        height, width = (side + 2 * self.config.overhang for side in self.config.image_size)
+        return self.local_net.macs((height, width), self.config.stride)
+
     def plan(self, rows: Sequence[int] | None = None, cols: Sequence[int] | None = None) -> Plan:
         """The plan for the grid of patches, or for some of its rows and columns, by number.
 
