@@ -162,7 +162,7 @@ def _signature(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, 
     """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
     own = {
         "normalise_kernel": {"images": "*u8", "out": f"*{dtype}", "total": "i32"},
-        "score_kernel": {"rows": "i32", "locations": "i32", "lam": "fp32"},
+        "score_kernel": {"rows": "i32", "locations": "i32"},
     }.get(kernel.fn.__name__, dict.fromkeys((*TABLES, "first"), "*i32"))
     types = {}
     for name in kernel.arg_names:

@@ -33,6 +33,7 @@ class ModelConfig(_Settings):
     lean: int = Field(0, ge=-64, le=64, description="pixels that what is said of a patch lies before its middle")
     features: int = Field(64, ge=1, le=4096, description="length n of z_l and z_g")
     local_net: Literal["plain", "trunk"] = Field("plain", description="distilled, or the teacher's own first blocks")
+    read_block: int = Field(2, ge=2, le=4, description="of local_net = 'trunk', the block whose map Global-Net reads")
     local_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128), min_length=1)
     global_channels: tuple[int, ...] = Field((32, 48, 64, 96, 128, 128), min_length=1)
     global_convs: Convs | tuple[Convs, ...] = Field(1, description="partial convolutions a level, or of each level")

@@ -63,10 +63,10 @@ def level_tables(step: Step, device: torch.device | str) -> LevelTables:
         entries=table.entries,
         block=BLOCK,
         tiles=on_device(_tiles(table)),
-        row_own=on_device(_own(table.rows, step.rows.keys, table.base_shape[1])),
-        col_own=on_device(_own(table.cols, step.cols.keys, 1)),
         row_taps=on_device(_taps(below.rows, step.rows.keys, below.base_shape[1], blocks[1])),
         col_taps=on_device(_taps(below.cols, step.cols.keys, 1, 1)),
+        row_own=on_device(_own(table.rows, step.rows.keys, table.base_shape[1])),
+        col_own=on_device(_own(table.cols, step.cols.keys, 1)),
         first=on_device(below.firsts()),
     )
 

@@ -60,11 +60,11 @@ def _(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.
 
 
 @torch.library.custom_op("glance_fast::score", mutates_args=())
-def score(z_local: Tensor, z_global: Tensor, heads: list[Tensor], lam: float, precision: str) -> Tensor:
+def score(z_local: Tensor, z_global: Tensor, heads: list[Tensor], precision: str) -> Tensor:
     """`triton_score.score`; `heads` are the tensors of `HeadWeights`, in its order."""
-    return triton_score.score(z_local, z_global, HeadWeights(*heads), lam, precision)
+    return triton_score.score(z_local, z_global, HeadWeights(*heads), precision)
 
 
 @score.register_fake
-def _(z_local: Tensor, z_global: Tensor, heads: list[Tensor], lam: float, precision: str) -> Tensor:
+def _(z_local: Tensor, z_global: Tensor, heads: list[Tensor], precision: str) -> Tensor:
     return z_local.new_empty(z_local.shape[:2])

@@ -21,8 +21,8 @@ from glance_fast.kernels.triton_tables import LevelTables
 
 @triton.jit
 def pool_kernel(
-    values, base, base_out, out,
-    tiles, row_taps, col_taps, row_own, col_own, first,
+    values, base, base_out,
+    tiles, row_taps, col_taps, row_own, col_own, first, out,
     values_stride, base_stride, base_out_stride, out_stride,
     CHANNELS: tl.constexpr, SIZE: tl.constexpr, AS_CHANGES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -79,8 +79,7 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     if tables.entries:
         block_n, warps = blocks_for(channels)
         pool_kernel[(len(tables.tiles), triton.cdiv(channels, block_n), batch)](
-            values, base, out, entries,
-            tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, tables.first,
+            values, base, out, *tables.tensors(), entries,
             values.stride(0), base.stride(0), out.stride(0), entries.stride(0),
             CHANNELS=channels, SIZE=size, AS_CHANGES=as_changes, BLOCK_M=tables.block, BLOCK_N=block_n,
             num_warps=warps,

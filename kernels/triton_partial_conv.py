@@ -67,8 +67,8 @@ def base_kernel(
 
 @triton.jit
 def entries_kernel(
-    changes, base, sums, base_out, weight, bias, out,
-    tiles, row_taps, col_taps, row_own, col_own, first,
+    changes, base, sums, base_out, weight, bias,
+    tiles, row_taps, col_taps, row_own, col_own, first, out,
     changes_stride, base_stride, sums_stride, base_out_stride, out_stride,
     CIN: tl.constexpr, COUT: tl.constexpr, KERNEL: tl.constexpr, AS_CHANGES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
@@ -165,8 +165,7 @@ def partial_conv(
     entries = torch.empty(batch, tables.entries, after, dtype=base.dtype, device=base.device)
     if tables.entries:
         entries_kernel[(len(tables.tiles), wide, batch)](
-            changes, base, sums, out, weight, bias, entries,
-            tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, tables.first,
+            changes, base, sums, out, weight, bias, *tables.tensors(), entries,
             changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), entries.stride(0),
             CIN=before, COUT=after, KERNEL=kernel, AS_CHANGES=as_changes, BLOCK_M=tables.block,
             num_warps=WARPS, **blocks,

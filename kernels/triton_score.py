@@ -34,9 +34,9 @@ WARPS = 4
 class HeadWeights:
     """Both heads' weights, float32, packed for the kernel.
 
-    `first` [inputs, width], `second` [width, width], `last` [width], biases [width], [width], [1]; `scale` [4] holds
-    usual and spread of both heads. `mean` [locations, n + m] and `whiten` [locations, n + m, n + m], transposed, are
-    empty where differences are not whitened.
+    `first` [inputs, width], `second` [width, width], `last` [width], biases [width], [width], [1]; `scale` [5] holds
+    usual and spread of both heads, then λ. `mean` [locations, n + m] and `whiten` [locations, n + m, n + m], which is
+    transposed, are empty where differences are not whitened.
     """
 
     first: Tensor
@@ -50,15 +50,15 @@ class HeadWeights:
     whiten: Tensor
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in this order."""
+        """All of them, in the order in which the kernel takes them."""
         hidden = [self.first, self.first_bias, self.second, self.second_bias, self.last, self.last_bias]
         return [*hidden, self.scale, self.mean, self.whiten]
 
 
 @triton.jit
 def score_kernel(
-    z_local, z_global, first, first_bias, second, second_bias, last, last_bias, scale, mean, whiten, out,
-    rows, locations, lam,
+    z_local, z_global, first, first_bias, second, second_bias, last, last_bias, scale, mean, whiten,
+    rows, out, locations,
     N: tl.constexpr, TOTAL: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, WHITENED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -116,10 +116,11 @@ def score_kernel(
     else:
         inconsistency = distance / N
         distortion = tl.sigmoid(-tl.minimum(tl.maximum(logit, -80.0), 80.0))  # beyond them exp leaves float32
+    lam = tl.load(scale + 4)
     tl.store(out + row, lam * inconsistency + (1 - lam) * distortion, live)
 
 
-def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, lam: float, precision: str = "ieee") -> Tensor:
+def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str = "ieee") -> Tensor:
     """float32 z_l [B, locations, n + m], z_g [B, locations, n] -> scores float32 [B, locations], not yet smoothed.
 
     `precision` of the products: "ieee" or "tf32".
@@ -131,7 +132,7 @@ def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, lam: float, pre
     grid = (locations, triton.cdiv(batch, BLOCK_M)) if whitened else (triton.cdiv(rows, BLOCK_M),)
     score_kernel[grid](
         z_local, z_global, heads.first, heads.first_bias, heads.second, heads.second_bias, heads.last, heads.last_bias,
-        heads.scale, heads.mean, heads.whiten, out, rows, locations, lam,
+        heads.scale, heads.mean, heads.whiten, rows, out, locations,
         N=features, TOTAL=z_local.shape[-1], WIDTH=width, HIDDEN=max(16, triton.next_power_of_2(width)),
         WHITENED=whitened, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K, PRECISION=precision, num_warps=WARPS,
     )  # fmt: skip

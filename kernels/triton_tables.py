@@ -21,12 +21,12 @@ class LevelTables:
     entries: int
     block: int
     tiles: Tensor
-    row_own: Tensor
-    col_own: Tensor
     row_taps: Tensor
     col_taps: Tensor
+    row_own: Tensor
+    col_own: Tensor
     first: Tensor
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in this order."""
-        return [self.tiles, self.row_own, self.col_own, self.row_taps, self.col_taps, self.first]
+        """All of them, in the order in which kernels take them."""
+        return [self.tiles, self.row_taps, self.col_taps, self.row_own, self.col_own, self.first]

@@ -204,6 +204,7 @@ MODELS: list[dict[str, Any]] = [
     {"image_size": (140, 125), **TRUNK, "stride": 20, "overhang": 30, "readout": 2},
     {"image_size": (171, 163), **TRUNK, "stride": 28, "overhang": 0, "features": 168},
     {"image_size": (130, 111), **TRUNK, "stride": 8, "location_norm": True, "wide": 5},
+    {"image_size": (230, 187), **TRUNK, "read_block": 3, "global_channels": (6, 8, 8)},
 ]
 
 

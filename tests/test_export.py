@@ -53,6 +53,7 @@ MODELS: list[dict[str, Any]] = [
     {"image_size": (140, 125), **TRUNK, "stride": 20, "overhang": 30, "readout": 2},
     {"image_size": (171, 163), **TRUNK, "stride": 28, "overhang": 0, "features": 168},
     {"image_size": (98, 115), **TRUNK, "stride": 8, "wide": 5},
+    {"image_size": (170, 187), **TRUNK, "read_block": 3, "global_channels": (6, 8, 8)},
 ]
 # What https://docs.nvidia.com/deeplearning/tensorrt's operator table lists for the types that our graphs use.
 TENSORRT = {

@@ -97,7 +97,7 @@ def test_the_operators_keep_pytorchs_rules() -> None:
         below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
         calls: list[tuple[Any, tuple[Any, ...]]] = [
             (ops.normalise, (images, pipeline._scale, pipeline._shift, 9, torch.float32)),
-            (ops.score, (z[0], z[1], heads._weights, 0.15, "ieee")),
+            (ops.score, (z[0], z[1], heads._weights, "ieee")),
             (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
             (ops.max_pool, (*below, 2, pool.tensors(), pool.entries, pool.block, True)),
         ]

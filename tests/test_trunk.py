@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import ConfigError
-from glance_fast.geometry import grid_starts
+from glance_fast.geometry import Reading, grid_starts
 from glance_fast.nets import wide
 from glance_fast.nets.model import GlanceModel
-from glance_fast.nets.trunk import PATCH, READING, WIDTH, TrunkNet
+from glance_fast.nets.trunk import PATCH, WIDTH, TrunkNet, reading
 from glance_fast.presets import PRESETS
 from glance_fast.stains import default_stains
 from glance_fast.teachers import Teacher, load_teacher
@@ -42,7 +42,7 @@ def images(size: tuple[int, int], batch: int = 2) -> Tensor:
 
 
 def test_a_patch_is_what_the_last_cell_sees(net: TrunkNet) -> None:
-    assert (PATCH, WIDTH, READING.kernel, READING.stride) == (83, 168, 19, 4)
+    assert (PATCH, WIDTH) == (83, 168)
     margin = 8
     image = images((PATCH + 2 * margin,) * 2, 1).requires_grad_()
     net(image, 8)[0, :, 1, 1].sum().backward()
@@ -81,6 +81,28 @@ def test_inside_an_image_it_is_the_teacher(net: TrunkNet, teacher: Teacher) -> N
     expected = torch.nn.functional.avg_pool2d(theirs[0], 3, 1)[:, 4 : 4 + patches, 4 : 4 + patches]
     assert_close(taps[0, 80:120], expected, torch.float64)
     assert read.shape == (1, 24, 58, 58)
+
+
+@pytest.mark.parametrize("block, kernel, stride, channels", [(2, 19, 4, 24), (3, 35, 8, 40), (4, 67, 8, 40)])
+def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
+    teacher: Teacher, block: int, kernel: int, stride: int, channels: int
+) -> None:
+    """Of the map behind a block exactly the cells of a hole change where its pixels do, whatever the step."""
+    assert reading(block) == Reading(kernel, stride, channels)
+    net = TrunkNet(5, read_block=block)
+    copy_teacher(net, teacher)
+    picture = images((260, 240), 1)
+    erased = picture.clone()
+    erased[:, :, 80 : 80 + PATCH, 72 : 72 + PATCH] = 0
+    with torch.no_grad():
+        before, after = (net.double().read(seen) for seen in (picture, erased))
+        for step in (stride, 3 * stride):
+            assert_close(net.describe(picture, step)[1], before, torch.float64)
+    rows, cols = net.reading.hole(80, PATCH), net.reading.hole(72, PATCH)
+    changed = torch.nonzero((before != after).any(1)[0])
+    assert changed.min(0).values.tolist() == [rows.start, cols.start]
+    assert changed.max(0).values.tolist() == [rows.stop - 1, cols.stop - 1]
+    assert len(changed) == len(rows) * len(cols)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -162,7 +184,9 @@ def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teache
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"patch": 64}, {"stride": 6}, {"features": 169}, {"teacher": "resnet18"}], ids=str
+    "wrong",
+    [{"patch": 64}, {"stride": 6}, {"stride": 4, "read_block": 3}, {"features": 169}, {"teacher": "resnet18"}],
+    ids=str,
 )
 def test_what_the_trunk_cannot_do_is_refused(wrong: dict[str, object]) -> None:
     settings = {"local_net": "trunk", "patch": 83, "stride": 8, **wrong}

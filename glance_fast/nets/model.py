@@ -168,13 +168,15 @@ class GlanceModel(nn.Module):
 def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:
     if config.local_net == "plain":
         return LocalNet(config.patch, config.features, config.local_channels)
+    block = config.read_block
+    apart = trunk.reading(block).stride
     legal = {
         "teacher": (config.teacher, config.teacher == "efficientnet-lite0", "efficientnet-lite0"),
         "patch": (config.patch, config.patch == trunk.PATCH, f"{trunk.PATCH}"),
-        "stride": (config.stride, config.stride % trunk.READING.stride == 0, f"a multiple of {trunk.READING.stride}"),
+        "stride": (config.stride, config.stride % apart == 0, f"a multiple of {apart} where read_block = {block}"),
         "features": (config.features, config.features <= trunk.WIDTH, f"at most {trunk.WIDTH}"),
     }
     wrong = [f"{name} must be {due}, got {given!r}" for name, (given, fits, due) in legal.items() if not fits]
     if wrong:
         raise ConfigError(f"local_net = 'trunk': {'; '.join(wrong)}; or use local_net = 'plain'")
-    return trunk.TrunkNet(config.features, config.wide)
+    return trunk.TrunkNet(config.features, config.wide, block)

@@ -46,8 +46,6 @@ BLOCKS = (
 # Image AUROC on magnetic tiles of a Gaussian a location, 761 images: the last map alone 0.916, with the three other
 # taps 0.928 (bench/LOG.md).
 TAPS = (Tap(5, 1), Tap(4, 3), Tap(2, 5), Tap(2, 17))
-# Global-Net reads the map behind this block, whose cells see 19 pixels each.
-READ_BLOCK = 2
 
 
 def _fields() -> tuple[list[int], list[int]]:
@@ -63,24 +61,29 @@ def _fields() -> tuple[list[int], list[int]]:
 FIELDS, JUMPS = _fields()
 PATCH = FIELDS[-1]
 WIDTH = sum(BLOCKS[tap.block].after for tap in TAPS)
-READING = Reading(FIELDS[READ_BLOCK], JUMPS[READ_BLOCK], BLOCKS[READ_BLOCK].after)
+
+
+def reading(block: int) -> Reading:
+    """The map behind a block, for Global-Net to read."""
+    return Reading(FIELDS[block], JUMPS[block], BLOCKS[block].after)
 
 
 class TrunkNet(nn.Module):
-    """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels at steps divisible by 4.
+    """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels. Steps must be divisible
+    by the stride of the map behind `read_block`, which Global-Net reads.
 
     With `wide` directions of `WideNet` they stand behind z_l, for patches that lie on a grid.
     """
 
-    reading = READING
     read_mean: Tensor
     read_deviation: Tensor
 
-    def __init__(self, features: int, wide: int = 0) -> None:
+    def __init__(self, features: int, wide: int = 0, read_block: int = 2) -> None:
         super().__init__()
+        self.read_block, self.reading = read_block, reading(read_block)
         # Brings the map that Global-Net reads to mean 0, variance 1: left as it is, training does not get going.
-        self.register_buffer("read_mean", torch.zeros(READING.channels, 1, 1))
-        self.register_buffer("read_deviation", torch.ones(READING.channels, 1, 1))
+        self.register_buffer("read_mean", torch.zeros(self.reading.channels, 1, 1))
+        self.register_buffer("read_deviation", torch.ones(self.reading.channels, 1, 1))
         self.stem = nn.Conv2d(3, STEM, 3)
         self.blocks = nn.ModuleList(Block(spec) for spec in BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
@@ -115,9 +118,9 @@ class TrunkNet(nn.Module):
         return taps[:, : BLOCKS[-1].after]
 
     def read(self, images: Tensor) -> Tensor:
-        """The map that Global-Net reads, [B, 24, (H-19)//4 + 1, (W-19)//4 + 1]."""
+        """The map that Global-Net reads, [B, channels, h, w] of `reading`."""
         x = self._stem(images)
-        for block, spec in zip(self.blocks[: READ_BLOCK + 1], BLOCKS, strict=False):
+        for block, spec in zip(self.blocks[: self.read_block + 1], BLOCKS, strict=False):
             x = block(x, spec.stride, 1)
         return self._standardised(x)
 
@@ -131,7 +134,7 @@ class TrunkNet(nn.Module):
             maps.append(x)
         taps = [_mean(maps[tap.block], tap, *middle(sampling.spacings[tap.block], tap, step)) for tap in TAPS]
         cut = [tap[:, :, : size[0], : size[1]] for tap in taps]
-        return torch.cat(cut, dim=1), self._standardised(maps[READ_BLOCK])
+        return torch.cat(cut, dim=1), self._standardised(maps[self.read_block])
 
     @staticmethod
     def sampling(step: int) -> Sampling:
