@@ -105,16 +105,15 @@ def _layers(config: ModelConfig) -> Iterator[Shape]:
 
 def compile_layer(shape: Shape, dtype: str, target: int) -> list[Compiled]:
     """Both launches of a convolution, and the pooling of what it gives, for one target."""
-    from glance_fast.kernels.triton_max_pool import blocks_for as pool_blocks
-    from glance_fast.kernels.triton_max_pool import pool_kernel
-    from glance_fast.kernels.triton_partial_conv import WARPS, base_kernel, blocks_for, entries_kernel
+    from glance_fast.dense_triton import BLOCK
+    from glance_fast.kernels.triton_max_pool import pool_constants, pool_kernel, pool_options
+    from glance_fast.kernels.triton_partial_conv import OPTIONS, base_kernel, conv_constants, entries_kernel
 
-    conv: dict[str, Any] = {"CIN": shape.before, "COUT": shape.after, "KERNEL": 3, "AS_CHANGES": shape.as_changes}
-    conv |= {**blocks_for(shape.before, shape.after), "BLOCK_M": 64, "PRECISION": "ieee"}
-    wide, warps = pool_blocks(shape.after)
-    pool = {"CHANNELS": shape.after, "SIZE": 2, "AS_CHANGES": True, "BLOCK_M": 64, "BLOCK_N": wide}
-    kernels = ((base_kernel, conv, WARPS), (entries_kernel, conv, WARPS), (pool_kernel, pool, warps))
-    return [_compile(kernel, constants, shape, dtype, target, count) for kernel, constants, count in kernels]
+    conv = {**conv_constants((3, 3, shape.before, shape.after), BLOCK, "ieee"), "AS_CHANGES": shape.as_changes}
+    pool = {**pool_constants(shape.after, 2, BLOCK), "AS_CHANGES": True}
+    pooled = pool_kernel, pool, pool_options(shape.after)
+    kernels = ((base_kernel, conv, OPTIONS), (entries_kernel, conv, OPTIONS), pooled)
+    return [_compile(kernel, constants, shape, dtype, target, options) for kernel, constants, options in kernels]
 
 
 def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:
@@ -122,29 +121,23 @@ def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:
     from glance_fast.kernels import triton_normalise, triton_score
 
     pixels = {"OVERHANG": 38, "CHANNELS": 3, "BLOCK": triton_normalise.BLOCK}
-    both: dict[str, Any] = {
-        "N": shape.before, "TOTAL": shape.before + shape.wide, "WIDTH": shape.after,
-        "HIDDEN": shape.after, "WHITENED": shape.whitened,
-        "BLOCK_M": triton_score.BLOCK_M, "BLOCK_K": triton_score.BLOCK_K,
-        "PRECISION": "ieee" if dtype == "fp32" else "tf32",
-    }  # fmt: skip
+    products = "ieee" if dtype == "fp32" else "tf32"
+    total = shape.before + shape.wide
+    both = triton_score.score_constants(total, shape.before, shape.after, shape.whitened, products)
     return [
-        _compile(triton_normalise.normalise_kernel, pixels, shape, dtype, target, 4),
-        _compile(triton_score.score_kernel, both, shape, dtype, target, triton_score.WARPS),
+        _compile(triton_normalise.normalise_kernel, pixels, shape, dtype, target, {}),
+        _compile(triton_score.score_kernel, both, shape, dtype, target, triton_score.OPTIONS),
     ]
 
 
 def _compile(
-    kernel: Any, constants: dict[str, Any], shape: Shape | Heads, dtype: str, target: int, warps: int
+    kernel: Any, constants: dict[str, Any], shape: Shape | Heads, dtype: str, target: int, options: dict[str, int]
 ) -> Compiled:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    from glance_fast.kernels.ahead_of_time import compile_ahead
 
-    mine = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    source = ASTSource(kernel, _signature(kernel, mine, dtype), constexprs=mine)
-    code = triton.compile(source, target=GPUTarget("cuda", target, 32), options={"num_warps": warps})
-    registers, spilled = _resources(code.asm["ptx"], target)
+    types = _types(kernel, constants, dtype)
+    code = compile_ahead(kernel, types, constants, target, options)
+    registers, spilled = resources(code.ptx, target)
     return Compiled(
         kernel=kernel.fn.__name__,
         before=shape.before,
@@ -153,12 +146,12 @@ def _compile(
         target=target,
         registers=registers,
         spilled_bytes=spilled,
-        shared_bytes=code.metadata.shared,
-        matrix_instructions=len(MATRIX.findall(code.asm["ptx"])),
+        shared_bytes=code.shared,
+        matrix_instructions=len(MATRIX.findall(code.ptx)),
     )
 
 
-def _signature(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]:
+def _types(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]:
     """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
     own = {
         "normalise_kernel": {"images": "*u8", "out": f"*{dtype}", "total": "i32"},
@@ -167,8 +160,8 @@ def _signature(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, 
     types = {}
     for name in kernel.arg_names:
         if name in constants:
-            types[name] = "constexpr"
-        elif name in own:
+            continue
+        if name in own:
             types[name] = own[name]
         elif name in ("height", "width") or name.endswith("_stride"):
             types[name] = "i32"
@@ -179,7 +172,7 @@ def _signature(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, 
     return types
 
 
-def _resources(ptx: str, target: int) -> tuple[int, int]:
+def resources(ptx: str, target: int) -> tuple[int, int]:
     """Registers and spilled bytes, as the assembler that Triton brings along tells them."""
     spec = find_spec("triton")
     assert spec is not None and spec.origin is not None

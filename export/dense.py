@@ -93,7 +93,7 @@ def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
         with graph.scope(BLOCKS):
             added.append(graph.op("MatMul", windows, matrices[some]))
     flat = _as_rows(graph, sums, step.table.base)
-    shared = graph.op("Gather", graph.concat([flat, _nothing(graph, flat)], 1), rows.partial_homes(step), axis=1)
+    shared = graph.op("Gather", graph.concat([flat, nothing(graph, flat)], 1), rows.partial_homes(step), axis=1)
     total = graph.op("Add", shared, graph.concat(added, 1))
     return Level(base, _finished(graph, total, entry_scale(rows, step), bias), rows)
 
@@ -112,7 +112,7 @@ def _as_rows(graph: Graph, image: str, cells: int) -> str:
     return graph.reshape(graph.op("Transpose", image, perm=[0, 2, 3, 1]), 0, cells, -1)
 
 
-def _nothing(graph: Graph, rows: str) -> str:
+def nothing(graph: Graph, rows: str) -> str:
     """A zero row [B, 1, C] that a batch of any size has."""
     first = graph.slice(rows, 1, 0, 1)
     return graph.op("Sub", first, first)
@@ -122,13 +122,13 @@ def _values(graph: Graph, level: Level) -> str:
     """`base | entries | zero` of a level, [B, rows, C]."""
     base = _as_rows(graph, level.base, level.rows.table.base)
     entries = [level.entries] if level.entries is not None else []
-    return graph.concat([base, *entries, _nothing(graph, base)], 1)
+    return graph.concat([base, *entries, nothing(graph, base)], 1)
 
 
 def _changes(graph: Graph, level: Level) -> str:
     """`entries − base | −base | zero` of a level, [B, rows, C]."""
     base = _as_rows(graph, level.base, level.rows.table.base)
-    parts = [graph.op("Neg", base), _nothing(graph, base)]
+    parts = [graph.op("Neg", base), nothing(graph, base)]
     if level.entries is not None:
         homes = graph.op("Gather", base, level.rows.homes(), axis=1)
         parts.insert(0, graph.op("Sub", level.entries, homes))

@@ -46,10 +46,14 @@ def export(
     files = read_model(Path(folder))
     built_for: dict[str, str] = {}
     graph_is_there = to == "tensorrt" and precision in exported(files.path, "onnx")
+    if plan is not None and plan.plugins and precision == "int8":
+        raise ConfigError("plugins compute in fp32 or fp16; use one of them, or int8 without plugins")
     if precision == "int8" and data is None and not graph_is_there:
         raise ConfigError("int8 takes its ranges from normal photographs; name their folder with --data")
     if plan is not None and to != "tensorrt":
-        raise ConfigError(f"a batch, other GPUs, other versions and timings are settings of tensorrt, and not of {to}")
+        raise ConfigError(
+            f"a batch, plugins, other GPUs, other versions and timings are settings of tensorrt, and not of {to}"
+        )
     with _packages():
         if to == "tensorrt":
             made, built_for = _tensorrt(files, precision, data, plan or PlanOptions())
@@ -70,16 +74,16 @@ def _packages() -> Iterator[None]:
         package = (error.name or "glance_fast").split(".")[0]
         if package == "glance_fast":
             raise
-        extras = "tensorrt" if package in ("tensorrt", "pycuda") else "train,export"
+        extras = {"tensorrt": "tensorrt", "pycuda": "tensorrt", "triton": "gpu,export"}.get(package, "train,export")
         raise MissingDependencyError(
             f"exporting needs the package {package!r}; install it with: pip install 'glance-fast[{extras}]'"
         ) from error
 
 
-def _onnx(files: ModelFiles, precision: str = "fp32", data: Path | None = None) -> bytes:
+def _onnx(files: ModelFiles, precision: str = "fp32", data: Path | None = None, sm: int | None = None) -> bytes:
     from glance_fast.export.pipeline import export_onnx
 
-    model = export_onnx(build_model(files), files.calibration, half=precision == "fp16")
+    model = export_onnx(build_model(files), files.calibration, half=precision == "fp16", sm=sm)
     if data is not None and precision == "int8":
         from glance_fast.export.eight_bits import eight_bits
 
@@ -107,11 +111,14 @@ def _tensorrt(
     from glance_fast.cuda.device import Cuda
     from glance_fast.export.tensorrt_plan import build_plan
 
-    if precision in exported(files.path, "onnx"):  # where the GPU is there may be no PyTorch to make it with
+    cuda = Cuda()
+    if options.plugins:
+        graph = _onnx(files, precision, sm=int(cuda.capability.replace(".", "")))
+    elif precision in exported(files.path, "onnx"):  # where the GPU is there may be no PyTorch to make it with
         graph = read_export(files.path, "onnxruntime", precision, files.digest).files[".onnx"]
     else:
         graph = _onnx(files, precision, data)
-    plan, built_for = build_plan(graph, files.model.image_size, options, Cuda())
+    plan, built_for = build_plan(graph, files.model.image_size, options, cuda)
     return {".plan": plan}, built_for
 
 

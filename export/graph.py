@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 # The newest that TensorRT 8.6 reads; everything later reads it too.
 OPSET = 17
 IR_VERSION = 8
+# Whose nodes the plugins are.
+DOMAIN = "glance_fast"
 
 Array = NDArray[Any]
 
@@ -25,6 +27,7 @@ class Graph:
         self._name = name
         self._scope = ""
         self._half = False
+        self._domains: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -74,6 +77,15 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=name, **attributes))
         return name
 
+    def plugin(self, kind: str, inputs: Sequence[str], outputs: int = 1, **settings: int) -> list[str]:
+        """A node that no runtime but TensorRT knows, by a plugin of ours whose kernel is compiled ahead of time."""
+        name = f"{self._scope}{kind}_{len(self._nodes)}"
+        names = [f"{name}_{i}" for i in range(outputs)]
+        self._domains.add(DOMAIN)
+        known: dict[str, Any] = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1, **settings}
+        self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=DOMAIN, **known))
+        return names
+
     def reshape(self, value: str, *shape: int) -> str:
         """0 keeps a dimension, −1 takes what is left."""
         return self.op("Reshape", value, self.ints(*shape))
@@ -87,7 +99,8 @@ class Graph:
     def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The checked model with its metadata."""
         graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="glance_fast")
+        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in self._domains)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="glance_fast")
         model.ir_version = IR_VERSION
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)

@@ -24,13 +24,18 @@ NETWORKS = "networks"
 STRIPS = 4
 
 
-def export_onnx(model: GlanceModel, calibration: Calibration, half: bool = False) -> onnx.ModelProto:
+def export_onnx(
+    model: GlanceModel, calibration: Calibration, half: bool = False, sm: int | None = None
+) -> onnx.ModelProto:
     """The pipeline of a trained model, in float32; with `half` both networks compute in float16, and only they.
 
     In: `image` uint8 [B, H, W, 3] at the model's size, B open. Out, each for all images: `pred_score` float32 [B];
     `pred_label` bool [B], the score is above the threshold; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
     [B, H, W], the map is above the pixel threshold; `anomaly_grid` float32 [B, gy, gx], the locations' own scores,
     for maps in another size. The initializers `threshold` and `pixel_threshold` may be set anew in the file.
+
+    With `sm`, a GPU's compute capability (90 is 9.0), the dense pass and the heads are nodes that TensorRT alone reads,
+    by the plugins in `tensorrt_plugins`.
     """
     config, graph = model.config, Graph("glance_fast")
     height, width = config.image_size
@@ -39,10 +44,18 @@ def export_onnx(model: GlanceModel, calibration: Calibration, half: bool = False
     with graph.scope(NETWORKS, half):
         seen = graph.op("Cast", seen, to=HALF) if half else seen
         z_local, read = local_net(graph, model.local_net, seen, config.stride, (rows, cols))
-        z_global = dense_pass(graph, model.global_net, model.plan(), _cropped(graph, model, read))
-        if half:
-            z_local, z_global = (graph.op("Cast", z, to=FLOAT) for z in (z_local, z_global))
-    grid = graph.reshape(_scores(graph, model, z_local, z_global), 0, rows, cols)
+        read = _cropped(graph, model, read)
+        z_local = graph.op("Cast", z_local, to=FLOAT) if half else z_local
+    if sm is None:
+        with graph.scope(NETWORKS, half):
+            z_global = dense_pass(graph, model.global_net, model.plan(), read)
+            z_global = graph.op("Cast", z_global, to=FLOAT) if half else z_global
+        scores = _scores(graph, model, z_local, z_global)
+    else:
+        from glance_fast.export.plugins import Plugins  # which needs Triton
+
+        scores = Plugins(graph, sm, half).scores(model, z_local, read)
+    grid = graph.reshape(scores, 0, rows, cols)
     if config.smooth:
         grid = _resampled(graph, grid, array(model.blur_rows), array(model.blur_cols))
     scores = graph.reshape(grid, 0, rows * cols)

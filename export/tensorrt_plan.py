@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, log: Log) 
     except TypeError:  # what the bindings raise for a builder that there is none of
         raise BackendError(f"TensorRT {trt.__version__} cannot build here: {log.told()}") from None
     # Every tensor has the type that the graph gives it. TensorRT 11 knows nothing else and takes the flag in silence.
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    if options.plugins:
+        _register_plugins()
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
+    network = builder.create_network(flags)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
         raise BackendError(f"TensorRT {trt.__version__} cannot read the graph: {'; '.join(_faults(parser))}")
@@ -61,6 +66,14 @@ def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, log: Log) 
     if options.timing_cache is not None:
         replace_file(options.timing_cache, bytes(cache.serialize()))
     return bytes(plan)
+
+
+def _register_plugins() -> None:
+    if not hasattr(trt.NetworkDefinitionCreationFlag, "PREFER_AOT_PYTHON_PLUGINS"):
+        raise BackendError(
+            f"TensorRT {trt.__version__} takes no plugins compiled ahead of time; use a later one, or no plugins"
+        )
+    importlib.import_module("glance_fast.export.tensorrt_plugins")
 
 
 def _faults(parser: Any) -> Iterator[str]:

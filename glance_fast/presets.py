@@ -18,7 +18,8 @@ _NETWORKS: dict[str, Any] = {
     "overhang": 38,
     "lean": 5,
     "location_norm": True,
-    "global_convs": (1, 1, 1, 2),
+    "read_block": 3,
+    "global_convs": (1, 1, 2),
     "smooth": 0.75,
 }
 _TRAINING: dict[str, Any] = {
@@ -35,11 +36,11 @@ _TRAINING: dict[str, Any] = {
 
 PRESETS: dict[str, Tables] = {
     "fast": {
-        "model": {**_NETWORKS, "features": 96, "wide": 64, "lam": 0.4, "global_channels": (24, 32, 48, 64)},
+        "model": {**_NETWORKS, "features": 96, "wide": 64, "lam": 0.4, "global_channels": (32, 48, 64)},
         "train": {**_TRAINING, "global_steps": 1200},
     },
     "accurate": {
-        "model": {**_NETWORKS, "features": 168, "wide": 64, "lam": 0.3, "global_channels": (48, 64, 96, 128)},
+        "model": {**_NETWORKS, "features": 168, "wide": 64, "lam": 0.3, "global_channels": (64, 96, 128)},
         "train": {**_TRAINING, "global_steps": 600},
     },
     "paper": {"model": {}, "train": {}},

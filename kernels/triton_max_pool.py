@@ -63,10 +63,14 @@ def pool_kernel(
     tl.store(out + image * out_stride + at, best.to(out.dtype.element_ty), stored)
 
 
-def blocks_for(channels: int) -> tuple[int, int]:
-    """Channels that a program takes, and its warps: with more or fewer the index arithmetic spills."""
-    block_n = channels_for(channels)
-    return block_n, max(2, block_n // 8)
+def pool_constants(channels: int, size: int, block: int) -> dict[str, int]:
+    """What the kernel is compiled for, for tiles of `block` entries."""
+    return {"CHANNELS": channels, "SIZE": size, "BLOCK_M": block, "BLOCK_N": channels_for(channels)}
+
+
+def pool_options(channels: int) -> dict[str, int]:
+    """Warps of a program: with more or fewer the index arithmetic spills."""
+    return {"num_warps": max(2, channels_for(channels) // 8)}
 
 
 def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_changes: bool) -> tuple[Tensor, Tensor]:
@@ -77,11 +81,9 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     out = cells.amax(dim=(2, 4))
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
-        block_n, warps = blocks_for(channels)
-        pool_kernel[(len(tables.tiles), triton.cdiv(channels, block_n), batch)](
+        pool_kernel[(len(tables.tiles), triton.cdiv(channels, channels_for(channels)), batch)](
             values, base, out, *tables.tensors(), entries,
             values.stride(0), base.stride(0), out.stride(0), entries.stride(0),
-            CHANNELS=channels, SIZE=size, AS_CHANGES=as_changes, BLOCK_M=tables.block, BLOCK_N=block_n,
-            num_warps=warps,
+            AS_CHANGES=as_changes, **pool_options(channels), **pool_constants(channels, size, tables.block),
         )  # fmt: skip
     return out, entries

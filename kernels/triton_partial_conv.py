@@ -14,6 +14,8 @@ Reference: the per-patch loop, by way of `tests/test_triton.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -24,8 +26,8 @@ from glance_fast.kernels.triton_tables import LevelTables
 # Columns of the tables that `triton_tables` makes; kernels unpack them by these.
 TILE_FIELDS = tl.constexpr(10)
 TAP_FIELDS = tl.constexpr(5)
-# Of 32 threads each, a program.
-WARPS = 8
+# Warps, of 32 threads each, of a program.
+OPTIONS = {"num_warps": 8}
 
 
 @triton.jit
@@ -128,13 +130,17 @@ def channels_for(channels: int) -> int:
     return int(max(16, min(64, triton.next_power_of_2(channels))))
 
 
-def blocks_for(before: int, after: int) -> dict[str, int]:
-    """Channels that a program takes at a time, out and in: powers of two that the tensor cores take.
+def conv_constants(weight: tuple[int, ...], block: int, precision: str) -> dict[str, Any]:
+    """What both kernels are compiled for, for a weight of this shape and tiles of `block` entries.
 
-    64 entries times 64 channels on eight warps spill nothing on any target; four warps or 128 channels spill on some
+    Channels that a program takes at a time, out and in, are powers of two that the tensor cores take. 64 entries times
+    64 channels on eight warps spill nothing in half floats on any target; four warps or 128 channels spill on some
     (`bench/compile_kernels.py`).
     """
-    return {"BLOCK_N": channels_for(after), "BLOCK_K": max(16, min(32, triton.next_power_of_2(before)))}
+    kernel, _, before, after = weight
+    blocks = {"BLOCK_N": channels_for(after), "BLOCK_K": max(16, min(32, triton.next_power_of_2(before)))}
+    shapes = {"CIN": before, "COUT": after, "KERNEL": kernel, "BLOCK_M": block}
+    return {**shapes, **blocks, "PRECISION": precision}
 
 
 def partial_conv(
@@ -152,22 +158,20 @@ def partial_conv(
     are what they differ by from their base cells, as the next convolution wants them. `precision` of float32 products:
     "ieee" or "tf32".
     """
-    batch, height, width, before = base.shape
-    after, kernel = weight.shape[3], weight.shape[0]
-    blocks = {**blocks_for(before, after), "PRECISION": precision}
-    wide = triton.cdiv(after, blocks["BLOCK_N"])
+    batch, height, width, _ = base.shape
+    after = weight.shape[3]
+    constants = conv_constants(tuple(weight.shape), tables.block, precision)
+    wide = triton.cdiv(after, channels_for(after))
     sums = torch.empty(batch, height * width, after, dtype=torch.float32, device=base.device)
     out = torch.empty(batch, height, width, after, dtype=base.dtype, device=base.device)
     base_kernel[(triton.cdiv(height * width, tables.block), wide, batch)](
-        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0),
-        CIN=before, COUT=after, KERNEL=kernel, BLOCK_M=tables.block, num_warps=WARPS, **blocks,
+        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0), **OPTIONS, **constants,
     )  # fmt: skip
     entries = torch.empty(batch, tables.entries, after, dtype=base.dtype, device=base.device)
     if tables.entries:
         entries_kernel[(len(tables.tiles), wide, batch)](
             changes, base, sums, out, weight, bias, *tables.tensors(), entries,
             changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), entries.stride(0),
-            CIN=before, COUT=after, KERNEL=kernel, AS_CHANGES=as_changes, BLOCK_M=tables.block,
-            num_warps=WARPS, **blocks,
+            AS_CHANGES=as_changes, **OPTIONS, **constants,
         )  # fmt: skip
     return out, entries

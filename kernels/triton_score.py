@@ -18,6 +18,7 @@ Reference: `GlanceModel.heads` and `mix` in float64, by way of `tests/test_pipel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -27,7 +28,8 @@ from torch import Tensor
 # Rows that a program takes, the least that tensor cores do; features and hidden units that it takes at a time: 32 spill
 # on sm_75 and take 106 KB of shared memory elsewhere, which two targets do not have.
 BLOCK_M, BLOCK_K = 16, 16
-WARPS = 4
+# In more stages products of float32 would take more shared memory than a kernel gets without asking for it, 48 KB.
+OPTIONS = {"num_warps": 4, "num_stages": 2}
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,26 @@ def score_kernel(
     tl.store(out + row, lam * inconsistency + (1 - lam) * distortion, live)
 
 
+def score_constants(total: int, features: int, width: int, whitened: bool, precision: str) -> dict[str, Any]:
+    """What the kernel is compiled for: numbers of z_l, of z_g, hidden units, and how products are taken."""
+    sizes = {"N": features, "TOTAL": total, "WIDTH": width, "HIDDEN": max(16, triton.next_power_of_2(width))}
+    return {**sizes, "WHITENED": whitened, "BLOCK_M": BLOCK_M, "BLOCK_K": BLOCK_K, "PRECISION": precision}
+
+
 def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str = "ieee") -> Tensor:
     """float32 z_l [B, locations, n + m], z_g [B, locations, n] -> scores float32 [B, locations], not yet smoothed.
 
     `precision` of the products: "ieee" or "tf32".
     """
     batch, locations, features = z_global.shape
-    width, whitened = heads.second.shape[0], heads.whiten.numel() > 0
+    whitened = heads.whiten.numel() > 0
+    constants = score_constants(z_local.shape[-1], features, heads.second.shape[0], whitened, precision)
     out = torch.empty(batch, locations, dtype=torch.float32, device=z_local.device)
     rows = batch * locations
     grid = (locations, triton.cdiv(batch, BLOCK_M)) if whitened else (triton.cdiv(rows, BLOCK_M),)
     score_kernel[grid](
         z_local, z_global, heads.first, heads.first_bias, heads.second, heads.second_bias, heads.last, heads.last_bias,
         heads.scale, heads.mean, heads.whiten, rows, out, locations,
-        N=features, TOTAL=z_local.shape[-1], WIDTH=width, HIDDEN=max(16, triton.next_power_of_2(width)),
-        WHITENED=whitened, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K, PRECISION=precision, num_warps=WARPS,
+        **OPTIONS, **constants,
     )  # fmt: skip
     return out

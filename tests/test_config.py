@@ -55,6 +55,7 @@ IMPOSSIBLE: dict[str, Any] = {
     "location_norm": ["maybe", None, 2],
     "wide": [-1, 113, 5],
     "features": [0, 4097],
+    "read_block": [1, 5, 2.5],
     "local_channels": [(), (0,), (4097,), (8, -1), 8],
     "global_channels": [(), (0,), (4097,), (8, -1), (4,) * 10, 8],
     "global_convs": [0, 9],

@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,17 +27,21 @@ from glance_fast.errors import BackendError, ConfigError, MissingDependencyError
 from glance_fast.export.forms import export
 from glance_fast.export.plan_options import PlanOptions
 from glance_fast.exports import export_path
+from glance_fast.kernels import ahead_of_time
 from glance_fast.store import WEIGHTS
-from tests import fake_tensorrt
+from tests import fake_plugin, fake_tensorrt
 from tests.fake_cuda import Driver, FakeBuffer, FakeStream, Library, view
 from tests.test_engine import photo, same
-from tests.test_export import loop_grids, photos, usual_model
+from tests.test_export import TRUNK, loop_grids, photos, usual_model
 from tests.tiny import save_tiny
-from tests.tolerances import assert_close
+from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
 ROOT = Path(__file__).resolve().parent.parent
 API: dict[str, Any] = json.loads((ROOT / "tests" / "tensorrt_api.json").read_text())
-OURS = ("glance_fast.export.tensorrt_plan", "glance_fast.backends.tensorrt_backend", "glance_fast.cuda.device")
+OURS = tuple(
+    f"glance_fast.{name}"
+    for name in ("export.tensorrt_plan", "export.tensorrt_plugins", "backends.tensorrt_backend", "cuda.device")
+)
 
 
 class Machine:
@@ -54,6 +63,11 @@ class Machine:
         trt.__spec__ = ModuleSpec(name, None)
         pycuda = ModuleType("pycuda")
         pycuda.driver = Driver(self.gpus)  # type: ignore[attr-defined]
+        trt.plugin = fake_plugin  # type: ignore[attr-defined]
+        self.patch.setitem(sys.modules, f"{name}.plugin", fake_plugin)
+        self.patch.setattr(ahead_of_time, "compile_ahead", fake_plugin.compile_ahead)
+        fake_plugin.described.clear()
+        fake_plugin.implemented.clear()
         for module in (trt, pycuda):
             self.patch.setitem(sys.modules, module.__name__, module)
         self.patch.setitem(sys.modules, "pycuda.driver", pycuda.driver)
@@ -137,6 +151,66 @@ def test_it_builds_from_the_onnx_file_without_the_weights(folder: Path) -> None:
     export(folder, "tensorrt", "fp16")
     half = Engine.load(folder, "tensorrt", "cuda", "fp16").score(photo(48, 56))
     assert 0 < abs(half.score - reference.score) < 0.01 * abs(reference.score)
+
+
+PLUGIN_MODELS: list[dict[str, Any]] = [
+    {"smooth": 0.5},
+    {"image_size": (25, 22), "patch": 9, "stride": 7, "readout": 2, "global_convs": 2, "global_channels": (5, 70)},
+    {"image_size": (98, 115), **TRUNK, "wide": 5},
+]
+
+
+@pytest.mark.parametrize("changes", PLUGIN_MODELS, ids=str)
+def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Kernels as TensorRT launches them: shapes, grids, constants and the order of arguments, in the interpreter."""
+    model = usual_model(changes)
+    folder = save_tiny(tmp_path / "model", model)
+    batch = 2 if changes == PLUGIN_MODELS[0] else 1
+    export(folder, "tensorrt", plan=PlanOptions(batch, plugins=True))
+    images = photos(model, batch)
+    backend = Engine.load(folder, "tensorrt", "cuda").backend
+    assert_close(np.stack(backend.grids(list(images))), loop_grids(model, images), torch.float32)
+    nodes = {name.split("::")[1] for name in fake_plugin.implemented}
+    assert nodes == {"partial_conv_base", "partial_conv_entries", "max_pool_entries", "score"}
+
+
+def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp_path: Path) -> None:
+    model = usual_model(PLUGIN_MODELS[0])
+    folder = save_tiny(tmp_path / "model", model)
+    export(folder, "tensorrt", "fp16", plan=PlanOptions(1, plugins=True))
+    images = photos(model, 1)
+    found = np.stack(Engine.load(folder, "tensorrt", "cuda", "fp16").backend.grids(list(images)))
+    apart = deviation(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)))
+    assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
+
+
+@pytest.mark.parametrize("target", [80, 90, 120])
+def test_the_plugins_kernels_take_what_tensorrt_passes(target: int, tmp_path: Path) -> None:
+    """Compiled as for a plan: each entry has a parameter an argument, an assembler takes it, 48 KB are enough."""
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env |= {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.plugin_kernels", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert {row[0] for row in rows} == {"base_kernel", "entries_kernel", "pool_kernel", "score_kernel"}
+    for name, ptx, passed, shared, registers in rows:
+        entry = re.search(rf"\.entry {name}\((.*?)\)", ptx, re.DOTALL)
+        assert entry is not None and entry[1].count(".param") == passed
+        assert shared <= 48 * 1024 and registers
+
+
+def test_plugins_that_cannot_be_are_refused(folder: Path, machine: Machine) -> None:
+    with pytest.raises(ConfigError, match="compiled for the GPU at hand"):
+        PlanOptions(plugins=True, any_gpu=True)
+    with pytest.raises(ConfigError, match="plugins compute in fp32 or fp16"):
+        export(folder, "tensorrt", "int8", plan=PlanOptions(plugins=True))
+    with pytest.raises(ConfigError, match="plugins, other GPUs"):
+        export(folder, "onnx", plan=PlanOptions(plugins=True))
+    machine.patch.setattr(fake_tensorrt, "NetworkDefinitionCreationFlag", IntEnum("Flags", {"STRONGLY_TYPED": 0}))
+    machine.install()
+    with pytest.raises(BackendError, match=r"TensorRT 11\.4\.0\.106 takes no plugins"):
+        export(folder, "tensorrt", plan=PlanOptions(plugins=True))
 
 
 def test_what_it_was_asked_for_reaches_the_builder(folder: Path, tmp_path: Path) -> None:
@@ -274,7 +348,7 @@ def test_the_fake_has_the_real_librarys_names_and_parameters(version: str) -> No
     assert set(API[version]["functions"]) == {"nptype"}
     members["Severity"] = members["ILogger.Severity"]
     for name, kind in vars(fake_tensorrt).items():
-        if not inspect.isclass(kind) or kind.__module__ != fake_tensorrt.__name__ or name == "Network":
+        if not inspect.isclass(kind) or kind.__module__ != fake_tensorrt.__name__ or name in ("Network", "Reference"):
             continue
         own = {member for member in vars(kind) if not member.startswith("_")} - {"last", "fails", "refused"}
         assert own <= {*members[name], "Severity"}, name
@@ -285,9 +359,21 @@ def test_the_fake_has_the_real_librarys_names_and_parameters(version: str) -> No
                 assert taken == wanted[: len(taken)], f"{name}.{member}"
 
 
+@pytest.mark.parametrize("version", API)
+def test_the_fake_plugins_have_the_real_ones_names_and_parameters(version: str) -> None:
+    members, parameters = API[version]["plugin"]["members"], API[version]["plugin"]["parameters"]
+    for name, wanted in parameters.items():
+        ours = list(inspect.signature(attrgetter(name.removesuffix(".__init__"))(fake_plugin)).parameters)
+        assert ours == wanted[: len(ours)], name
+    for source in ast.walk(ast.parse((ROOT / "export" / "tensorrt_plugins.py").read_text())):
+        if isinstance(source, ast.Attribute) and ast.unparse(source.value) == "trtp":
+            assert source.attr in members or source.attr in parameters, source.attr
+
+
 def test_our_code_uses_nothing_that_the_fake_lacks() -> None:
     """What it reads of the module itself; members of objects fail where the fake lacks them."""
-    for source in ("export/tensorrt_plan", "glance_fast/backends/tensorrt_backend", "glance_fast/cuda/tensorrt_log"):
+    drivers = ("glance_fast/backends/tensorrt_backend", "glance_fast/cuda/tensorrt_log")
+    for source in ("export/tensorrt_plan", "export/tensorrt_plugins", *drivers):
         for node in ast.walk(ast.parse((ROOT / f"{source}.py").read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("trt", "self._trt"):
                 assert node.attr == "__version__" or hasattr(fake_tensorrt, node.attr), f"{source}: {node.attr}"
