@@ -118,14 +118,17 @@ def compile_layer(shape: Shape, dtype: str, target: int) -> list[Compiled]:
 
 def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:
     """What comes before the layers and after them: pixels to `dtype`, and the heads, with tf32 products beside it."""
-    from glance_fast.kernels import triton_normalise, triton_score
+    from glance_fast.kernels import triton_normalise, triton_pixel_conv, triton_score
+    from glance_fast.nets.trunk import STEM, STEM_STRIDE
 
     pixels = {"OVERHANG": 38, "CHANNELS": 3, "BLOCK": triton_normalise.BLOCK}
+    stem = triton_pixel_conv.pixel_constants((3, 3, 3, STEM), STEM_STRIDE, 38, 6.0)
     products = "ieee" if dtype == "fp32" else "tf32"
     total = shape.before + shape.wide
     both = triton_score.score_constants(total, shape.before, shape.after, shape.whitened, products)
     return [
         _compile(triton_normalise.normalise_kernel, pixels, shape, dtype, target, {}),
+        _compile(triton_pixel_conv.pixel_conv_kernel, stem, shape, dtype, target, {}),
         _compile(triton_score.score_kernel, both, shape, dtype, target, triton_score.OPTIONS),
     ]
 
@@ -153,7 +156,9 @@ def _compile(
 
 def _types(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]:
     """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
+    reads = {"images": "*u8", "scale": "*fp32", "shift": "*fp32"}
     own = {
+        "pixel_conv_kernel": reads,
         "normalise_kernel": {"images": "*u8", "out": f"*{dtype}", "total": "i32"},
         "score_kernel": {"rows": "i32", "locations": "i32"},
     }.get(kernel.fn.__name__, dict.fromkeys((*TABLES, "first"), "*i32"))
@@ -163,7 +168,7 @@ def _types(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]
             continue
         if name in own:
             types[name] = own[name]
-        elif name in ("height", "width") or name.endswith("_stride"):
+        elif name in ("height", "width", "high", "wide") or name.endswith("_stride"):
             types[name] = "i32"
         elif kernel.fn.__name__ in ("score_kernel", "normalise_kernel") or name in ("sums", "bias"):
             types[name] = "*fp32"

@@ -28,7 +28,7 @@ class TritonPass:
         self.plan, self.precision = plan, precision
         self.tables = [level_tables(step, device) for step in plan.steps]
         self.readout = torch.from_numpy(plan.readout).to(device)
-        self.convs = [_packed(conv, device, dtype) for conv in net.convs]
+        self.convs = [packed(conv, device, dtype) for conv in net.convs]
         self.project = net.project.to(device)
 
     @torch.no_grad()
@@ -71,7 +71,8 @@ def level_tables(step: Step, device: torch.device | str) -> LevelTables:
     )
 
 
-def _packed(conv: nn.Module, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def packed(conv: nn.Module, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A convolution's weight as kernels take it, [k, k, C, O] of `dtype`, and its bias in float32."""
     assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     return tap_weights(conv.weight.detach()).to(device, dtype), conv.bias.detach().to(device, torch.float32)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from glance_fast.kernels import triton_max_pool, triton_normalise, triton_partial_conv, triton_score
+from glance_fast.kernels import triton_max_pool, triton_normalise, triton_partial_conv, triton_pixel_conv, triton_score
 from glance_fast.kernels.triton_score import HeadWeights
 from glance_fast.kernels.triton_tables import LevelTables
 
@@ -57,6 +57,23 @@ def normalise(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype
 def _(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
     batch, height, width, channels = images.shape
     return images.new_empty(batch, height + 2 * overhang, width + 2 * overhang, channels, dtype=dtype)
+
+
+@torch.library.custom_op("glance_fast::pixel_conv", mutates_args=())
+def pixel_conv(
+    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, overhang: int, most: float
+) -> Tensor:
+    """`triton_pixel_conv.pixel_conv`."""
+    return triton_pixel_conv.pixel_conv(images, pixels, weight, bias, (stride, overhang), most)
+
+
+@pixel_conv.register_fake
+def _(
+    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, overhang: int, most: float
+) -> Tensor:
+    batch, *size, _ = images.shape
+    high, wide = ((side + 2 * overhang - weight.shape[0]) // stride + 1 for side in size)
+    return weight.new_empty(batch, high, wide, weight.shape[3])
 
 
 @torch.library.custom_op("glance_fast::score", mutates_args=())

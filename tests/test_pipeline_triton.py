@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from bench import gpu
+from glance_fast.dense_triton import packed
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.heads_triton import TritonHeads
 from glance_fast.kernels import ops
 from glance_fast.nets.model import GlanceModel
+from glance_fast.nets.trunk import TrunkNet
 from glance_fast.pipeline_triton import TritonPipeline
 from tests.test_export import TRUNK, loop_grids, photos, usual_model
 from tests.test_triton import DEVICE
@@ -81,6 +83,23 @@ def test_pixels_are_the_models_with_their_overhang() -> None:
     assert_close(found.permute(0, 3, 1, 2).cpu(), double.padded(double.from_uint8(images)), torch.float32)
 
 
+@pytest.mark.parametrize("size", [(150, 131), (97, 84)], ids=str)
+def test_pixels_become_the_first_convolution_at_once(size: tuple[int, int]) -> None:
+    """Normalised, padded, convolved and clipped: values on both sides of both limits, at the borders and inside."""
+    model = usual_model({"image_size": size, **TRUNK})
+    assert isinstance(model.local_net, TrunkNet)
+    model.local_net.stem.weight.data.mul_(5)
+    images = torch.from_numpy(photos(model, 2))
+    pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).to(DEVICE)
+    stem = packed(model.local_net.stem, DEVICE, torch.float32)
+    found = ops.pixel_conv(images.to(DEVICE), pixels, *stem, 2, model.config.overhang, 6.0)
+    double = model.double()
+    assert isinstance(double.local_net, TrunkNet)
+    expected = double.local_net.stem_of(double.padded(double.from_uint8(images))).detach()
+    assert (expected == 0).any() and (expected == 6).any() and ((expected > 0) & (expected < 6)).any()
+    assert_close(found.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
+
+
 def test_the_operators_keep_pytorchs_rules() -> None:
     """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
     model = usual_model(MODELS[2])
@@ -96,7 +115,8 @@ def test_the_operators_keep_pytorchs_rules() -> None:
         pool = dense.tables[1]
         below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
         calls: list[tuple[Any, tuple[Any, ...]]] = [
-            (ops.normalise, (images, pipeline._scale, pipeline._shift, 9, torch.float32)),
+            (ops.normalise, (images, *pipeline._pixels, 9, torch.float32)),
+            (ops.pixel_conv, (images, pipeline._pixels, *dense.convs[0], 2, 9, 6.0)),
             (ops.score, (z[0], z[1], heads._weights, "ieee")),
             (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
             (ops.max_pool, (*below, 2, pool.tensors(), pool.entries, pool.block, True)),

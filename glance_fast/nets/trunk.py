@@ -35,6 +35,7 @@ class Sampling:
 
 
 STEM = 32
+STEM_STRIDE = 2
 BLOCKS = (
     BlockSpec(3, 1, STEM, 1, 16),
     BlockSpec(3, 2, 16, 6, 24),
@@ -100,6 +101,11 @@ class TrunkNet(nn.Module):
         taps, read = self.describe(images, step)
         return self.join(taps, step), read
 
+    def see_behind(self, stem: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The same of images whose stem is known already, `stem_of` them."""
+        taps, read = self._behind(stem, step)
+        return self.join(taps, step), read
+
     def see_alone(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
         """What Global-Net is asked to expect, z_l without what surrounds a patch; and the map that it reads."""
         taps, read = self.describe(images, step)
@@ -119,16 +125,19 @@ class TrunkNet(nn.Module):
 
     def read(self, images: Tensor) -> Tensor:
         """The map that Global-Net reads, [B, channels, h, w] of `reading`."""
-        x = self._stem(images)
+        x = self.stem_of(images)
         for block, spec in zip(self.blocks[: self.read_block + 1], BLOCKS, strict=False):
             x = block(x, spec.stride, 1)
         return self._standardised(x)
 
     def describe(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
         """All taps [B, WIDTH, gy, gx] side by side, before the projection, and the map that Global-Net reads."""
-        step = step or JUMPS[-1]
-        size = [(side - PATCH) // step + 1 for side in images.shape[2:]]
-        x, maps, sampling = self._stem(images), [], self.sampling(step)
+        return self._behind(self.stem_of(images), step or JUMPS[-1])
+
+    def _behind(self, stem: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        # A stem of h cells is that of 2h + 1 or 2h + 2 pixels, which hold as many patches, as steps are even.
+        size = [(2 * side + 1 - PATCH) // step + 1 for side in stem.shape[2:]]
+        x, maps, sampling = stem, [], self.sampling(step)
         for block, (stride, dilation) in zip(self.blocks, sampling.blocks, strict=True):
             x = block(x, stride, dilation)
             maps.append(x)
@@ -151,9 +160,10 @@ class TrunkNet(nn.Module):
     def _standardised(self, read: Tensor) -> Tensor:
         return (read - self.read_mean) / self.read_deviation
 
-    def _stem(self, images: Tensor) -> Tensor:
+    def stem_of(self, images: Tensor) -> Tensor:
+        """The teacher's first convolution, [B, 32, (H-3)//2 + 1, (W-3)//2 + 1] of images [B, 3, H, W]."""
         x = images.contiguous(memory_format=torch.channels_last)
-        return F.relu6(F.conv2d(x, self.stem.weight, self.stem.bias, stride=2))
+        return F.relu6(F.conv2d(x, self.stem.weight, self.stem.bias, stride=STEM_STRIDE))
 
     def macs(self, image_size: tuple[int, int], step: int) -> int:
         """Multiply-adds of one image, its overhang included in `image_size`; the means are not counted."""
