@@ -69,7 +69,7 @@ setup(
         *MOVED,
     ],
     package_dir=MOVED,
-    package_data={"glance_fast": ["py.typed", "report.html.j2"]},
+    package_data={"glance_fast": ["py.typed", "report.html.j2"], "glance_fast.kernels": ["configurations.json"]},
     install_requires=[
         "numpy>=1.26",
         "openvino>=2025.0",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from glance_fast.axis import UNTOUCHED, Keys, Reads
 from glance_fast.kernels import ops
+from glance_fast.kernels.configurations import configured, place_of
 from glance_fast.kernels.partial_conv import tap_weights
 from glance_fast.kernels.triton_tables import LevelTables
 from glance_fast.layers import Ints
@@ -15,7 +16,7 @@ from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, Step
 from glance_fast.table import Table, places
 
-# Entries that a program takes.
+# Entries that a program takes where nothing else was measured to be faster.
 BLOCK = 64
 
 
@@ -26,7 +27,7 @@ class TritonPass:
         self, plan: Plan, net: GlobalNet, device: torch.device | str, dtype: torch.dtype, precision: str = "ieee"
     ) -> None:
         self.plan, self.precision = plan, precision
-        self.tables = [level_tables(step, device) for step in plan.steps]
+        self.tables = [level_tables(step, device, _block(step, device, dtype)) for step in plan.steps]
         self.readout = torch.from_numpy(plan.readout).to(device)
         self.convs = [packed(conv, device, dtype) for conv in net.convs]
         self.project = net.project.to(device)
@@ -51,8 +52,15 @@ class TritonPass:
         return out
 
 
-def level_tables(step: Step, device: torch.device | str) -> LevelTables:
-    """The tables of one step; both axes' parts of a cell's or a block's number add up."""
+def _block(step: Step, device: torch.device | str, dtype: torch.dtype) -> int:
+    """Entries that a program of a step takes there."""
+    kernel = "entries_kernel" if step.layer.kind == "conv" else "pool_kernel"
+    place = place_of(kernel, (step.channels_in, step.layer.channels), torch.empty(0, dtype=dtype, device=device))
+    return configured(place).get("BLOCK_M", BLOCK)
+
+
+def level_tables(step: Step, device: torch.device | str, block: int = BLOCK) -> LevelTables:
+    """The tables of one step, for tiles of `block` entries; both axes' parts of a cell's or a block's number add up."""
     below, table = step.below, step.table
     blocks = [len(keys.bands) for keys in (below.rows, below.cols)]
 
@@ -61,8 +69,8 @@ def level_tables(step: Step, device: torch.device | str) -> LevelTables:
 
     return LevelTables(
         entries=table.entries,
-        block=BLOCK,
-        tiles=on_device(_tiles(table)),
+        block=block,
+        tiles=on_device(_tiles(table, block)),
         row_taps=on_device(_taps(below.rows, step.rows.keys, below.base_shape[1], blocks[1])),
         col_taps=on_device(_taps(below.cols, step.cols.keys, 1, 1)),
         row_own=on_device(_own(table.rows, step.rows.keys, table.base_shape[1])),
@@ -77,13 +85,13 @@ def packed(conv: nn.Module, device: torch.device | str, dtype: torch.dtype) -> t
     return tap_weights(conv.weight.detach()).to(device, dtype), conv.bias.detach().to(device, torch.float32)
 
 
-def _tiles(table: Table) -> Ints:
-    """Pieces of BLOCK entries: start and end in the block, its first entry, keys, columns, and taps, [tiles, 10]."""
+def _tiles(table: Table, size: int) -> Ints:
+    """Pieces of `size` entries: start and end in the block, its first entry, keys, columns, and taps, [tiles, 10]."""
     tiles, first = [], 0
     for row, col in table.bands:
         total = len(row) * len(col)
         block = (row.keys.start, col.keys.start, len(col), row.taps.start, row.taps.stop, col.taps.start, col.taps.stop)
-        tiles += [(start, total, first, *block) for start in range(0, total, BLOCK)]
+        tiles += [(start, total, first, *block) for start in range(0, total, size)]
         first += total
     return np.array(tiles, np.int64).reshape(-1, 10)
 

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glance_fast.kernels.configurations import configured, place_of
 from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS, channels_for
 from glance_fast.kernels.triton_tables import LevelTables
 
@@ -81,9 +82,11 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     out = cells.amax(dim=(2, 4))
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
-        pool_kernel[(len(tables.tiles), triton.cdiv(channels, channels_for(channels)), batch)](
+        known = {**pool_constants(channels, size, tables.block), **pool_options(channels)}
+        known |= {**configured(place_of("pool_kernel", (channels, channels), base)), "BLOCK_M": tables.block}
+        pool_kernel[(len(tables.tiles), triton.cdiv(channels, known["BLOCK_N"]), batch)](
             values, base, out, *tables.tensors(), entries,
             values.stride(0), base.stride(0), out.stride(0), entries.stride(0),
-            AS_CHANGES=as_changes, **pool_options(channels), **pool_constants(channels, size, tables.block),
+            AS_CHANGES=as_changes, **known,
         )  # fmt: skip
     return out, entries

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glance_fast.kernels.configurations import configured, place_of
 from glance_fast.kernels.triton_tables import LevelTables
 
 # Columns of the tables that `triton_tables` makes; kernels unpack them by these.
@@ -158,20 +159,22 @@ def partial_conv(
     are what they differ by from their base cells, as the next convolution wants them. `precision` of float32 products:
     "ieee" or "tf32".
     """
-    batch, height, width, _ = base.shape
+    batch, height, width, before = base.shape
     after = weight.shape[3]
-    constants = conv_constants(tuple(weight.shape), tables.block, precision)
-    wide = triton.cdiv(after, channels_for(after))
+    known = {**conv_constants(tuple(weight.shape), tables.block, precision), **OPTIONS}
+    first, second = (
+        {**known, **configured(place_of(kernel, (before, after), base))} for kernel in ("base_kernel", "entries_kernel")
+    )
     sums = torch.empty(batch, height * width, after, dtype=torch.float32, device=base.device)
     out = torch.empty(batch, height, width, after, dtype=base.dtype, device=base.device)
-    base_kernel[(triton.cdiv(height * width, tables.block), wide, batch)](
-        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0), **OPTIONS, **constants,
+    base_kernel[(triton.cdiv(height * width, first["BLOCK_M"]), triton.cdiv(after, first["BLOCK_N"]), batch)](
+        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0), **first,
     )  # fmt: skip
     entries = torch.empty(batch, tables.entries, after, dtype=base.dtype, device=base.device)
     if tables.entries:
-        entries_kernel[(len(tables.tiles), wide, batch)](
+        entries_kernel[(len(tables.tiles), triton.cdiv(after, second["BLOCK_N"]), batch)](
             changes, base, sums, out, weight, bias, *tables.tensors(), entries,
             changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), entries.stride(0),
-            AS_CHANGES=as_changes, **OPTIONS, **constants,
+            AS_CHANGES=as_changes, **{**second, "BLOCK_M": tables.block},
         )  # fmt: skip
     return out, entries

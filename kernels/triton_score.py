@@ -25,6 +25,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glance_fast.kernels.configurations import configured, place_of
+
 # Rows that a program takes, the least that tensor cores do; features and hidden units that it takes at a time: 32 spill
 # on sm_75 and take 106 KB of shared memory elsewhere, which two targets do not have.
 BLOCK_M, BLOCK_K = 16, 16
@@ -135,13 +137,16 @@ def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str 
     """
     batch, locations, features = z_global.shape
     whitened = heads.whiten.numel() > 0
-    constants = score_constants(z_local.shape[-1], features, heads.second.shape[0], whitened, precision)
+    total, width = z_local.shape[-1], heads.second.shape[0]
+    known = {**score_constants(total, features, width, whitened, precision), **OPTIONS}
+    known |= configured(place_of("score_kernel", (total, width), z_local))
     out = torch.empty(batch, locations, dtype=torch.float32, device=z_local.device)
     rows = batch * locations
-    grid = (locations, triton.cdiv(batch, BLOCK_M)) if whitened else (triton.cdiv(rows, BLOCK_M),)
+    block = known["BLOCK_M"]
+    grid = (locations, triton.cdiv(batch, block)) if whitened else (triton.cdiv(rows, block),)
     score_kernel[grid](
         z_local, z_global, heads.first, heads.first_bias, heads.second, heads.second_bias, heads.last, heads.last_bias,
         heads.scale, heads.mean, heads.whiten, rows, out, locations,
-        **OPTIONS, **constants,
+        **known,
     )  # fmt: skip
     return out
