@@ -45,6 +45,9 @@ RATIOS: dict[str, tuple[Which, Which]] = {
         ("paper", "bf16", ("", "OpenVINO", "fp32")),
         ("fast", "fp32", ("PaDiM ResNet-18", "OpenVINO", "fp32")),
         ("fast", "fp32", ("STFPM ResNet-18", "OpenVINO", "fp32")),
+        ("fast", "bf16", ("", "OpenVINO", "fp32")),
+        ("fast", "bf16", ("PaDiM ResNet-18", "OpenVINO", "bf16")),
+        ("fast", "bf16", ("STFPM ResNet-18", "OpenVINO", "bf16")),
         ("accurate", "fp32", ("EfficientAD-S", "OpenVINO", "fp32")),
     )
 }

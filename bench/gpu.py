@@ -3,7 +3,8 @@
 First the tests that run on one, and compute-sanitizer over a small case where it is installed; nothing is timed when
 they fail. Then, in turn, from uint8 pixels on the device to scores on the device: the CUDA engine at batches 1 and 32
 and at stride 4, the same networks' dense pass in PyTorch compiled, EfficientAD-S compiled, and the loop; beside them a
-large matrix product and a large copy, the limits. One JSON file, named by the device, holds all of it.
+large matrix product and a large copy, the limits, by which each engine's roofline is told from what its launches need
+(`bench/needs.py`). One JSON file, named by the device, holds all of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 
 from bench.forward import FORWARD
 from bench.machine import machine
+from bench.needs import Need, needs
 from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
 from glance_fast.config import ModelConfig
 from glance_fast.dense import DensePass
@@ -38,6 +41,7 @@ from glance_fast.presets import PRESETS
 TESTS = ("tests/test_triton.py", "tests/test_pipeline_triton.py")
 SANITIZERS = ("memcheck", "racecheck")
 SIDE = 256
+PRODUCT, COPY = "limit: matrix product, fp16, multiply-adds", "limit: copy, bytes read and written"
 
 
 def main(
@@ -77,46 +81,63 @@ def main(
     console.print(f"written: {path}")
 
 
-def cases() -> dict[str, tuple[Callable[[], object], float]]:
-    """What is run, and how many images (of the limits: multiply-adds or bytes) a run of it does."""
-    found: dict[str, tuple[Callable[[], object], float]] = {}
+@dataclass(frozen=True)
+class Timed:
+    """What is run, how many images (of the limits: multiply-adds or bytes) a run does, and what its launches need."""
+
+    run: Callable[[], object]
+    count: float
+    needs: tuple[Need, ...] = ()
+
+
+def cases() -> dict[str, Timed]:
+    """All that is timed."""
+    found: dict[str, Timed] = {}
     for preset, batch, precision, stride in (
         *((preset, batch, precision, 8) for preset in PRESETS for batch in (1, 32) for precision in ("fp16", "fp32")),
         ("paper", 32, "fp16", 4),
     ):
         config = ModelConfig.model_validate({**PRESETS[preset]["model"], "stride": stride})
-        engine = CudaBackend(_model(config), torch.device("cuda"), precision)
-        found[f"{preset}, stride {stride}, CUDA engine, {precision}, batch {batch}"] = (_engine(engine, batch), batch)
+        net = _model(config)
+        engine = CudaBackend(net, torch.device("cuda"), precision)
+        needed = tuple(needs(net, batch, DTYPES[precision].itemsize))
+        name = f"{preset}, stride {stride}, CUDA engine, {precision}, batch {batch}"
+        found[name] = Timed(_engine(engine, batch), batch, needed)
     model = _model(ModelConfig())
-    found["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = (_compiled_dense(model), 1)
+    found["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = Timed(_compiled_dense(model), 1)
     found["paper, Global-Net, the loop, fp16"] = _loop(model)
     for batch in (1, 32):
-        found[f"EfficientAD-S, PyTorch compiled, fp16, batch {batch}"] = (_peer(batch), batch)
+        found[f"EfficientAD-S, PyTorch compiled, fp16, batch {batch}"] = Timed(_peer(batch), batch)
     square = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
-    found["limit: matrix product, fp16, multiply-adds"] = (lambda: square @ square, float(8192**3))
+    found[PRODUCT] = Timed(lambda: square @ square, float(8192**3))
     long = torch.empty(1 << 28, device="cuda", dtype=torch.float32)
     there = torch.empty_like(long)
-    found["limit: copy, bytes read and written"] = (lambda: there.copy_(long), 2.0 * long.numel() * 4)
+    found[COPY] = Timed(lambda: there.copy_(long), 2.0 * long.numel() * 4)
     return found
 
 
-def measure(found: dict[str, tuple[Callable[[], object], float]], turns: int) -> list[dict[str, Any]]:
-    """Time all of it in turn, by the device's own clock."""
+def measure(found: dict[str, Timed], turns: int) -> list[dict[str, Any]]:
+    """Time all of it in turn, by the device's own clock; rows with needs tell their roofline by the two limits."""
     taken: dict[str, list[float]] = {name: [] for name in found}
     for turn in track(range(-3, turns), "Turns", console=Console(stderr=True), transient=True):
-        for name, (run, _) in found.items():
+        for name, timed in found.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
             start.record()
-            run()
+            timed.run()
             end.record()
             end.synchronize()
             if turn >= 0:
                 taken[name].append(start.elapsed_time(end))
-    rows = []
-    for name, (_, count) in found.items():
+    rows: list[dict[str, Any]] = []
+    for name, timed in found.items():
         p50, p95 = (float(value) for value in np.percentile(taken[name], [50, 95]))
-        rows.append({"name": name, "p50_ms": p50, "p95_ms": p95, "per_second": count / p50 * 1e3, "turns": turns})
+        rows.append({"name": name, "p50_ms": p50, "p95_ms": p95, "per_second": timed.count / p50 * 1e3, "turns": turns})
+    pace = {row["name"]: row["per_second"] for row in rows}
+    for row, timed in zip(rows, found.values(), strict=True):
+        if timed.needs:
+            seconds = sum(need.seconds(2 * pace[PRODUCT], pace[COPY]) for need in timed.needs)
+            row |= {"roofline_ms": seconds * 1e3, "of_the_roofline": seconds * 1e3 / row["p50_ms"]}
     return rows
 
 
@@ -147,7 +168,7 @@ def _compiled_dense(model: GlanceModel) -> Callable[[], object]:
     return run
 
 
-def _loop(model: GlanceModel) -> tuple[Callable[[], object], float]:
+def _loop(model: GlanceModel) -> Timed:
     """Sixteen of the locations, one a run of Global-Net; as a share of an image."""
     starts = [model.grid[0][i] for i in (0, 9, 18, 28)]
     rows = [model.grid[0].index(start) for start in starts]
@@ -158,7 +179,7 @@ def _loop(model: GlanceModel) -> tuple[Callable[[], object], float]:
     def run() -> object:
         return loop_global(net, images, some)
 
-    return run, some.locations / model.plan().locations
+    return Timed(run, some.locations / model.plan().locations)
 
 
 def _peer(batch: int) -> Callable[[], object]:

@@ -1,0 +1,120 @@
+"""What the kernels need, multiply-adds and bytes that must move, by launch: `python -m bench.needs --preset fast`.
+
+Bytes are what a launch reads and writes once if nothing is read twice: the level below, weights, tables, its results.
+A launch's roofline is the longer of what its products take at a GPU's pace and its bytes at its memory's; by default
+an H100 SXM's published ones. What stays in the L2 cache between launches moves faster than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from glance_fast.config import ModelConfig
+from glance_fast.nets.model import GlanceModel
+from glance_fast.nets.trunk import STEM, STEM_STRIDE, TrunkNet
+from glance_fast.plan import Step
+from glance_fast.presets import DEFAULT, PRESETS
+
+# https://www.nvidia.com/en-us/data-center/h100/: float16 without sparsity, and HBM3.
+H100_FLOPS, H100_BYTES = 989e12, 3.35e12
+WIDE = 4  # bytes of a float32 and of an int32
+
+
+@dataclass(frozen=True)
+class Need:
+    """One launch for a batch of images."""
+
+    launch: str
+    macs: float
+    bytes: float
+
+    def seconds(self, flops: float, bandwidth: float) -> float:
+        """Its roofline, at so many floating-point operations and bytes a second."""
+        return max(2 * self.macs / flops, self.bytes / bandwidth)
+
+
+def main(
+    preset: Annotated[str, typer.Option(help="Whose layers.")] = DEFAULT,
+    batch: Annotated[int, typer.Option(help="Images a launch.", min=1)] = 1,
+    flops: Annotated[float, typer.Option(help="Floating-point operations a second.")] = H100_FLOPS,
+    bandwidth: Annotated[float, typer.Option(help="Bytes a second.")] = H100_BYTES,
+) -> None:
+    """Print a Markdown table of a preset in half floats."""
+    model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"]))
+    rows = list(needs(model, batch))
+    print(f"| `{preset}`, batch {batch} | multiply-adds | MB | roofline | bound by |\n|---|---|---|---|---|")
+    for row in rows:
+        bound = "products" if 2 * row.macs / flops > row.bytes / bandwidth else "memory"
+        took = f"{row.seconds(flops, bandwidth) * 1e6:.2f} µs"
+        print(f"| {row.launch} | {row.macs / 1e6:,.1f} M | {row.bytes / 1e6:.2f} | {took} | {bound} |")
+    macs, moved = sum(row.macs for row in rows), sum(row.bytes for row in rows)
+    total = sum(row.seconds(flops, bandwidth) for row in rows)
+    print(f"| all | {macs / 1e6:,.0f} M | {moved / 1e6:.1f} | {total * 1e6:.1f} µs | |")
+
+
+def needs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Need]:
+    """The launches of an image's way through `glance_fast.pipeline_triton`, networks in floats of `width` bytes.
+
+    Local-Net behind its first convolution is PyTorch's and one row; its bytes are its weights'.
+    """
+    config, plan = model.config, model.plan()
+    seen = [side + 2 * config.overhang for side in config.image_size]
+    pixels = config.image_size[0] * config.image_size[1] * 3
+    local = model.local_macs
+    if isinstance(model.local_net, TrunkNet):
+        cells = ((seen[0] - 3) // STEM_STRIDE + 1) * ((seen[1] - 3) // STEM_STRIDE + 1)
+        macs = cells * 27 * STEM
+        local -= macs
+        yield Need("first convolution", batch * macs, batch * (pixels + cells * STEM * width))
+    else:
+        yield Need("normalisation", 0, batch * (pixels + seen[0] * seen[1] * 3 * width))
+    weights = sum(weight.numel() for weight in model.local_net.parameters())
+    yield Need("Local-Net, PyTorch", batch * local, weights * width)
+    for i, step in enumerate(plan.steps):
+        name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"
+        yield from _conv(name, step, batch, width) if step.layer.kind == "conv" else _pool(name, step, batch, width)
+    yield _score(model, plan.locations, batch)
+
+
+def _conv(name: str, step: Step, batch: int, width: int) -> Iterator[Need]:
+    before, after, table = step.channels_in, step.layer.channels, step.table
+    product, weights = before * after, step.layer.kernel**2 * before * after * width
+    on_base = step.layer.kernel**2 * table.base * product
+    moved = table.base * (before * width + after * (width + WIDE))
+    yield Need(f"{name}, base", batch * on_base, batch * moved + weights)
+    if table.entries:
+        moved = (step.below.entries + step.below.base) * before * width
+        moved += table.base * after * WIDE + table.entries * after * width
+        yield Need(f"{name}, entries", batch * (step.macs - on_base), batch * moved + weights + _tables(step))
+
+
+def _pool(name: str, step: Step, batch: int, width: int) -> Iterator[Need]:
+    moved = (step.below.entries + step.below.base + step.table.entries + step.table.base) * step.layer.channels * width
+    yield Need(name, 0, batch * moved + _tables(step))
+
+
+def _tables(step: Step) -> int:
+    """Bytes of the two axes' tables: what each tap reads, and what a key's own cell is."""
+    keys = len(step.table.rows.cell) + len(step.table.cols.cell)
+    return keys * (step.layer.kernel * 5 + 3) * WIDE
+
+
+def _score(model: GlanceModel, locations: int, batch: int) -> Need:
+    """The heads, with what is read out and projected before them; float32, half of each location's matrix."""
+    c = model.config
+    total, inputs = c.features + c.wide, (2 if model.norm else 3) * c.features
+    read = c.readout**2 * c.global_channels[-1]
+    triangle = total * (total + 1) // 2 if model.norm else 0
+    head = inputs * c.dad_width + c.dad_width**2 + c.dad_width
+    macs = locations * (read * c.features + triangle + head)
+    moved = locations * (read + total + 2 * c.features + 1) * WIDE
+    weights = (locations * (triangle + total) + head + read * c.features) * WIDE
+    return Need("heads", batch * macs, batch * moved + weights)
+
+
+if __name__ == "__main__":
+    typer.run(main)
