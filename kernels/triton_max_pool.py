@@ -16,7 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from glance_fast.kernels.configurations import configured, place_of
-from glance_fast.kernels.triton_partial_conv import TAP_FIELDS, TILE_FIELDS, channels_for
+from glance_fast.kernels.triton_partial_conv import channels_for
+from glance_fast.kernels.triton_rows import TILE_FIELDS, along, entries_of, home_of
 from glance_fast.kernels.triton_tables import LevelTables
 
 
@@ -33,34 +34,26 @@ def pool_kernel(
     values += image * values_stride
     base += image * base_stride
     tile = tiles + tl.program_id(0) * TILE_FIELDS
-    start, total, entry0 = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-    row0, col0, cols = tl.load(tile + 3), tl.load(tile + 4), tl.load(tile + 5)
-    m = start + tl.arange(0, BLOCK_M)
+    entry, row, col, live = entries_of(tile, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    live = m < total
-    row, col = row0 + m // cols, col0 + m % cols
     best = tl.full((BLOCK_M, BLOCK_N), float("-inf"), tl.float32)
     for ty in tl.range(SIZE):
-        y = row_taps + (row * SIZE + ty) * TAP_FIELDS
-        y_band, y_place = tl.load(y, live, -1), tl.load(y + 1, live, 0)
-        y_dead, y_cell = tl.load(y + 2, live, 0), tl.load(y + 3, live, 0)
+        y_band, y_place, y_dead, y_cell, _ = along(row_taps, row, ty, SIZE, live)
         for tx in tl.range(SIZE):
-            x = col_taps + (col * SIZE + tx) * TAP_FIELDS
-            x_band, x_place = tl.load(x, live, -1), tl.load(x + 1, live, 0)
-            x_dead, x_cell, x_length = tl.load(x + 2, live, 0), tl.load(x + 3, live, 0), tl.load(x + 4, live, 0)
+            x_band, x_place, x_dead, x_cell, x_length = along(col_taps, col, tx, SIZE, live)
             touched = (y_band >= 0) & (x_band >= 0)
-            entry = touched & ((y_dead == 0) | (x_dead == 0))
-            number = tl.load(first + y_band + x_band, entry, 0) + y_place * x_length + x_place
-            row_at = tl.where(entry, values + number.to(tl.int64) * CHANNELS, base + (y_cell + x_cell) * CHANNELS)
-            alive = live & (entry | (touched == 0))
+            kept = touched & ((y_dead == 0) | (x_dead == 0))
+            number = tl.load(first + y_band + x_band, kept, 0) + y_place * x_length + x_place
+            row_at = tl.where(kept, values + number.to(tl.int64) * CHANNELS, base + (y_cell + x_cell) * CHANNELS)
+            alive = live & (kept | (touched == 0))
             cell = tl.load(row_at[:, None] + n[None], alive[:, None] & (n < CHANNELS)[None], 0.0)
             best = tl.maximum(best, cell.to(tl.float32))
     stored = live[:, None] & (n < CHANNELS)[None]
     if AS_CHANGES:
-        home = tl.load(row_own + row * 3, live, 0) + tl.load(col_own + col * 3, live, 0)
+        home = home_of(row_own, col_own, row, col, live)
         shared = base_out + image * base_out_stride + home[:, None] * CHANNELS + n[None]
         best -= tl.load(shared, stored, 0.0).to(tl.float32)
-    at = (entry0 + m).to(tl.int64)[:, None] * CHANNELS + n[None]
+    at = entry.to(tl.int64)[:, None] * CHANNELS + n[None]
     tl.store(out + image * out_stride + at, best.to(out.dtype.element_ty), stored)
 
 

@@ -22,11 +22,9 @@ import triton.language as tl
 from torch import Tensor
 
 from glance_fast.kernels.configurations import configured, place_of
+from glance_fast.kernels.triton_rows import TILE_FIELDS, along, entries_of, home_of
 from glance_fast.kernels.triton_tables import LevelTables
 
-# Columns of the tables that `triton_tables` makes; kernels unpack them by these.
-TILE_FIELDS = tl.constexpr(10)
-TAP_FIELDS = tl.constexpr(5)
 # Warps, of 32 threads each, of a program.
 OPTIONS = {"num_warps": 8}
 
@@ -81,29 +79,20 @@ def entries_kernel(
     changes += image * changes_stride
     base += image * base_stride
     tile = tiles + tl.program_id(0) * TILE_FIELDS
-    start, total, entry0 = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-    row0, col0, cols = tl.load(tile + 3), tl.load(tile + 4), tl.load(tile + 5)
+    entry, row, col, live = entries_of(tile, BLOCK_M)
     ty0, ty1, tx0, tx1 = tl.load(tile + 6), tl.load(tile + 7), tl.load(tile + 8), tl.load(tile + 9)
-    m = start + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    live = m < total
-    row, col = row0 + m // cols, col0 + m % cols
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for ty in range(ty0, ty1):
-        y = row_taps + (row * KERNEL + ty) * TAP_FIELDS
-        y_band, y_place = tl.load(y, live, -1), tl.load(y + 1, live, 0)
-        y_dead, y_cell = tl.load(y + 2, live, 0), tl.load(y + 3, live, 0)
+        y_band, y_place, y_dead, y_cell, _ = along(row_taps, row, ty, KERNEL, live)
         for tx in range(tx0, tx1):
-            x = col_taps + (col * KERNEL + tx) * TAP_FIELDS
-            x_band, x_place = tl.load(x, live, -1), tl.load(x + 1, live, 0)
-            x_dead, x_cell, x_length = tl.load(x + 2, live, 0), tl.load(x + 3, live, 0), tl.load(x + 4, live, 0)
+            x_band, x_place, x_dead, x_cell, x_length = along(col_taps, col, tx, KERNEL, live)
             touched = (y_band >= 0) & (x_band >= 0)
-            dead = touched & (y_dead > 0) & (x_dead > 0)
-            entry = touched & (dead == 0)
-            number = tl.load(first + y_band + x_band, entry, 0) + y_place * x_length + x_place
+            kept = touched & ((y_dead == 0) | (x_dead == 0))
+            number = tl.load(first + y_band + x_band, kept, 0) + y_place * x_length + x_place
             # What an entry gains over its base cell, or minus the base cell where all is lost: one load for both.
-            row_at = tl.where(entry, changes + number.to(tl.int64) * CIN, base + (y_cell + x_cell) * CIN)
-            sign = tl.where(entry, 1.0, -1.0).to(changes.dtype.element_ty)
+            row_at = tl.where(kept, changes + number.to(tl.int64) * CIN, base + (y_cell + x_cell) * CIN)
+            sign = tl.where(kept, 1.0, -1.0).to(changes.dtype.element_ty)
             for low in tl.range(0, CIN, BLOCK_K):
                 k = low + tl.arange(0, BLOCK_K)
                 a = tl.load(row_at[:, None] + k[None], touched[:, None] & (k < CIN)[None], 0.0) * sign[:, None]
@@ -111,7 +100,7 @@ def entries_kernel(
                 w = tl.load(weight + w_at, (k < CIN)[:, None] & (n < COUT)[None], 0.0)
                 acc = tl.dot(a, w, acc, input_precision=PRECISION)
     # Read here and not above: held through the loops they would not fit the registers.
-    home = tl.load(row_own + row * 3, live, 0) + tl.load(col_own + col * 3, live, 0)
+    home = home_of(row_own, col_own, row, col, live)
     valid = tl.load(row_own + row * 3 + 1, live, 1) * tl.load(col_own + col * 3 + 1, live, 1)
     valid -= tl.load(row_own + row * 3 + 2, live, 0) * tl.load(col_own + col * 3 + 2, live, 0)
     stored = live[:, None] & (n < COUT)[None]
@@ -122,7 +111,7 @@ def entries_kernel(
     if AS_CHANGES:
         shared = base_out + image * base_out_stride + home[:, None] * COUT + n[None]
         value -= tl.load(shared, stored, 0.0).to(tl.float32)
-    at = (entry0 + m).to(tl.int64)[:, None] * COUT + n[None]
+    at = entry.to(tl.int64)[:, None] * COUT + n[None]
     tl.store(out + image * out_stride + at, value.to(out.dtype.element_ty), stored)
 
 
