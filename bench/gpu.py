@@ -38,7 +38,7 @@ from glance_fast.loop import loop_global
 from glance_fast.nets.model import GlanceModel
 from glance_fast.presets import PRESETS
 
-TESTS = ("tests/test_triton.py", "tests/test_pipeline_triton.py")
+TESTS = ("tests/test_triton.py", "tests/test_pipeline_triton.py", "tests/test_tune.py")
 SANITIZERS = ("memcheck", "racecheck")
 SIDE = 256
 PRODUCT, COPY = "limit: matrix product, fp16, multiply-adds", "limit: copy, bytes read and written"
