@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from bench import gpu
 from bench.needs import H100_BYTES, H100_FLOPS, Need, main, needs
 from glance_fast.config import ModelConfig
 from glance_fast.nets.model import GlanceModel
@@ -42,3 +44,25 @@ def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1][1].strip() == "all"
     parts = [float(line[3]) for line in lines]
     assert sum(parts[:-1]) == pytest.approx(parts[-1], abs=0.1)
+
+
+def test_the_gpu_benchmark_tells_each_engines_share_of_its_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        def __init__(self, enable_timing: bool) -> None: ...
+        def record(self) -> None: ...
+        def synchronize(self) -> None: ...
+        def elapsed_time(self, end: Event) -> float:
+            return 2.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def timed(count: float, *needed: Need) -> gpu.Timed:
+        return gpu.Timed(lambda: None, count, needed)
+
+    cases = {gpu.PRODUCT: timed(1e9), gpu.COPY: timed(1e6), "engine": timed(4, Need("a", 1e6, 1), Need("b", 1, 1e3))}
+    *limits, engine = gpu.measure(cases, turns=2)
+    assert not any("roofline_ms" in row for row in limits)
+    assert engine["per_second"] == 2000
+    assert engine["roofline_ms"] == pytest.approx(2e-3 + 2e-3)
+    assert engine["of_the_roofline"] == pytest.approx(2e-3)
