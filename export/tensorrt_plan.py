@@ -31,6 +31,7 @@ def build_plan(graph: bytes, size: tuple[int, int], options: PlanOptions, cuda: 
         "batch": str(options.batch),
         "any_version": str(options.any_version),
         "any_gpu": str(options.any_gpu),
+        "plugins": str(options.plugins),
     }
     return plan, built_for
 

@@ -169,6 +169,7 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
     export(folder, "tensorrt", plan=PlanOptions(batch, plugins=True))
     images = photos(model, batch)
     backend = Engine.load(folder, "tensorrt", "cuda").backend
+    assert backend.place == "cuda at fp32, with plugins"
     assert_close(np.stack(backend.grids(list(images))), loop_grids(model, images), torch.float32)
     nodes = {name.split("::")[1] for name in fake_plugin.implemented}
     assert nodes == {"partial_conv_base", "partial_conv_entries", "max_pool_entries", "score"}
@@ -262,6 +263,14 @@ def test_a_plan_from_elsewhere_names_the_command_that_builds_it(
     change(machine)
     machine.install()
     with pytest.raises(ModelFolderError, match=says):
+        Engine.load(folder, "tensorrt", "cuda")
+
+
+def test_the_command_asks_for_what_the_plan_was(folder: Path, machine: Machine) -> None:
+    export(folder, "tensorrt", plan=PlanOptions(any_gpu=True))
+    machine.version = "10.16.1.11"
+    machine.install()
+    with pytest.raises(ModelFolderError, match=r"--to tensorrt --precision fp32 --any-gpu$"):
         Engine.load(folder, "tensorrt", "cuda")
 
 

@@ -15,6 +15,9 @@ from glance_fast.cuda.tensorrt_log import make_log
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.exports import Export
 
+# How a plan may have been built, as its record tells and the command line asks.
+FLAGS = ("any_version", "any_gpu", "plugins")
+
 
 class TensorRtBackend:
     """One plan; each thread that scores gets a lane of its own. `trt` is `tensorrt` or `tensorrt_lean`."""
@@ -26,7 +29,8 @@ class TensorRtBackend:
     def __init__(self, export: Export, trt: ModuleType, cuda: Cuda, place: str) -> None:
         check_built_for(export, trt.__version__, cuda)
         self._trt, self._cuda = trt, cuda
-        self._place = f"{place} at {export.record.precision}"
+        plugins = ", with plugins" if export.record.built_for["plugins"] == "True" else ""
+        self._place = f"{place} at {export.record.precision}{plugins}"
         self._log = make_log(trt)
         with cuda.current():
             # Kept: an engine must not outlive the runtime that it came from.
@@ -137,9 +141,10 @@ def execute(context: Any, stream: int) -> None:
 def check_built_for(export: Export, version: str, cuda: Cuda) -> None:
     """A plan runs on what it was built for; raises ModelFolderError that names both and the command that builds it."""
     built, again = export.record.built_for, f"build it here with: {export.again}"
-    wanted = {"tensorrt", "gpu", "capability", "batch", "any_version", "any_gpu"}
+    wanted = {"tensorrt", "gpu", "capability", "batch", *FLAGS}
     if set(built) != wanted or not built["batch"].isdecimal() or int(built["batch"]) < 1:
         raise ModelFolderError(f"{export.path} does not say what its plan was built for; {again}")
+    again += "".join(f" --{name.replace('_', '-')}" for name in FLAGS if built[name] == "True")
     any_version = built["any_version"] == "True"
     parts = slice(1) if any_version else slice(None)
     if built["tensorrt"].split(".")[parts] != version.split(".")[parts]:
