@@ -107,7 +107,7 @@ def measure(cases: Sequence[Case], turns: int) -> list[dict[str, Any]]:
                 "p99_ms": p99,
                 "images_a_second": round(1e3 / mean(ms), 2),
                 "loop_over_it": _over_loop(cases, taken, case, mine),
-                "gmac": round(case.macs / 1e9, 3),
+                "gmac": round(case.macs / 1e9, 4),
                 "streamed_mb": round(case.streamed / 1e6, 1),
                 "roofline_ms": round(median(roofline) * 1e3 / images, 2) if roofline else None,
                 "of_limit": of_limit(roofline, mine),
