@@ -44,12 +44,12 @@ class Taken:
     joules: list[float] = field(default_factory=list)
 
 
-def take_turns(cases: Sequence[Case], turns: int) -> list[Taken]:
-    """Run all cases in turn, once more than they are counted."""
+def take_turns(cases: Sequence[Case], turns: int, rest: float | None = None) -> list[Taken]:
+    """Run all cases in turn, once more than they are counted, after `rest` seconds each, REST if None."""
     taken, meter = [Taken() for _ in cases], EnergyMeter()
     for turn in track(range(turns + 1), "Turns", console=Console(stderr=True), transient=True):
         for case, mine in zip(cases, taken, strict=True):
-            time.sleep(REST)
+            time.sleep(REST if rest is None else rest)
             seconds, joules = meter.measure(case.run)
             if turn:  # the first is not counted
                 mine.seconds.append(seconds * case.times)

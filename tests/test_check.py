@@ -16,11 +16,11 @@ def test_the_committed_counts_are_this_codes() -> None:
     expected = json.loads(check.EXPECTED.read_text())
     exact = {name: count for name, count in expected["exact"].items() if "kernel" not in name}
     assert check.changed(check.counts(), exact) == []
-    assert sum("kernel" in name for name in expected["exact"]) == 15
+    assert sum("kernel" in name for name in expected["exact"]) == 18
     assert set(expected["ratios"]) == set(check.RATIOS)
     assert all(0.1 <= one["noise"] < 0.5 for one in expected["ratios"].values())
-    # Whether PaDiM or `fast` is faster depends on the machine; everything else that is compared is slower than ours.
-    tie = "fast: PaDiM ResNet-18, OpenVINO fp32 over OpenVINO fp32"
+    # In bfloat16 PaDiM and `fast` are as fast as each other; everything else that is compared is slower than ours.
+    tie = "fast: PaDiM ResNet-18, OpenVINO bf16 over OpenVINO bf16"
     assert {name for name, one in expected["ratios"].items() if one["ratio"] <= 1} == {tie}
     assert expected["ratios"][tie]["ratio"] > 0.9
 
