@@ -44,7 +44,7 @@ def main(source: Path) -> None:
         axis.text(row["ms"] * 1.06, place, f"{row['ms']:,.0f}" if row["ms"] >= 100 else f"{row['ms']:.1f}", va="center")
         if kind(row) != "loop":
             axis.plot(half[row["method"]], place, "|", color="white", markersize=11, markeredgewidth=2)
-    axis.set(xscale="log", xlim=(8, max(row["ms"] for row in rows) * 2))
+    axis.set(xscale="log", xlim=(min(half.values()) * 0.7, max(row["ms"] for row in rows) * 2))
     axis.set_xlabel("milliseconds an image, log scale: OpenVINO float32 (white mark: bfloat16), loops in PyTorch")
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(Path(__file__).with_name("runtimes.png"), dpi=110)
