@@ -1,0 +1,47 @@
+"""The committed rows of `bench.compile_kernels`: every kernel, shape, dtype and target of now, within these limits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.compile_kernels import DTYPES, TARGETS, heads, shapes
+
+ROWS = Path(__file__).resolve().parent.parent / "bench" / "results" / "kernels.jsonl"
+OF_LAYERS = ("base_kernel", "entries_kernel", "pool_kernel")
+OF_ENDS = ("normalise_kernel", "pixel_conv_kernel", "score_kernel")
+# Registers a thread, shared memory a program: what every target has, and what a kernel gets there without asking.
+MOST_REGISTERS, MOST_SHARED = 255, 48 * 1024
+# Bytes a thread that are spilled at most. Products in float32, and all on sm_75, are without tensor cores.
+SPILLS = {"half": 0, "half on sm_75": 24, "float32": 72}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
+def test_they_are_all_that_the_presets_launch(rows: list[dict[str, Any]]) -> None:
+    sizes = [(kernel, one.before, one.after) for one in shapes() for kernel in OF_LAYERS]
+    sizes += [(kernel, one.before, one.after) for one in heads() for kernel in OF_ENDS]
+    due = Counter((*size, dtype, target) for size in sizes for dtype in DTYPES for target in TARGETS)
+    names = ("kernel", "before", "after", "dtype", "target")
+    assert Counter(tuple(row[name] for name in names) for row in rows) == due
+
+
+def test_they_are_within_the_limits(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        kind = "float32" if row["dtype"] == "fp32" else "half on sm_75" if row["target"] == 75 else "half"
+        assert row["registers"] <= MOST_REGISTERS and row["shared_bytes"] <= MOST_SHARED, row
+        assert row["spilled_bytes"] <= SPILLS[kind], row
+    assert not any(row["spilled_bytes"] for row in rows if row["kernel"] not in ("base_kernel", "entries_kernel"))
+
+
+def test_half_floats_are_multiplied_by_tensor_cores(rows: list[dict[str, Any]]) -> None:
+    products = [row for row in rows if row["kernel"] in ("base_kernel", "entries_kernel", "pixel_conv_kernel")]
+    half = [row for row in products if row["dtype"] != "fp32" and row["target"] > 75]
+    assert half and all(row["matrix_instructions"] for row in half)
