@@ -70,8 +70,9 @@ def reading(block: int) -> Reading:
 
 
 class TrunkNet(nn.Module):
-    """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels. Steps must be divisible
-    by the stride of the map behind `read_block`, which Global-Net reads.
+    """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels.
+
+    Steps must be divisible by the stride of the map behind `read_block`, which Global-Net reads.
 
     With `wide` directions of `WideNet` they stand behind z_l, for patches that lie on a grid.
     """
