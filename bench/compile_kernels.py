@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.config import ModelConfig
+from glance_fast.kernels.triton_tables import TABLES
 from glance_fast.presets import PRESETS
 
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = ("fp16", "bf16", "fp32")
-TABLES = ("tiles", "row_taps", "col_taps", "row_own", "col_own")
 # Matrix instructions in PTX, by their names over the generations.
 MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
@@ -161,7 +161,7 @@ def _types(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]
         "pixel_conv_kernel": reads,
         "normalise_kernel": {"images": "*u8", "out": f"*{dtype}", "total": "i32"},
         "score_kernel": {"rows": "i32", "locations": "i32"},
-    }.get(kernel.fn.__name__, dict.fromkeys((*TABLES, "first"), "*i32"))
+    }.get(kernel.fn.__name__, dict.fromkeys(TABLES, "*i32"))
     types = {}
     for name in kernel.arg_names:
         if name in constants:

@@ -15,7 +15,7 @@ import typer
 
 from glance_fast.config import ModelConfig
 from glance_fast.nets.model import GlanceModel
-from glance_fast.nets.trunk import STEM, STEM_STRIDE, TrunkNet
+from glance_fast.nets.trunk import STEM_STRIDE, TrunkNet
 from glance_fast.plan import Step
 from glance_fast.presets import DEFAULT, PRESETS
 
@@ -66,10 +66,11 @@ def needs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Need]:
     pixels = config.image_size[0] * config.image_size[1] * 3
     local = model.local_macs
     if isinstance(model.local_net, TrunkNet):
+        stem = model.local_net.stem
         cells = ((seen[0] - 3) // STEM_STRIDE + 1) * ((seen[1] - 3) // STEM_STRIDE + 1)
-        macs = cells * 27 * STEM
+        macs = cells * stem.weight.numel()
         local -= macs
-        yield Need("first convolution", batch * macs, batch * (pixels + cells * STEM * width))
+        yield Need("first convolution", batch * macs, batch * (pixels + cells * stem.out_channels * width))
     else:
         yield Need("normalisation", 0, batch * (pixels + seen[0] * seen[1] * 3 * width))
     weights = sum(weight.numel() for weight in model.local_net.parameters())

@@ -2,14 +2,15 @@
 
 For each layer of a preset, and for its heads, it tries the configurations below on the layer's own shapes, each only
 once it gave what the one that fits everywhere gives, and adds the fastest to `kernels/configurations.json`: the device,
-the kernel, the channels and the dtype, with both times and the gain.
+the kernel, the channels and the dtype, with both times and the gain. A layer's entries are timed with its base, which
+they start from.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -113,7 +114,7 @@ def candidates(kernel: str) -> Iterator[dict[str, int]]:
         yield dict(zip(names, chosen, strict=True))
 
 
-def merge(path: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
+def merge(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows to a table; a row for the same place takes the other's."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -139,17 +140,17 @@ def _runs(job: Job, block: int, expected: Tensor) -> bool:
 
 def _conv_jobs(step: Step, conv: torch.nn.Module, base: Tensor, below: Tensor) -> Iterator[Job]:
     weights, tables = packed(conv, base.device, base.dtype), cache(partial(level_tables, step, base.device))
-    channels = (step.channels_in, step.layer.channels)
+    of_layer = (step.channels_in, step.layer.channels), base.device, base.dtype
 
-    def run(block: int) -> tuple[Tensor, Tensor]:
+    def run(block: int, entries: int) -> tuple[Tensor, Tensor]:
         table = tables(block)
-        made = ops.partial_conv(base, below, *weights, table.tensors(), table.entries, table.block, True, "ieee")
+        made = ops.partial_conv(base, below, *weights, table.tensors(), entries, table.block, True, "ieee")
         return made[0], made[1]
 
-    # The base has no tables; what it takes at a time is the kernel's own affair.
-    yield Job(place_of("base_kernel", channels, base), lambda block: run(BLOCK)[0])
+    # The base has no tables: what it takes at a time is the kernel's own affair, and without entries it runs alone.
+    yield Job(place_of("base_kernel", *of_layer), lambda block: run(BLOCK, 0)[0])
     if step.table.entries:
-        yield Job(place_of("entries_kernel", channels, base), lambda block: run(block)[1])
+        yield Job(place_of("entries_kernel", *of_layer), lambda block: run(block, step.table.entries)[1])
 
 
 def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[Job]:
@@ -162,7 +163,7 @@ def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[Job]:
         return made
 
     if step.table.entries:
-        yield Job(place_of("pool_kernel", (step.channels_in, step.layer.channels), base), run)
+        yield Job(place_of("pool_kernel", (step.channels_in, step.layer.channels), base.device, base.dtype), run)
 
 
 def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> Job:
@@ -170,7 +171,7 @@ def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> J
     n, total = model.config.features, model.config.features + model.config.wide
     z_local, z_global = (torch.randn(batch, len(rows) * len(cols), size, device=device) for size in (total, n))
     weights = head_weights(model, device).tensors()
-    place = place_of("score_kernel", (total, model.config.dad_width), z_local)
+    place = place_of("score_kernel", (total, model.config.dad_width), device, z_local.dtype)
     return Job(place, lambda block: ops.score(z_local, z_global, weights, precision))
 
 

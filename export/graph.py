@@ -27,7 +27,6 @@ class Graph:
         self._name = name
         self._scope = ""
         self._half = False
-        self._domains: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -81,7 +80,6 @@ class Graph:
         """A node that no runtime but TensorRT knows, by a plugin of ours whose kernel is compiled ahead of time."""
         name = f"{self._scope}{kind}_{len(self._nodes)}"
         names = [f"{name}_{i}" for i in range(outputs)]
-        self._domains.add(DOMAIN)
         known: dict[str, Any] = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1, **settings}
         self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=DOMAIN, **known))
         return names
@@ -99,7 +97,8 @@ class Graph:
     def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The checked model with its metadata."""
         graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
-        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in self._domains)]
+        plugins = [helper.make_opsetid(DOMAIN, 1)] if any(node.domain for node in self._nodes) else []
+        opsets = [helper.make_opsetid("", OPSET), *plugins]
         model = helper.make_model(graph, opset_imports=opsets, producer_name="glance_fast")
         model.ir_version = IR_VERSION
         helper.set_model_props(model, dict(metadata))

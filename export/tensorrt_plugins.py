@@ -21,6 +21,7 @@ from glance_fast.errors import BackendError
 from glance_fast.export.graph import DOMAIN
 from glance_fast.kernels import triton_max_pool, triton_partial_conv, triton_score
 from glance_fast.kernels.ahead_of_time import compile_ahead
+from glance_fast.kernels.triton_tables import TABLES
 
 Desc = trtp.TensorDesc
 KERNEL = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
@@ -81,12 +82,7 @@ def _entries_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 def _entries_launch(given: Tensors, settings: Settings) -> Launch:
     constants = triton_partial_conv.conv_constants(tuple(given["weight"].shape), BLOCK, "ieee")
-    after = constants["COUT"]
-    strides = {f"{name}_stride": _numbers(given[name]) for name in ("changes", "base", "sums", "base_out")}
-    strides |= {"out_stride": settings["entries"] * after}
-    grid = given["tiles"].shape[0], triton.cdiv(after, constants["BLOCK_N"]), given["base"].shape_expr[0]
-    constants |= {"AS_CHANGES": bool(settings["as_changes"]), **strides}
-    return Launch(constants, grid, triton_partial_conv.OPTIONS)
+    return _over_tiles(given, settings, constants, triton_partial_conv.OPTIONS)
 
 
 def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -96,12 +92,8 @@ def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 def _pool_launch(given: Tensors, settings: Settings) -> Launch:
     channels = given["base"].shape[3]
-    constants: dict[str, Any] = triton_max_pool.pool_constants(channels, settings["size"], BLOCK)
-    strides = {f"{name}_stride": _numbers(given[name]) for name in ("values", "base", "base_out")}
-    strides |= {"out_stride": settings["entries"] * channels}
-    grid = given["tiles"].shape[0], triton.cdiv(channels, constants["BLOCK_N"]), given["base"].shape_expr[0]
-    constants |= {"AS_CHANGES": bool(settings["as_changes"]), **strides}
-    return Launch(constants, grid, triton_max_pool.pool_options(channels))
+    constants = triton_max_pool.pool_constants(channels, settings["size"], BLOCK)
+    return _over_tiles(given, settings, constants, triton_max_pool.pool_options(channels))
 
 
 def _score_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -119,12 +111,16 @@ def _score_launch(given: Tensors, settings: Settings) -> Launch:
     return Launch({**constants, "locations": locations}, grid, triton_score.OPTIONS, (batch * locations,))
 
 
-def _numbers(tensor: Any) -> int:
-    """How many an image has: all dimensions but the batch, which alone is open."""
-    return math.prod(tuple(tensor.shape)[1:])
+def _over_tiles(given: Tensors, settings: Settings, constants: dict[str, Any], options: dict[str, int]) -> Launch:
+    """A launch over the tiles of a level's entries, with the numbers that an image has in each tensor."""
+    after = int(given["base_out"].shape[3])
+    # All dimensions but the batch, which alone is open.
+    strides = {f"{name}_stride": math.prod(tuple(tensor.shape)[1:]) for name, tensor in given.items()}
+    strides |= {"out_stride": settings["entries"] * after}
+    grid = given["tiles"].shape[0], triton.cdiv(after, constants["BLOCK_N"]), given["base"].shape_expr[0]
+    return Launch({**constants, **strides, "AS_CHANGES": bool(settings["as_changes"])}, grid, options)
 
 
-TABLES = ("tiles", "row_taps", "col_taps", "row_own", "col_own", "first")
 HEADS = tuple(field.name for field in fields(triton_score.HeadWeights))
 PLUGINS = {
     "partial_conv_base": Plugin(

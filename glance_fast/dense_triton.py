@@ -55,7 +55,7 @@ class TritonPass:
 def _block(step: Step, device: torch.device | str, dtype: torch.dtype) -> int:
     """Entries that a program of a step takes there."""
     kernel = "entries_kernel" if step.layer.kind == "conv" else "pool_kernel"
-    place = place_of(kernel, (step.channels_in, step.layer.channels), torch.empty(0, dtype=dtype, device=device))
+    place = place_of(kernel, (step.channels_in, step.layer.channels), device, dtype)
     return configured(place).get("BLOCK_M", BLOCK)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from glance_fast.errors import ConfigError
 
@@ -41,9 +40,9 @@ class Place:
     dtype: str
 
 
-def place_of(kernel: str, channels: tuple[int, int], like: Tensor) -> Place:
-    """The place of a kernel that works on tensors like this one."""
-    return Place(_name(like.device), kernel, channels, str(like.dtype).removeprefix("torch."))
+def place_of(kernel: str, channels: tuple[int, int], device: torch.device | str, dtype: torch.dtype) -> Place:
+    """The place of a kernel that works on tensors of this type there."""
+    return Place(_name(torch.device(device)), kernel, channels, str(dtype).removeprefix("torch."))
 
 
 def configured(place: Place) -> dict[str, int]:

@@ -76,7 +76,8 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
         known = {**pool_constants(channels, size, tables.block), **pool_options(channels)}
-        known |= {**configured(place_of("pool_kernel", (channels, channels), base)), "BLOCK_M": tables.block}
+        place = place_of("pool_kernel", (channels, channels), base.device, base.dtype)
+        known |= {**configured(place), "BLOCK_M": tables.block}
         pool_kernel[(len(tables.tiles), triton.cdiv(channels, known["BLOCK_N"]), batch)](
             values, base, out, *tables.tensors(), entries,
             values.stride(0), base.stride(0), out.stride(0), entries.stride(0),

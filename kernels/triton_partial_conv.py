@@ -152,7 +152,8 @@ def partial_conv(
     after = weight.shape[3]
     known = {**conv_constants(tuple(weight.shape), tables.block, precision), **OPTIONS}
     first, second = (
-        {**known, **configured(place_of(kernel, (before, after), base))} for kernel in ("base_kernel", "entries_kernel")
+        {**known, **configured(place_of(kernel, (before, after), base.device, base.dtype))}
+        for kernel in ("base_kernel", "entries_kernel")
     )
     sums = torch.empty(batch, height * width, after, dtype=torch.float32, device=base.device)
     out = torch.empty(batch, height, width, after, dtype=base.dtype, device=base.device)

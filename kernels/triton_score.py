@@ -139,7 +139,7 @@ def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str 
     whitened = heads.whiten.numel() > 0
     total, width = z_local.shape[-1], heads.second.shape[0]
     known = {**score_constants(total, features, width, whitened, precision), **OPTIONS}
-    known |= configured(place_of("score_kernel", (total, width), z_local))
+    known |= configured(place_of("score_kernel", (total, width), z_local.device, z_local.dtype))
     out = torch.empty(batch, locations, dtype=torch.float32, device=z_local.device)
     rows = batch * locations
     block = known["BLOCK_M"]

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+# In the order in which kernels take them.
+TABLES = ("tiles", "row_taps", "col_taps", "row_own", "col_own", "first")
+
 
 @dataclass(frozen=True)
 class LevelTables:
@@ -28,5 +31,5 @@ class LevelTables:
     first: Tensor
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in the order in which kernels take them."""
-        return [self.tiles, self.row_taps, self.col_taps, self.row_own, self.col_own, self.first]
+        """All of them, in the order of TABLES."""
+        return [getattr(self, name) for name in TABLES]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +31,7 @@ from tests import fake_plugin, fake_tensorrt
 from tests.fake_cuda import Driver, FakeBuffer, FakeStream, Library, view
 from tests.test_engine import photo, same
 from tests.test_export import TRUNK, loop_grids, photos, usual_model
+from tests.test_triton import compiling
 from tests.tiny import save_tiny
 from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
@@ -188,12 +187,7 @@ def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp
 @pytest.mark.parametrize("target", [80, 90, 120])
 def test_the_plugins_kernels_take_what_tensorrt_passes(target: int, tmp_path: Path) -> None:
     """Compiled as for a plan: each entry has a parameter an argument, an assembler takes it, 48 KB are enough."""
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    env |= {"TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "tests.plugin_kernels", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+    rows = compiling(["-m", "tests.plugin_kernels", str(target)], tmp_path)
     assert {row[0] for row in rows} == {"base_kernel", "entries_kernel", "pool_kernel", "score_kernel"}
     for name, ptx, passed, shared, registers in rows:
         entry = re.search(rf"\.entry {name}\((.*?)\)", ptx, re.DOTALL)

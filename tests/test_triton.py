@@ -72,6 +72,16 @@ def test_a_wrong_table_is_noticed(field: str, part: Any, value: int) -> None:
     assert deviation(found, case.loop()) > 100 * TOLERANCES[torch.float32]
 
 
+def compiling(arguments: list[str], cache: Path) -> Any:
+    """What Python prints as JSON in a process of its own, where Triton compiles and interprets nothing."""
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 # Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.
 MOST_REGISTERS, MOST_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024, 120: 99 * 1024}
 
@@ -85,11 +95,7 @@ def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(t
         f"rows += compile_ends(Heads(168, 128, True, 64), 'fp16', {target})\n"
         "print(json.dumps([asdict(row) for row in rows]))"
     )
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    env |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = {row["kernel"]: row for row in json.loads(done.stdout)}
+    rows = {row["kernel"]: row for row in compiling(["-c", code], tmp_path)}
     assert list(rows) == [
         "base_kernel", "entries_kernel", "pool_kernel", "normalise_kernel", "pixel_conv_kernel", "score_kernel",
     ]  # fmt: skip
