@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cases import CALIBRATION, loops, ours, peers
-from bench.compile_kernels import Heads, Shape, compile_ends, compile_layer
+from bench.compile_kernels import SAMPLES, compile_part
 from bench.machine import machine
 from bench.runtimes import measure
 from bench.turns import Case
@@ -95,12 +95,11 @@ def counts() -> dict[str, int]:
 
 
 def resources() -> dict[str, int]:
-    """What the kernels of one layer and of the heads take on one GPU generation."""
-    heads = Heads(168, 128, True, 64)
-    rows = [*compile_layer(Shape(64, 96, True), "fp16", TARGET), *compile_ends(heads, "fp16", TARGET)]
+    """What some of the kernels take on one GPU generation."""
     return {
-        f"{row.kernel} on sm_{TARGET}: {what}": getattr(row, what)
-        for row in rows
+        f"{row.kernel} {row.before}→{row.after} on sm_{TARGET}: {what}": getattr(row, what)
+        for part in SAMPLES
+        for row in compile_part(part, "fp16", TARGET)
         for what in ("registers", "spilled_bytes", "shared_bytes")
     }
 

@@ -15,18 +15,27 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from glance_fast.config import ModelConfig
+from glance_fast.geometry import IMAGE
 from glance_fast.kernels.triton_tables import TABLES
 from glance_fast.presets import PRESETS
 
+if TYPE_CHECKING:
+    from glance_fast.nets.model import GlanceModel
+
+# A kernel, what it is compiled for, and Triton's options.
+Launch = tuple[Any, dict[str, Any], dict[str, int]]
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
-DTYPES = ("fp16", "bf16", "fp32")
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# Integer arguments, beside strides.
+NUMBERS = ("height", "width", "high", "wide", "cells", "entries", "rows", "locations")
 # Matrix instructions in PTX, by their names over the generations.
 MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
@@ -51,6 +60,23 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Stem:
+    """Local-Net's first convolution, `before` channels of pixels to `after`, in a kernel of `kernel` pixels a side."""
+
+    before: int
+    after: int
+    kernel: int
+    stride: int
+    overhang: int
+    most: float
+
+
+Part = Stem | Shape | Heads
+# One of each, for checks that have no time for all.
+SAMPLES = (Stem(3, 32, 3, 2, 38, 6.0), Shape(3, 32, False), Shape(64, 96, True), Heads(168, 128, True, 64))
+
+
+@dataclass(frozen=True)
 class Compiled:
     """What one kernel's code takes on one target; channels before and after, or features and hidden units."""
 
@@ -67,74 +93,84 @@ class Compiled:
 
 def main(output: Annotated[Path, typer.Option("--output", "-o", help="Where the rows go, as JSON lines.")]) -> None:
     """Compile everything that the presets need and write a row each."""
-    every: tuple[Shape | Heads, ...] = (*shapes(), *heads())
-    todo = [(shape, dtype, target) for shape in every for dtype in DTYPES for target in TARGETS]
+    todo = [(part, dtype, target) for part in parts() for dtype in DTYPES for target in TARGETS]
     rows: list[Compiled] = []
-    for shape, dtype, target in track(todo, "Compiling", console=Console(stderr=True), transient=True):
-        rows += compile_layer(shape, dtype, target) if isinstance(shape, Shape) else compile_ends(shape, dtype, target)
+    for part, dtype, target in track(todo, "Compiling", console=Console(stderr=True), transient=True):
+        rows += compile_part(part, dtype, target)
     output.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
     worst = max(rows, key=lambda row: row.spilled_bytes)
     print(f"{len(rows)} kernels; most spilled: {worst.spilled_bytes} bytes ({worst})")
 
 
-def shapes() -> list[Shape]:
-    """The distinct convolutions of all presets."""
-    found: dict[Shape, None] = {}
-    for tables in PRESETS.values():
-        config = ModelConfig.model_validate(tables["model"])
-        found |= dict.fromkeys(_layers(config))
-    return list(found)
-
-
-def heads() -> list[Heads]:
-    """The distinct heads of all presets."""
-    configs = (ModelConfig.model_validate(tables["model"]) for tables in PRESETS.values())
-    return list(dict.fromkeys(Heads(c.features, c.dad_width, c.location_norm, c.wide) for c in configs))
-
-
-def _layers(config: ModelConfig) -> Iterator[Shape]:
+def parts() -> list[Part]:
+    """The distinct parts of all presets."""
     from glance_fast.nets.model import GlanceModel
 
-    model = GlanceModel(config)
+    models = [GlanceModel(ModelConfig.model_validate(tables["model"])) for tables in PRESETS.values()]
+    return list(dict.fromkeys(part for model in models for part in _parts(model)))
+
+
+def _parts(model: GlanceModel) -> Iterator[Part]:
+    from glance_fast.pipeline_triton import first_convolution
+
+    conv, stride, overhang, most = first_convolution(model)
+    yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], stride, overhang, most)
     layers, before = model.global_net.layers, model.local_net.reading.channels
     for i, layer in enumerate(layers):
         if layer.kind == "conv":
             yield Shape(before, layer.channels, i + 1 < len(layers) and layers[i + 1].kind == "conv")
         before = layer.channels
+    c = model.config
+    yield Heads(c.features, c.dad_width, c.location_norm, c.wide)
 
 
-def compile_layer(shape: Shape, dtype: str, target: int) -> list[Compiled]:
-    """Both launches of a convolution, and the pooling of what it gives, for one target."""
+def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:
+    """All launches of a part for one target; those of a layer with the pooling of what it gives."""
+    if isinstance(part, Stem):
+        launches = _of_stem(part, dtype)
+    else:
+        launches = _of_layer(part, dtype) if isinstance(part, Shape) else _of_heads(part, dtype)
+    return [_compile(kernel, constants, part, dtype, target, options) for kernel, constants, options in launches]
+
+
+def _of_stem(stem: Stem, dtype: str) -> list[Launch]:
+    from glance_fast.kernels.triton_pixel_conv import WARPS, pixel_constants, pixel_conv_kernel
+    from glance_fast.kernels.triton_pixels import warps
+
+    weight = (stem.kernel, stem.kernel, stem.before, stem.after)
+    constants = pixel_constants(weight, stem.stride, stem.overhang, stem.most)
+    return [(pixel_conv_kernel, constants, warps(DTYPES[dtype], WARPS))]
+
+
+def _of_layer(shape: Shape, dtype: str) -> list[Launch]:
     from glance_fast.dense_triton import BLOCK
     from glance_fast.kernels.triton_max_pool import pool_constants, pool_kernel, pool_options
     from glance_fast.kernels.triton_partial_conv import OPTIONS, base_kernel, conv_constants, entries_kernel
+    from glance_fast.kernels.triton_pixel_level import WARPS, level_constants, pixel_base_kernel, pixel_entries_kernel
+    from glance_fast.kernels.triton_pixels import warps
 
-    conv = {**conv_constants((3, 3, shape.before, shape.after), BLOCK, "ieee"), "AS_CHANGES": shape.as_changes}
+    weight, as_changes = (3, 3, shape.before, shape.after), {"AS_CHANGES": shape.as_changes}
+    conv = {**conv_constants(weight, BLOCK, "ieee"), **as_changes}
     pool = {**pool_constants(shape.after, 2, BLOCK), "AS_CHANGES": True}
-    pooled = pool_kernel, pool, pool_options(shape.after)
-    kernels = ((base_kernel, conv, OPTIONS), (entries_kernel, conv, OPTIONS), pooled)
-    return [_compile(kernel, constants, shape, dtype, target, options) for kernel, constants, options in kernels]
+    launches = [
+        (base_kernel, conv, OPTIONS), (entries_kernel, conv, OPTIONS), (pool_kernel, pool, pool_options(shape.after)),
+    ]  # fmt: skip
+    if shape.before == IMAGE.channels:
+        level, options = {**level_constants(weight, BLOCK, "ieee"), **as_changes}, warps(DTYPES[dtype], WARPS)
+        launches += [(pixel_base_kernel, level, options), (pixel_entries_kernel, level, options)]
+    return launches
 
 
-def compile_ends(shape: Heads, dtype: str, target: int) -> list[Compiled]:
-    """What comes before the layers and after them: pixels to `dtype`, and the heads, with tf32 products beside it."""
-    from glance_fast.kernels import triton_normalise, triton_pixel_conv, triton_score
-    from glance_fast.nets.trunk import STEM, STEM_STRIDE
+def _of_heads(heads: Heads, dtype: str) -> list[Launch]:
+    from glance_fast.kernels.triton_score import OPTIONS, score_constants, score_kernel
 
-    pixels = {"OVERHANG": 38, "CHANNELS": 3, "BLOCK": triton_normalise.BLOCK}
-    stem = triton_pixel_conv.pixel_constants((3, 3, 3, STEM), STEM_STRIDE, 38, 6.0)
-    products = "ieee" if dtype == "fp32" else "tf32"
-    total = shape.before + shape.wide
-    both = triton_score.score_constants(total, shape.before, shape.after, shape.whitened, products)
-    return [
-        _compile(triton_normalise.normalise_kernel, pixels, shape, dtype, target, {}),
-        _compile(triton_pixel_conv.pixel_conv_kernel, stem, shape, dtype, target, {}),
-        _compile(triton_score.score_kernel, both, shape, dtype, target, triton_score.OPTIONS),
-    ]
+    precision = "ieee" if dtype == "fp32" else "tf32"
+    total = heads.before + heads.wide
+    return [(score_kernel, score_constants(total, heads.before, heads.after, heads.whitened, precision), OPTIONS)]
 
 
 def _compile(
-    kernel: Any, constants: dict[str, Any], shape: Shape | Heads, dtype: str, target: int, options: dict[str, int]
+    kernel: Any, constants: dict[str, Any], part: Part, dtype: str, target: int, options: dict[str, int]
 ) -> Compiled:
     from glance_fast.kernels.ahead_of_time import compile_ahead
 
@@ -143,8 +179,8 @@ def _compile(
     registers, spilled = resources(code.ptx, target)
     return Compiled(
         kernel=kernel.fn.__name__,
-        before=shape.before,
-        after=shape.after,
+        before=part.before,
+        after=part.after,
         dtype=dtype,
         target=target,
         registers=registers,
@@ -156,21 +192,18 @@ def _compile(
 
 def _types(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]:
     """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
-    reads = {"images": "*u8", "scale": "*fp32", "shift": "*fp32"}
-    own = {
-        "pixel_conv_kernel": reads,
-        "normalise_kernel": {"images": "*u8", "out": f"*{dtype}", "total": "i32"},
-        "score_kernel": {"rows": "i32", "locations": "i32"},
-    }.get(kernel.fn.__name__, dict.fromkeys(TABLES, "*i32"))
+    of_heads = kernel.fn.__name__ == "score_kernel"
     types = {}
     for name in kernel.arg_names:
         if name in constants:
             continue
-        if name in own:
-            types[name] = own[name]
-        elif name in ("height", "width", "high", "wide") or name.endswith("_stride"):
+        if name in NUMBERS or name.endswith("_stride"):
             types[name] = "i32"
-        elif kernel.fn.__name__ in ("score_kernel", "normalise_kernel") or name in ("sums", "bias"):
+        elif name in TABLES and not of_heads:
+            types[name] = "*i32"
+        elif name == "images":
+            types[name] = "*u8"
+        elif name in ("sums", "bias", "scale", "shift") or of_heads:
             types[name] = "*fp32"
         else:
             types[name] = f"*{dtype}"

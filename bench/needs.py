@@ -7,6 +7,7 @@ an H100 SXM's published ones. What stays in the L2 cache between launches moves 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,8 +15,9 @@ from typing import Annotated
 import typer
 
 from glance_fast.config import ModelConfig
+from glance_fast.geometry import IMAGE
 from glance_fast.nets.model import GlanceModel
-from glance_fast.nets.trunk import STEM_STRIDE, TrunkNet
+from glance_fast.pipeline_triton import first_convolution
 from glance_fast.plan import Step
 from glance_fast.presets import DEFAULT, PRESETS
 
@@ -61,34 +63,33 @@ def needs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Need]:
 
     Local-Net behind its first convolution is PyTorch's and one row; its bytes are its weights'.
     """
-    config, plan = model.config, model.plan()
-    seen = [side + 2 * config.overhang for side in config.image_size]
-    pixels = config.image_size[0] * config.image_size[1] * 3
-    local = model.local_macs
-    if isinstance(model.local_net, TrunkNet):
-        stem = model.local_net.stem
-        cells = ((seen[0] - 3) // STEM_STRIDE + 1) * ((seen[1] - 3) // STEM_STRIDE + 1)
-        macs = cells * stem.weight.numel()
-        local -= macs
-        yield Need("first convolution", batch * macs, batch * (pixels + cells * stem.out_channels * width))
-    else:
-        yield Need("normalisation", 0, batch * (pixels + seen[0] * seen[1] * 3 * width))
+    plan, size = model.plan(), model.config.image_size
+    conv, stride, overhang, _ = first_convolution(model)
+    high, wide = ((side + 2 * overhang - conv.kernel_size[0]) // stride + 1 for side in size)
+    pixels, cells = math.prod(size) * conv.in_channels, high * wide
+    macs = cells * conv.weight.numel()
+    yield Need("first convolution", batch * macs, batch * (pixels + cells * conv.out_channels * width))
+    local = model.local_macs - macs
     weights = sum(weight.numel() for weight in model.local_net.parameters())
     yield Need("Local-Net, PyTorch", batch * local, weights * width)
     for i, step in enumerate(plan.steps):
         name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"
-        yield from _conv(name, step, batch, width) if step.layer.kind == "conv" else _pool(name, step, batch, width)
+        # The first level reads uint8 pixels where Global-Net reads pixels at all.
+        read = 1 if i == 0 and model.local_net.reading == IMAGE else width
+        of_step = name, step, batch
+        yield from _conv(*of_step, (read, width)) if step.layer.kind == "conv" else _pool(*of_step, width)
     yield _score(model, plan.locations, batch)
 
 
-def _conv(name: str, step: Step, batch: int, width: int) -> Iterator[Need]:
+def _conv(name: str, step: Step, batch: int, widths: tuple[int, int]) -> Iterator[Need]:
     before, after, table = step.channels_in, step.layer.channels, step.table
+    read, width = widths
     product, weights = before * after, step.layer.kernel**2 * before * after * width
     on_base = step.layer.kernel**2 * table.base * product
-    moved = table.base * (before * width + after * (width + WIDE))
+    moved = table.base * (before * read + after * (width + WIDE))
     yield Need(f"{name}, base", batch * on_base, batch * moved + weights)
     if table.entries:
-        moved = (step.below.entries + step.below.base) * before * width
+        moved = (step.below.entries + step.below.base) * before * read
         moved += table.base * after * WIDE + table.entries * after * width
         yield Need(f"{name}, entries", batch * (step.macs - on_base), batch * moved + weights + _tables(step))
 

@@ -36,15 +36,32 @@ class TritonPass:
     def __call__(self, images: Tensor) -> Tensor:
         """`z_g` of every location, float32: [B, C, H, W] of the pass's dtype -> [B, locations, n]."""
         base = images.permute(0, 2, 3, 1).contiguous()
-        entries = base.new_empty(len(base), 0, base.shape[3])
-        convs = iter(self.convs)
+        return self._behind(base, base.new_empty(len(base), 0, base.shape[3]), 0)
+
+    @torch.no_grad()
+    def of_pixels(self, images: Tensor, pixels: Tensor) -> Tensor:
+        """The same where Global-Net reads uint8 images [B, H, W, 3] themselves, its first layer a convolution.
+
+        `pixels` float32 [2, 3]: 1/(255·std) and mean/std.
+        """
+        base, entries = ops.pixel_level(images, pixels, *self.convs[0], *self._of_level(0), self.precision)
+        return self._behind(base, entries, 1)
+
+    def _of_level(self, i: int) -> tuple[list[Tensor], int, int, bool]:
+        """A step's tables, its entries, how many a program takes, and whether they are wanted as changes."""
+        tables = self.tables[i]
         kinds = [step.layer.kind for step in self.plan.steps]
-        for i, (step, tables) in enumerate(zip(self.plan.steps, self.tables, strict=True)):
-            of_level = tables.tensors(), tables.entries, tables.block, kinds[i + 1 : i + 2] == ["conv"]
-            if kinds[i] == "conv":
-                base, entries = ops.partial_conv(base, entries, *next(convs), *of_level, self.precision)
+        return tables.tensors(), tables.entries, tables.block, kinds[i + 1 : i + 2] == ["conv"]
+
+    def _behind(self, base: Tensor, entries: Tensor, done: int) -> Tensor:
+        """`z_g` of the level behind the first `done` layers."""
+        steps = self.plan.steps
+        convs = iter(self.convs[sum(step.layer.kind == "conv" for step in steps[:done]) :])
+        for i in range(done, len(steps)):
+            if steps[i].layer.kind == "conv":
+                base, entries = ops.partial_conv(base, entries, *next(convs), *self._of_level(i), self.precision)
             else:
-                base, entries = ops.max_pool(base, entries, step.layer.kernel, *of_level)
+                base, entries = ops.max_pool(base, entries, steps[i].layer.kernel, *self._of_level(i))
         zero = base.new_zeros(len(base), 1, base.shape[3])
         table = torch.cat([base.flatten(1, 2), entries, zero], dim=1)
         cells = table[:, self.readout].flatten(2).float()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glance_fast.dense_triton import TritonPass, packed
 from glance_fast.heads_triton import TritonHeads
@@ -21,25 +22,33 @@ class TritonPipeline:
     """
 
     def __init__(self, model: GlanceModel, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
-        self._dtype = dtype
         self._local = copy.deepcopy(model.local_net).to(device, dtype).eval()
         self._dense = TritonPass(model.plan(), copy.deepcopy(model.global_net), device, dtype)
         self._heads = TritonHeads(model, device, "ieee" if dtype == torch.float32 else "tf32")
         self._pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).to(device)
-        if isinstance(self._local, TrunkNet):
-            self._stem = packed(self._local.stem, device, dtype)
-        self._overhang, self._stride = model.config.overhang, model.config.stride
+        first, *sides = first_convolution(model)
+        self._stem = *packed(first, device, dtype), *sides
+        self._stride = model.config.stride
         self._rows, self._cols = (slice(cells.start, cells.stop) for cells in model.cells)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 [B, H, W, 3] at the model's size -> scores float32 [B, gy, gx]."""
+        stem = ops.pixel_conv(images, self._pixels, *self._stem).permute(0, 3, 1, 2)
         if isinstance(self._local, TrunkNet):
-            # uint8 pixels are all that is read of an image: the first convolution normalises them.
-            stem = ops.pixel_conv(images, self._pixels, *self._stem, STEM_STRIDE, self._overhang, 6.0)
-            z_local, read = self._local.see_behind(stem.permute(0, 3, 1, 2), self._stride)
+            z_local, read = self._local.see_behind(stem, self._stride)
+            z_global = self._dense(read[:, :, self._rows, self._cols])
         else:
-            pixels = ops.normalise(images, *self._pixels, self._overhang, self._dtype)
-            z_local, read = self._local.see(pixels.permute(0, 3, 1, 2), self._stride)
-        z_global = self._dense(read[:, :, self._rows, self._cols])
+            z_local = self._local.see_behind(stem, self._stride)
+            z_global = self._dense.of_pixels(images, self._pixels)
         return self._heads(z_local.flatten(2).mT.float().contiguous(), z_global)
+
+
+def first_convolution(model: GlanceModel) -> tuple[nn.Conv2d, int, int, float]:
+    """Local-Net's first convolution on the model's grid, its stride, the overhang, and where its values are cut off."""
+    net, overhang = model.local_net, model.config.overhang
+    if isinstance(net, TrunkNet):
+        return net.stem, STEM_STRIDE, overhang, 6.0
+    conv, (stride, _) = net.convs[0], net.sampling(model.config.stride)[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv, stride, overhang, math.inf

@@ -8,7 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from glance_fast.kernels import triton_max_pool, triton_normalise, triton_partial_conv, triton_pixel_conv, triton_score
+from glance_fast.kernels import (
+    triton_max_pool,
+    triton_partial_conv,
+    triton_pixel_conv,
+    triton_pixel_level,
+    triton_score,
+)
 from glance_fast.kernels.triton_score import HeadWeights
 from glance_fast.kernels.triton_tables import LevelTables
 
@@ -47,18 +53,6 @@ def _(
     return base.new_empty(batch, height // size, width // size, channels), base.new_empty(batch, entries, channels)
 
 
-@torch.library.custom_op("glance_fast::normalise", mutates_args=())
-def normalise(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
-    """`triton_normalise.normalise`."""
-    return triton_normalise.normalise(images, scale, shift, overhang, dtype)
-
-
-@normalise.register_fake
-def _(images: Tensor, scale: Tensor, shift: Tensor, overhang: int, dtype: torch.dtype) -> Tensor:
-    batch, height, width, channels = images.shape
-    return images.new_empty(batch, height + 2 * overhang, width + 2 * overhang, channels, dtype=dtype)
-
-
 @torch.library.custom_op("glance_fast::pixel_conv", mutates_args=())
 def pixel_conv(
     images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, overhang: int, most: float
@@ -74,6 +68,25 @@ def _(
     batch, *size, _ = images.shape
     high, wide = ((side + 2 * overhang - weight.shape[0]) // stride + 1 for side in size)
     return weight.new_empty(batch, high, wide, weight.shape[3])
+
+
+@torch.library.custom_op("glance_fast::pixel_level", mutates_args=())
+def pixel_level(
+    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
+    entries: int, block: int, as_changes: bool, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`triton_pixel_level.pixel_level`; `tables` as in `partial_conv`."""
+    level = LevelTables(entries, block, *tables)
+    return triton_pixel_level.pixel_level(images, pixels, weight, bias, level, as_changes, precision)
+
+
+@pixel_level.register_fake
+def _(
+    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
+    entries: int, block: int, as_changes: bool, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    after = weight.shape[3]
+    return weight.new_empty(*images.shape[:3], after), weight.new_empty(images.shape[0], entries, after)
 
 
 @torch.library.custom_op("glance_fast::score", mutates_args=())

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glance_fast.kernels.configurations import configured, place_of
-from glance_fast.kernels.triton_partial_conv import channels_for
+from glance_fast.kernels.triton_partial_conv import channels_for, store_entries
 from glance_fast.kernels.triton_rows import TILE_FIELDS, along, entries_of, home_of
 from glance_fast.kernels.triton_tables import LevelTables
 
@@ -48,13 +48,10 @@ def pool_kernel(
             alive = live & (kept | (touched == 0))
             cell = tl.load(row_at[:, None] + n[None], alive[:, None] & (n < CHANNELS)[None], 0.0)
             best = tl.maximum(best, cell.to(tl.float32))
-    stored = live[:, None] & (n < CHANNELS)[None]
-    if AS_CHANGES:
-        home = home_of(row_own, col_own, row, col, live)
-        shared = base_out + image * base_out_stride + home[:, None] * CHANNELS + n[None]
-        best -= tl.load(shared, stored, 0.0).to(tl.float32)
-    at = entry.to(tl.int64)[:, None] * CHANNELS + n[None]
-    tl.store(out + image * out_stride + at, best.to(out.dtype.element_ty), stored)
+    home = home_of(row_own, col_own, row, col, live)
+    store_entries(
+        best, entry, home, live, n, base_out + image * base_out_stride, out + image * out_stride, CHANNELS, AS_CHANGES
+    )
 
 
 def pool_constants(channels: int, size: int, block: int) -> dict[str, int]:
@@ -67,12 +64,17 @@ def pool_options(channels: int) -> dict[str, int]:
     return {"num_warps": 2 if channels_for(channels) <= 32 else 8}
 
 
+def pooled(base: Tensor, size: int) -> Tensor:
+    """The base alone: [B, H, W, C] -> [B, H // size, W // size, C]."""
+    high, wide = (side // size * size for side in base.shape[1:3])
+    cells: Tensor = base[:, :high, :wide].unflatten(1, (-1, size)).unflatten(3, (-1, size))
+    return cells.amax(dim=(2, 4))
+
+
 def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_changes: bool) -> tuple[Tensor, Tensor]:
     """One pooling: base [B, H, W, C], values [B, entries below, C] -> base [B, h, w, C], entries [B, entries, C]."""
-    batch, height, width, channels = base.shape
-    high, wide = height // size * size, width // size * size
-    cells = base[:, :high, :wide].unflatten(1, (-1, size)).unflatten(3, (-1, size))
-    out = cells.amax(dim=(2, 4))
+    batch, _, _, channels = base.shape
+    out = pooled(base, size)
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
         known = {**pool_constants(channels, size, tables.block), **pool_options(channels)}

@@ -39,9 +39,8 @@ def base_kernel(
     """Cells [H * W, CIN] of each image -> their sums, float32, and their values [H * W, COUT]."""
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    base += tl.program_id(2).to(tl.int64) * base_stride
-    sums += tl.program_id(2).to(tl.int64) * height * width * COUT
-    out += tl.program_id(2).to(tl.int64) * out_stride
+    image = tl.program_id(2).to(tl.int64)
+    base += image * base_stride
     y, x = m // width, m % width
     live = m < height * width
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -56,11 +55,19 @@ def base_kernel(
                 w_at = ((ty * KERNEL + tx) * CIN + k)[:, None] * COUT + n[None]
                 w = tl.load(weight + w_at, (k < CIN)[:, None] & (n < COUT)[None], 0.0)
                 acc = tl.dot(a, w, acc, input_precision=PRECISION)
+    sums_of = sums + image * height * width * COUT
+    store_base(acc, m, n, height, width, bias, sums_of, out + image * out_stride, COUT, KERNEL)
+
+
+@triton.jit
+def store_base(acc, m, n, height, width, bias, sums, out, COUT: tl.constexpr, KERNEL: tl.constexpr):
+    """Write the sums of cells `m` of an image and, renormalised, their values, channels `n`."""
+    y, x = m // width, m % width
     high = tl.minimum(y + KERNEL // 2, height - 1) - tl.maximum(y - KERNEL // 2, 0) + 1
     wide = tl.minimum(x + KERNEL // 2, width - 1) - tl.maximum(x - KERNEL // 2, 0) + 1
     scale = KERNEL * KERNEL / tl.maximum(high * wide, 1).to(tl.float32)
     at = m[:, None] * COUT + n[None]
-    stored = live[:, None] & (n < COUT)[None]
+    stored = (m < height * width)[:, None] & (n < COUT)[None]
     tl.store(sums + at, acc, stored)
     value = acc * scale[:, None] + tl.load(bias + n, n < COUT, 0.0)[None]
     tl.store(out + at, tl.maximum(value, 0.0).to(out.dtype.element_ty), stored)
@@ -76,12 +83,30 @@ def entries_kernel(
 ):  # fmt: skip
     """The entries of a level, or with AS_CHANGES what they differ by from their base cells: [entries, COUT]."""
     image = tl.program_id(2).to(tl.int64)
-    changes += image * changes_stride
-    base += image * base_stride
     tile = tiles + tl.program_id(0) * TILE_FIELDS
     entry, row, col, live = entries_of(tile, BLOCK_M)
     ty0, ty1, tx0, tx1 = tl.load(tile + 6), tl.load(tile + 7), tl.load(tile + 8), tl.load(tile + 9)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    acc = changed(
+        changes + image * changes_stride, base + image * base_stride, weight, row_taps, col_taps, first,
+        row, col, live, n, ty0, ty1, tx0, tx1, CIN, COUT, KERNEL, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+    )
+    # Read here and not above: held through the loops it would not fit the registers.
+    home = home_of(row_own, col_own, row, col, live)
+    value = renormalised(acc, row, col, home, live, n, sums + image * sums_stride, row_own, col_own, bias, COUT, KERNEL)
+    store_entries(
+        value, entry, home, live, n, base_out + image * base_out_stride, out + image * out_stride, COUT, AS_CHANGES
+    )
+
+
+@triton.jit
+def changed(
+    changes, base, weight, row_taps, col_taps, first,
+    row, col, live, n, ty0, ty1, tx0, tx1,
+    CIN: tl.constexpr, COUT: tl.constexpr, KERNEL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What the hole changes in the sums of keys (row, col) at taps ty0:ty1 x tx0:tx1, [BLOCK_M, BLOCK_N]."""
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for ty in range(ty0, ty1):
         y_band, y_place, y_dead, y_cell, _ = along(row_taps, row, ty, KERNEL, live)
@@ -99,20 +124,28 @@ def entries_kernel(
                 w_at = ((ty * KERNEL + tx) * CIN + k)[:, None] * COUT + n[None]
                 w = tl.load(weight + w_at, (k < CIN)[:, None] & (n < COUT)[None], 0.0)
                 acc = tl.dot(a, w, acc, input_precision=PRECISION)
-    # Read here and not above: held through the loops they would not fit the registers.
-    home = home_of(row_own, col_own, row, col, live)
+    return acc
+
+
+@triton.jit
+def renormalised(
+    acc, row, col, home, live, n, sums, row_own, col_own, bias, COUT: tl.constexpr, KERNEL: tl.constexpr
+):
+    """The values of keys (row, col) whose home's sum changes by `acc`."""
     valid = tl.load(row_own + row * 3 + 1, live, 1) * tl.load(col_own + col * 3 + 1, live, 1)
     valid -= tl.load(row_own + row * 3 + 2, live, 0) * tl.load(col_own + col * 3 + 2, live, 0)
-    stored = live[:, None] & (n < COUT)[None]
-    acc += tl.load(sums + image * sums_stride + home[:, None] * COUT + n[None], stored, 0.0)
+    acc += tl.load(sums + home[:, None] * COUT + n[None], live[:, None] & (n < COUT)[None], 0.0)
     scale = KERNEL * KERNEL / valid.to(tl.float32)
-    value = acc * scale[:, None] + tl.load(bias + n, n < COUT, 0.0)[None]
-    value = tl.maximum(value, 0.0)
+    return tl.maximum(acc * scale[:, None] + tl.load(bias + n, n < COUT, 0.0)[None], 0.0)
+
+
+@triton.jit
+def store_entries(value, entry, home, live, n, base_out, out, COUT: tl.constexpr, AS_CHANGES: tl.constexpr):
+    """Write entries, or what they differ by from their base cells, as the next convolution wants them."""
+    stored = live[:, None] & (n < COUT)[None]
     if AS_CHANGES:
-        shared = base_out + image * base_out_stride + home[:, None] * COUT + n[None]
-        value -= tl.load(shared, stored, 0.0).to(tl.float32)
-    at = entry.to(tl.int64)[:, None] * COUT + n[None]
-    tl.store(out + image * out_stride + at, value.to(out.dtype.element_ty), stored)
+        value -= tl.load(base_out + home[:, None] * COUT + n[None], stored, 0.0).to(tl.float32)
+    tl.store(out + entry.to(tl.int64)[:, None] * COUT + n[None], value.to(out.dtype.element_ty), stored)
 
 
 def channels_for(channels: int) -> int:

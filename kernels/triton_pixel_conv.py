@@ -1,10 +1,11 @@
-"""A network's first convolution on a GPU, from uint8 pixels: normalisation, overhang, convolution and clipping at once.
+"""Local-Net's first convolution on a GPU, from uint8 pixels: normalisation, overhang, convolution and clipping at once.
 
-Formula, for pixels p in 0..255, zero beyond the image by `overhang` on each side, k x k windows `stride` apart, valid:
+Formula, for normalised pixels x, zero beyond the image by `overhang` on each side, k x k windows `stride` apart, valid:
 
-    out = clip( W * (scale · p − shift) + b, 0, most ),      scale = 1/(255 · std),  shift = mean/std
+    out = clip( W * x + b, 0, most )
 
-Reference: `TrunkNet.stem_of` of a model's normalised padded images, by way of `tests/test_pipeline_triton.py`.
+Reference: `TrunkNet.stem_of` and `LocalNet.stem_of` of a model's normalised padded images, by way of
+`tests/test_pipeline_triton.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Places of the result that a program takes, and channels.
-BLOCK_M, BLOCK_N = 64, 32
+from glance_fast.kernels.triton_pixels import normalised, warps
+
+# Places of the result that a program takes, channels, and values of a window at a time, at most.
+BLOCK_M, BLOCK_N, MOST_K = 64, 32, 32
+WARPS = 4
 
 
 @triton.jit
@@ -27,31 +31,37 @@ def pixel_conv_kernel(
 ):  # fmt: skip
     """uint8 [H, W, C] of each image -> [high, wide, COUT]; weight [KERNEL * KERNEL * C, COUT]."""
     image = tl.program_id(2).to(tl.int64)
+    images += image * height * width * CHANNELS
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    k = tl.arange(0, BLOCK_K)
-    taps: tl.constexpr = KERNEL * KERNEL * CHANNELS
-    channel, tx, ty = k % CHANNELS, k // CHANNELS % KERNEL, k // CHANNELS // KERNEL
-    y = (m // wide * STRIDE - OVERHANG)[:, None] + ty[None]
-    x = (m % wide * STRIDE - OVERHANG)[:, None] + tx[None]
-    inside = (k < taps)[None] & (m < high * wide)[:, None] & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    pixel = tl.load(images + image * height * width * CHANNELS + (y * width + x) * CHANNELS + channel[None], inside, 0)
-    value = pixel.to(tl.float32) * tl.load(scale + channel)[None] - tl.load(shift + channel)[None]
-    value = tl.where(inside, value, 0.0).to(weight.dtype.element_ty)
-    kept = (k < taps)[:, None] & (n < COUT)[None]
-    acc = tl.dot(value, tl.load(weight + k[:, None] * COUT + n[None], kept, 0.0), input_precision=PRECISION)
+    live = m < high * wide
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for low in tl.range(0, KERNEL * KERNEL * CHANNELS, BLOCK_K):
+        k = low + tl.arange(0, BLOCK_K)
+        y = (m // wide * STRIDE - OVERHANG)[:, None] + (k // CHANNELS // KERNEL)[None]
+        x = (m % wide * STRIDE - OVERHANG)[:, None] + (k // CHANNELS % KERNEL)[None]
+        there = k < KERNEL * KERNEL * CHANNELS
+        inside = there[None] & live[:, None] & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        a = normalised(images, scale, shift, y * width + x, k[None], inside, CHANNELS).to(weight.dtype.element_ty)
+        w = tl.load(weight + k[:, None] * COUT + n[None], there[:, None] & (n < COUT)[None], 0.0)
+        acc = tl.dot(a, w, acc, input_precision=PRECISION)
     acc += tl.load(bias + n, n < COUT, 0.0)[None]
-    stored = (m < high * wide)[:, None] & (n < COUT)[None]
     at = image * high * wide * COUT + m[:, None] * COUT + n[None]
+    stored = live[:, None] & (n < COUT)[None]
     tl.store(out + at, tl.minimum(tl.maximum(acc, 0.0), MOST).to(out.dtype.element_ty), stored)
+
+
+def window_values(kernel: int, channels: int) -> int:
+    """Values of a window that a program takes at a time: a power of two that the tensor cores take."""
+    return max(16, min(MOST_K, int(triton.next_power_of_2(kernel * kernel * channels))))
 
 
 def pixel_constants(weight: tuple[int, ...], stride: int, overhang: int, most: float) -> dict[str, int | float | str]:
     """What the kernel is compiled for, for a weight [k, k, C, O]."""
     kernel, _, channels, after = weight
     sizes = {"CHANNELS": channels, "KERNEL": kernel, "COUT": after, "STRIDE": stride, "OVERHANG": overhang}
-    block_k = max(16, triton.next_power_of_2(kernel * kernel * channels))
-    return {**sizes, "MOST": most, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": block_k, "PRECISION": "ieee"}
+    blocks = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": window_values(kernel, channels)}
+    return {**sizes, "MOST": most, **blocks, "PRECISION": "ieee"}
 
 
 def pixel_conv(
@@ -68,6 +78,7 @@ def pixel_conv(
     out = torch.empty(batch, high, wide, after, dtype=weight.dtype, device=images.device)
     constants = pixel_constants(tuple(weight.shape), stride, overhang, most)
     pixel_conv_kernel[(triton.cdiv(high * wide, BLOCK_M), triton.cdiv(after, BLOCK_N), batch)](
-        images, pixels[0], pixels[1], weight, bias, out, height, width, high, wide, **constants,
+        images, pixels[0], pixels[1], weight, bias, out, height, width, high, wide,
+        **constants, **warps(weight.dtype, WARPS),
     )  # fmt: skip
     return out

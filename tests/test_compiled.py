@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench.compile_kernels import DTYPES, TARGETS, heads, shapes
+from bench.compile_kernels import DTYPES, TARGETS, Part, Shape, Stem, parts
+from glance_fast.geometry import IMAGE
+from tests.test_triton import KERNELS
 
 ROWS = Path(__file__).resolve().parent.parent / "bench" / "results" / "kernels.jsonl"
-OF_LAYERS = ("base_kernel", "entries_kernel", "pool_kernel")
-OF_ENDS = ("normalise_kernel", "pixel_conv_kernel", "score_kernel")
 # Registers a thread, shared memory a program: what every target has, and what a kernel gets there without asking.
 MOST_REGISTERS, MOST_SHARED = 255, 48 * 1024
 # Bytes a thread that are spilled at most. Products in float32, and all on sm_75, are without tensor cores.
@@ -25,9 +25,17 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
+def launched(part: Part) -> tuple[str, ...]:
+    """The kernels that a part of a preset needs."""
+    if isinstance(part, Stem):
+        return KERNELS["stem"]
+    if isinstance(part, Shape):
+        return KERNELS["layer"] + (KERNELS["layer of pixels"] if part.before == IMAGE.channels else ())
+    return KERNELS["heads"]
+
+
 def test_they_are_all_that_the_presets_launch(rows: list[dict[str, Any]]) -> None:
-    sizes = [(kernel, one.before, one.after) for one in shapes() for kernel in OF_LAYERS]
-    sizes += [(kernel, one.before, one.after) for one in heads() for kernel in OF_ENDS]
+    sizes = [(kernel, part.before, part.after) for part in parts() for kernel in launched(part)]
     due = Counter((*size, dtype, target) for size in sizes for dtype in DTYPES for target in TARGETS)
     names = ("kernel", "before", "after", "dtype", "target")
     assert Counter(tuple(row[name] for name in names) for row in rows) == due
@@ -42,6 +50,10 @@ def test_they_are_within_the_limits(rows: list[dict[str, Any]]) -> None:
 
 
 def test_half_floats_are_multiplied_by_tensor_cores(rows: list[dict[str, Any]]) -> None:
-    products = [row for row in rows if row["kernel"] in ("base_kernel", "entries_kernel", "pixel_conv_kernel")]
+    products = [row for row in rows if row["kernel"] not in ("pool_kernel", "score_kernel")]
     half = [row for row in products if row["dtype"] != "fp32" and row["target"] > 75]
     assert half and all(row["matrix_instructions"] for row in half)
+
+
+def test_float32_is_multiplied_by_none_as_they_would_be_of_tf32(rows: list[dict[str, Any]]) -> None:
+    assert not any(row["matrix_instructions"] for row in rows if row["dtype"] == "fp32")

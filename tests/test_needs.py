@@ -21,7 +21,7 @@ def test_the_products_are_the_plans_and_the_networks(model: GlanceModel) -> None
     rows = {need.launch: need.macs for need in needs(model, 1)}
     layers = sum(macs for launch, macs in rows.items() if " conv " in launch)
     assert layers == model.plan().macs
-    assert rows["Local-Net, PyTorch"] + rows.get("first convolution", 0) == model.local_macs
+    assert rows["Local-Net, PyTorch"] + rows["first convolution"] == model.local_macs
 
 
 def test_a_batch_reads_weights_and_tables_once(model: GlanceModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from glance_fast.heads_triton import TritonHeads
 from glance_fast.kernels import ops
 from glance_fast.nets.model import GlanceModel
 from glance_fast.nets.trunk import TrunkNet
-from glance_fast.pipeline_triton import TritonPipeline
+from glance_fast.pipeline_triton import TritonPipeline, first_convolution
 from tests.test_export import TRUNK, loop_grids, photos, usual_model
 from tests.test_triton import DEVICE
 from tests.tiny import save_tiny, tiny_calibration
@@ -74,29 +75,28 @@ def test_a_matrix_that_is_not_triangular_is_refused() -> None:
             form()
 
 
-def test_pixels_are_the_models_with_their_overhang() -> None:
-    model = usual_model({"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9})
-    images = torch.from_numpy(photos(model, 2))
-    scale, shift = (part.flatten().to(DEVICE) for part in (1 / (255 * model.std), model.mean / model.std))
-    found = ops.normalise(images.to(DEVICE), scale, shift, 9, torch.float32)
-    double = model.double()
-    assert_close(found.permute(0, 3, 1, 2).cpu(), double.padded(double.from_uint8(images)), torch.float32)
+STEMS = [
+    ({"image_size": (150, 131), **TRUNK}, 6.0),
+    ({"image_size": (97, 84), **TRUNK}, 6.0),
+    ({"image_size": (37, 45), "patch": 11, "stride": 9}, math.inf),
+    ({"image_size": (41, 53), "patch": 19, "stride": 4, "overhang": 9}, math.inf),
+]
 
 
-@pytest.mark.parametrize("size", [(150, 131), (97, 84)], ids=str)
-def test_pixels_become_the_first_convolution_at_once(size: tuple[int, int]) -> None:
-    """Normalised, padded, convolved and clipped: values on both sides of both limits, at the borders and inside."""
-    model = usual_model({"image_size": size, **TRUNK})
-    assert isinstance(model.local_net, TrunkNet)
-    model.local_net.stem.weight.data.mul_(5)
+@pytest.mark.parametrize("changes, most", STEMS, ids=str)
+def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], most: float) -> None:
+    """Normalised, padded, convolved and clipped: values on both sides of all limits, at the borders and inside."""
+    model = usual_model(changes).double()
+    net = model.local_net
+    conv, *sides = first_convolution(model)
+    conv.weight.data.mul_(5)
     images = torch.from_numpy(photos(model, 2))
-    pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).to(DEVICE)
-    stem = packed(model.local_net.stem, DEVICE, torch.float32)
-    found = ops.pixel_conv(images.to(DEVICE), pixels, *stem, 2, model.config.overhang, 6.0)
-    double = model.double()
-    assert isinstance(double.local_net, TrunkNet)
-    expected = double.local_net.stem_of(double.padded(double.from_uint8(images))).detach()
-    assert (expected == 0).any() and (expected == 6).any() and ((expected > 0) & (expected < 6)).any()
+    seen = model.padded(model.from_uint8(images))
+    expected = (net.stem_of(seen) if isinstance(net, TrunkNet) else net.stem_of(seen, model.config.stride)).detach()
+    assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
+    assert (expected == most).any() or most == math.inf
+    pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).float().to(DEVICE)
+    found = ops.pixel_conv(images.to(DEVICE), pixels, *packed(conv, DEVICE, torch.float32), *sides)
     assert_close(found.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
 
 
@@ -115,8 +115,8 @@ def test_the_operators_keep_pytorchs_rules() -> None:
         pool = dense.tables[1]
         below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
         calls: list[tuple[Any, tuple[Any, ...]]] = [
-            (ops.normalise, (images, *pipeline._pixels, 9, torch.float32)),
             (ops.pixel_conv, (images, pipeline._pixels, *dense.convs[0], 2, 9, 6.0)),
+            (ops.pixel_level, (images, pipeline._pixels, *dense.convs[0], *of_level, "ieee")),
             (ops.score, (z[0], z[1], heads._weights, "ieee")),
             (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
             (ops.max_pool, (*below, 2, pool.tensors(), pool.entries, pool.block, True)),
@@ -137,7 +137,8 @@ def test_export_sees_the_whole_pass_as_operators() -> None:
     program = torch.export.export(Scores(), (images,), strict=False)
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}
-    assert {f"glance_fast.{name}.default" for name in ("normalise", "partial_conv", "max_pool", "score")} <= names
+    due = ("pixel_conv", "pixel_level", "partial_conv", "max_pool", "score")
+    assert {f"glance_fast.{name}.default" for name in due} <= names
     torch.testing.assert_close(program.module()(images), pipeline(images))
 
 

@@ -60,12 +60,22 @@ class LocalNet(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, images: Tensor, step: int | None = None) -> Tensor:
-        x = images
-        for conv, (stride, dilation) in zip(self.convs, self.sampling(step), strict=True):
+        return self.see_behind(self.stem_of(images, step), step)
+
+    def stem_of(self, images: Tensor, step: int | None = None) -> Tensor:
+        """The first convolution."""
+        return self._through(images, step, 0, 1)
+
+    def see_behind(self, stem: Tensor, step: int | None = None) -> Tensor:
+        """z_l of images whose stem is known already, `stem_of` them."""
+        out: Tensor = self.project(self._through(stem, step, 1, len(self.convs)))
+        return out
+
+    def _through(self, x: Tensor, step: int | None, first: int, stop: int) -> Tensor:
+        for conv, (stride, dilation) in zip(self.convs[first:stop], self.sampling(step)[first:stop], strict=True):
             assert isinstance(conv, nn.Conv2d)
             x = F.relu(F.conv2d(x, conv.weight, conv.bias, stride=stride, dilation=dilation))
-        out: Tensor = self.project(x)
-        return out
+        return x
 
     def see(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
         """z_l as `forward` gives it, and what Global-Net reads: the images themselves."""
