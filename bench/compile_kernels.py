@@ -24,14 +24,14 @@ from rich.progress import track
 
 from glance_fast.config import ModelConfig
 from glance_fast.geometry import IMAGE
-from glance_fast.kernels.triton_tables import TABLES
+from glance_fast.kernels.triton_tables import BLOCK, TABLES
 from glance_fast.presets import PRESETS
 
 if TYPE_CHECKING:
     from glance_fast.nets.model import GlanceModel
 
-# A kernel, what it is compiled for, and Triton's options.
-Launch = tuple[Any, dict[str, Any], dict[str, int]]
+# A kernel, and what a launch of it takes by name.
+Launch = tuple[Any, dict[str, Any]]
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Integer arguments, beside strides.
@@ -42,11 +42,15 @@ MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution of `before` to `after` channels; as_changes: another convolution follows."""
+    """A convolution of `before` to `after` channels.
+
+    as_changes: another convolution follows; pooled: pooling does, which may be in the same launch.
+    """
 
     before: int
     after: int
-    as_changes: bool
+    as_changes: bool = False
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Stem:
 
 Part = Stem | Shape | Heads
 # One of each, for checks that have no time for all.
-SAMPLES = (Stem(3, 32, 3, 2, 38, 6.0), Shape(3, 32, False), Shape(64, 96, True), Heads(168, 128, True, 64))
+SAMPLES = (Stem(3, 32, 3, 2, 38, 6.0), Shape(3, 32), Shape(64, 96, pooled=True), Heads(168, 128, True, 64))
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def _parts(model: GlanceModel) -> Iterator[Part]:
     layers, before = model.global_net.layers, model.local_net.reading.channels
     for i, layer in enumerate(layers):
         if layer.kind == "conv":
-            yield Shape(before, layer.channels, i + 1 < len(layers) and layers[i + 1].kind == "conv")
+            behind = [later.kind for later in layers[i + 1 : i + 2]]
+            yield Shape(before, layer.channels, behind == ["conv"], i > 0 and behind == ["pool"])
         before = layer.channels
     c = model.config
     yield Heads(c.features, c.dad_width, c.location_norm, c.wide)
@@ -130,52 +135,50 @@ def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:
         launches = _of_stem(part, dtype)
     else:
         launches = _of_layer(part, dtype) if isinstance(part, Shape) else _of_heads(part, dtype)
-    return [_compile(kernel, constants, part, dtype, target, options) for kernel, constants, options in launches]
+    return [_compile(kernel, settings, part, dtype, target) for kernel, settings in launches]
 
 
 def _of_stem(stem: Stem, dtype: str) -> list[Launch]:
-    from glance_fast.kernels.triton_pixel_conv import WARPS, pixel_constants, pixel_conv_kernel
-    from glance_fast.kernels.triton_pixels import warps
+    from glance_fast.kernels.triton_pixel_conv import pixel_conv_kernel, pixel_settings
 
     weight = (stem.kernel, stem.kernel, stem.before, stem.after)
-    constants = pixel_constants(weight, stem.stride, stem.overhang, stem.most)
-    return [(pixel_conv_kernel, constants, warps(DTYPES[dtype], WARPS))]
+    return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.stride, stem.overhang, stem.most))]
 
 
 def _of_layer(shape: Shape, dtype: str) -> list[Launch]:
-    from glance_fast.dense_triton import BLOCK
-    from glance_fast.kernels.triton_max_pool import pool_constants, pool_kernel, pool_options
-    from glance_fast.kernels.triton_partial_conv import OPTIONS, base_kernel, conv_constants, entries_kernel
-    from glance_fast.kernels.triton_pixel_level import WARPS, level_constants, pixel_base_kernel, pixel_entries_kernel
-    from glance_fast.kernels.triton_pixels import warps
+    from glance_fast.kernels import triton_conv_pool
+    from glance_fast.kernels.triton_max_pool import pool_kernel, pool_settings
+    from glance_fast.kernels.triton_partial_conv import base_kernel, base_settings, entries_kernel, entries_settings
+    from glance_fast.kernels.triton_pixel_level import level_settings, pixel_base_kernel, pixel_entries_kernel
 
-    weight, as_changes = (3, 3, shape.before, shape.after), {"AS_CHANGES": shape.as_changes}
-    conv = {**conv_constants(weight, BLOCK, "ieee"), **as_changes}
-    pool = {**pool_constants(shape.after, 2, BLOCK), "AS_CHANGES": True}
+    weight, of = (3, 3, shape.before, shape.after), DTYPES[dtype]
+    as_changes = {"AS_CHANGES": shape.as_changes}
     launches = [
-        (base_kernel, conv, OPTIONS), (entries_kernel, conv, OPTIONS), (pool_kernel, pool, pool_options(shape.after)),
-    ]  # fmt: skip
+        (base_kernel, base_settings(weight, of, "ieee")),
+        (entries_kernel, entries_settings(weight, of, BLOCK, "ieee") | as_changes),
+        (pool_kernel, pool_settings(shape.after, 2, BLOCK) | {"AS_CHANGES": True}),
+    ]
     if shape.before == IMAGE.channels:
-        level, options = {**level_constants(weight, BLOCK, "ieee"), **as_changes}, warps(DTYPES[dtype], WARPS)
-        launches += [(pixel_base_kernel, level, options), (pixel_entries_kernel, level, options)]
-    return launches
+        level = level_settings(weight, of, BLOCK, "ieee") | as_changes
+        launches += [(pixel_base_kernel, level), (pixel_entries_kernel, level)]
+    if not shape.pooled:
+        return launches
+    both = triton_conv_pool.pooled_settings(weight, of, 2, triton_conv_pool.BLOCK, "ieee") | {"AS_CHANGES": True}
+    return [*launches, (triton_conv_pool.pooled_entries_kernel, both)]
 
 
 def _of_heads(heads: Heads, dtype: str) -> list[Launch]:
-    from glance_fast.kernels.triton_score import OPTIONS, score_constants, score_kernel
+    from glance_fast.kernels.triton_score import score_kernel, score_settings
 
     precision = "ieee" if dtype == "fp32" else "tf32"
     total = heads.before + heads.wide
-    return [(score_kernel, score_constants(total, heads.before, heads.after, heads.whitened, precision), OPTIONS)]
+    return [(score_kernel, score_settings(total, heads.before, heads.after, heads.whitened, precision))]
 
 
-def _compile(
-    kernel: Any, constants: dict[str, Any], part: Part, dtype: str, target: int, options: dict[str, int]
-) -> Compiled:
+def _compile(kernel: Any, settings: dict[str, Any], part: Part, dtype: str, target: int) -> Compiled:
     from glance_fast.kernels.ahead_of_time import compile_ahead
 
-    types = _types(kernel, constants, dtype)
-    code = compile_ahead(kernel, types, constants, target, options)
+    code = compile_ahead(kernel, _types(kernel, settings, dtype), settings, target)
     registers, spilled = resources(code.ptx, target)
     return Compiled(
         kernel=kernel.fn.__name__,
@@ -190,16 +193,16 @@ def _compile(
     )
 
 
-def _types(kernel: Any, constants: dict[str, Any], dtype: str) -> dict[str, str]:
+def _types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[str, str]:
     """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
     of_heads = kernel.fn.__name__ == "score_kernel"
     types = {}
     for name in kernel.arg_names:
-        if name in constants:
+        if name in settings:
             continue
         if name in NUMBERS or name.endswith("_stride"):
             types[name] = "i32"
-        elif name in TABLES and not of_heads:
+        elif name.removeprefix("conv_") in TABLES and not of_heads:
             types[name] = "*i32"
         elif name == "images":
             types[name] = "*u8"

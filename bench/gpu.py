@@ -4,7 +4,8 @@ First the tests that run on one, and compute-sanitizer over a small case where i
 they fail. Then, in turn, from uint8 pixels on the device to scores on the device: the CUDA engine at batches 1 and 32
 and at stride 4, the same networks' dense pass in PyTorch compiled, EfficientAD-S compiled, and the loop; beside them a
 large matrix product and a large copy, the limits, by which each engine's roofline is told from what its launches need
-(`bench/needs.py`). One JSON file, named by the device, holds all of it.
+(`bench/needs.py`), and the kernels alone, each with its share of its roofline and of the matrix product's pace. One
+JSON file, named by the device, holds all of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +32,15 @@ from torch import Tensor, nn
 from bench.forward import FORWARD
 from bench.machine import machine
 from bench.needs import Need, needs
+from bench.tune import Job, jobs
 from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
 from glance_fast.config import ModelConfig
 from glance_fast.dense import DensePass
+from glance_fast.dense_triton import JOINED
 from glance_fast.files import replace_file
+from glance_fast.kernels import triton_conv_pool
+from glance_fast.kernels.configurations import configured, trying
+from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.loop import loop_global
 from glance_fast.nets.model import GlanceModel
 from glance_fast.presets import PRESETS
@@ -103,6 +110,8 @@ def cases() -> dict[str, Timed]:
         needed = tuple(needs(net, batch, DTYPES[precision].itemsize))
         name = f"{preset}, stride {stride}, CUDA engine, {precision}, batch {batch}"
         found[name] = Timed(_engine(engine, batch), batch, needed)
+    for preset in PRESETS:
+        found |= launches(preset, 32)
     model = _model(ModelConfig())
     found["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = Timed(_compiled_dense(model), 1)
     found["paper, Global-Net, the loop, fp16"] = _loop(model)
@@ -114,6 +123,32 @@ def cases() -> dict[str, Timed]:
     there = torch.empty_like(long)
     found[COPY] = Timed(lambda: there.copy_(long), 2.0 * long.numel() * 4)
     return found
+
+
+def launches(preset: str, batch: int) -> dict[str, Timed]:
+    """The kernels alone in float16, on a preset's shapes; a layer's entries with the base that they start from.
+
+    A convolution with its pooling stands there both ways, in two launches and in one.
+    """
+    model, found = _model(ModelConfig.model_validate(PRESETS[preset]["model"])), dict[str, Timed]()
+    needed = {(need.kernel, need.channels): need for need in reversed(list(needs(model, batch)))}
+    for job in jobs(model, batch, torch.float16, "cuda"):
+        kernel, channels = job.place.kernel, job.place.channels
+        name = "{}, {} {}→{}, fp16, batch {}".format(preset, kernel, *channels, batch)
+        if kernel == JOINED:
+            found[f"{name}, in two launches"] = Timed(partial(_configured, job, {}, BLOCK), batch)
+            options = {"BLOCK_M": triton_conv_pool.BLOCK}
+            found[f"{name}, in one"] = Timed(partial(_configured, job, options, triton_conv_pool.BLOCK), batch)
+        else:
+            before = [needed["base_kernel", channels]] if kernel == "entries_kernel" else []
+            block = configured(job.place).get("BLOCK_M", BLOCK)
+            found[name] = Timed(partial(job.run, block), batch, (*before, needed[kernel, channels]))
+    return found
+
+
+def _configured(job: Job, options: dict[str, int], block: int) -> Tensor:
+    with trying(job.place, options):
+        return job.run(block)
 
 
 def measure(found: dict[str, Timed], turns: int) -> list[dict[str, Any]]:
@@ -138,6 +173,8 @@ def measure(found: dict[str, Timed], turns: int) -> list[dict[str, Any]]:
         if timed.needs:
             seconds = sum(need.seconds(2 * pace[PRODUCT], pace[COPY]) for need in timed.needs)
             row |= {"roofline_ms": seconds * 1e3, "of_the_roofline": seconds * 1e3 / row["p50_ms"]}
+            macs = sum(need.macs for need in timed.needs)
+            row["of_the_matrix_product"] = macs / row["p50_ms"] * 1e3 / pace[PRODUCT]
     return rows
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -28,11 +29,13 @@ WIDE = 4  # bytes of a float32 and of an int32
 
 @dataclass(frozen=True)
 class Need:
-    """One launch for a batch of images."""
+    """One launch for a batch of images; `kernel` where it is one that `bench.tune` tries."""
 
     launch: str
     macs: float
     bytes: float
+    kernel: str | None = None
+    channels: tuple[int, int] | None = None
 
     def seconds(self, flops: float, bandwidth: float) -> float:
         """Its roofline, at so many floating-point operations and bytes a second."""
@@ -47,7 +50,7 @@ def main(
 ) -> None:
     """Print a Markdown table of a preset in half floats."""
     model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"]))
-    rows = list(needs(model, batch))
+    rows, plan = list(needs(model, batch)), model.plan()
     print(f"| `{preset}`, batch {batch} | multiply-adds | MB | roofline | bound by |\n|---|---|---|---|---|")
     for row in rows:
         bound = "products" if 2 * row.macs / flops > row.bytes / bandwidth else "memory"
@@ -56,6 +59,16 @@ def main(
     macs, moved = sum(row.macs for row in rows), sum(row.bytes for row in rows)
     total = sum(row.seconds(flops, bandwidth) for row in rows)
     print(f"| all | {macs / 1e6:,.0f} M | {moved / 1e6:.1f} | {total * 1e6:.1f} µs | |")
+    print("\n| with its pooling | multiply-adds, in one launch and in two | MB | roofline |\n|---|---|---|---|")
+    for conv, pool in pairwise(plan.steps[1:]):  # the first layer is launched alone
+        if (conv.layer.kind, pool.layer.kind) == ("conv", "pool") and pool.table.entries:
+            one = joined(conv, pool, batch)
+            _, entries = _conv("", conv, batch, (2, 2))
+            two = [entries, *_pool("", pool, batch, 2)]
+            macs, moved = (sum(getattr(need, what) for need in two) / 1e6 for what in ("macs", "bytes"))
+            times = one.seconds(flops, bandwidth), sum(need.seconds(flops, bandwidth) for need in two)
+            figures = f"{one.macs / 1e6:,.0f}, {macs:,.0f} M | {one.bytes / 1e6:.1f}, {moved:.1f}"
+            print(f"| {one.launch} | {figures} | {times[0] * 1e6:.1f}, {times[1] * 1e6:.1f} µs |")
 
 
 def needs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Need]:
@@ -87,16 +100,28 @@ def _conv(name: str, step: Step, batch: int, widths: tuple[int, int]) -> Iterato
     product, weights = before * after, step.layer.kernel**2 * before * after * width
     on_base = step.layer.kernel**2 * table.base * product
     moved = table.base * (before * read + after * (width + WIDE))
-    yield Need(f"{name}, base", batch * on_base, batch * moved + weights)
+    yield Need(f"{name}, base", batch * on_base, batch * moved + weights, "base_kernel", step.channels)
     if table.entries:
         moved = (step.below.entries + step.below.base) * before * read
         moved += table.base * after * WIDE + table.entries * after * width
-        yield Need(f"{name}, entries", batch * (step.macs - on_base), batch * moved + weights + _tables(step))
+        macs, moved = batch * (step.macs - on_base), batch * moved + weights + _tables(step)
+        yield Need(f"{name}, entries", macs, moved, "entries_kernel", step.channels)
 
 
 def _pool(name: str, step: Step, batch: int, width: int) -> Iterator[Need]:
     moved = (step.below.entries + step.below.base + step.table.entries + step.table.base) * step.layer.channels * width
-    yield Need(name, 0, batch * moved + _tables(step))
+    yield Need(name, 0, batch * moved + _tables(step), "pool_kernel", step.channels)
+
+
+def joined(conv: Step, pool: Step, batch: int, width: int = 2) -> Need:
+    """A convolution's entries and their pooling in one launch: none is written, some are computed again and again."""
+    table, (before, after) = conv.table, conv.channels
+    read = sum(int(((block.sources >= table.base) & (block.sources < table.zero)).sum()) for block in pool.blocks())
+    taps = conv.layer.kernel**2
+    moved = (conv.below.entries + conv.below.base) * before * width + table.base * after * (WIDE + width)
+    moved += (pool.table.entries + pool.table.base) * after * width
+    weights = taps * before * after * width + _tables(conv) + _tables(pool)
+    return Need(f"{before}→{after}", batch * read * taps * before * after, batch * moved + weights)
 
 
 def _tables(step: Step) -> int:
@@ -115,7 +140,7 @@ def _score(model: GlanceModel, locations: int, batch: int) -> Need:
     macs = locations * (read * c.features + triangle + head)
     moved = locations * (read + total + 2 * c.features + 1) * WIDE
     weights = (locations * (triangle + total) + head + read * c.features) * WIDE
-    return Need("heads", batch * macs, batch * moved + weights)
+    return Need("heads", batch * macs, batch * moved + weights, "score_kernel", (total, c.dad_width))
 
 
 if __name__ == "__main__":

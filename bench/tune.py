@@ -3,14 +3,16 @@
 For each layer of a preset, and for its heads, it tries the configurations below on the layer's own shapes, each only
 once it gave what the one that fits everywhere gives, and adds the fastest to `kernels/configurations.json`: the device,
 the kernel, the channels and the dtype, with both times and the gain. A layer's entries are timed with its base, which
-they start from.
+they start from. A convolution with its pooling in one launch is tried against the two launches, and chosen where there
+is a row for it.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,20 +25,23 @@ from rich.progress import track
 from torch import Tensor
 
 from glance_fast.config import ModelConfig
-from glance_fast.dense_triton import BLOCK, level_tables, packed
+from glance_fast.dense_triton import JOINED, level_tables, packed
 from glance_fast.errors import GlanceError
 from glance_fast.files import replace_file
+from glance_fast.geometry import IMAGE
 from glance_fast.heads_triton import head_weights
 from glance_fast.kernels import configurations, ops
-from glance_fast.kernels.configurations import Place, place_of
+from glance_fast.kernels.configurations import Place, configured, place_of
+from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.nets.model import GlanceModel
 from glance_fast.plan import Step
 from glance_fast.presets import DEFAULT, PRESETS
 
 # What is tried of each kernel: all combinations.
 CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
-    "base_kernel": {"BLOCK_M": (64, 128), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32, 64), "num_warps": (4, 8)},
-    "entries_kernel": {"BLOCK_M": (64, 128), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32), "num_warps": (4, 8)},
+    "base_kernel": {"BLOCK_M": (64, 128), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32, 64), "num_warps": (4, 8, 16)},
+    "entries_kernel": {"BLOCK_M": (64, 128), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32), "num_warps": (4, 8, 16)},
+    "pooled_entries_kernel": {"BLOCK_M": (32, 64), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32), "num_warps": (4, 8)},
     "pool_kernel": {"BLOCK_M": (32, 64), "BLOCK_N": (16, 32, 64), "num_warps": (2, 4, 8)},
     "score_kernel": {"BLOCK_K": (16, 32), "num_warps": (2, 4, 8), "num_stages": (1, 2, 3)},
 }
@@ -67,26 +72,45 @@ def main(
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"])).eval()
     console = Console(stderr=True)
-    rows = []
-    for job in track(list(jobs(model, batch, dtype, "cuda")), "Kernels", console=console, transient=True):
-        rows += tuned(job, do_bench)
+    rows = tune(track(list(jobs(model, batch, dtype, "cuda")), "Kernels", console=console, transient=True), do_bench)
     for row in rows:
         print(json.dumps(row))
     merge(output, rows)
 
 
 def jobs(model: GlanceModel, batch: int, dtype: torch.dtype, device: str) -> Iterator[Job]:
-    """Every kind of launch of a model, once; random values, the model's own shapes."""
-    seen: set[Place] = set()
-    convs = iter(model.global_net.convs)
-    for step in model.plan().steps:
+    """Every kind of launch of a model that the table may speak of, once; random values, the model's own shapes."""
+    found: dict[Place, Job] = {}
+    steps, convs = model.plan().steps, iter(model.global_net.convs)
+    weights = [packed(next(convs), device, dtype) if step.layer.kind == "conv" else () for step in steps]
+    joined: list[Job] = []
+    for i, step in enumerate(steps):
         base, below = _values(step, batch, dtype, device)
-        conv = next(convs) if step.layer.kind == "conv" else None
-        for job in _pool_jobs(step, base, below) if conv is None else _conv_jobs(step, conv, base, below):
-            if job.place not in seen:
-                seen.add(job.place)
-                yield job
+        if not weights[i]:
+            made = [*_pool_jobs(step, base, below)]
+        # Pixels have a kernel of their own.
+        elif i or model.local_net.reading != IMAGE:
+            made = [*_conv_jobs(step, weights[i], base, below)]
+            # The first layer is launched alone.
+            joined += _joined_jobs(steps[i:], weights[i], base, below) if i else []
+        else:
+            made = []
+        found = {job.place: job for job in made} | found
+    yield from found.values()
     yield _score_job(model, batch, device, "ieee" if dtype == torch.float32 else "tf32")
+    # Against the two launches as they are by then.
+    yield from {job.place: job for job in reversed(joined)}.values()
+
+
+def tune(todo: Iterable[Job], clock: Clock) -> list[dict[str, Any]]:
+    """The rows of all launches; what was found of one stands while the next are tried."""
+    rows = []
+    with ExitStack() as found:
+        for job in todo:
+            for row in tuned(job, clock):
+                found.enter_context(configurations.trying(job.place, row["options"]))
+                rows.append(row)
+    return rows
 
 
 def tuned(job: Job, clock: Clock) -> list[dict[str, Any]]:
@@ -138,9 +162,8 @@ def _runs(job: Job, block: int, expected: Tensor) -> bool:
     return bool(apart <= (2e-2 if expected.dtype != torch.float32 else 1e-3))
 
 
-def _conv_jobs(step: Step, conv: torch.nn.Module, base: Tensor, below: Tensor) -> Iterator[Job]:
-    weights, tables = packed(conv, base.device, base.dtype), cache(partial(level_tables, step, base.device))
-    of_layer = (step.channels_in, step.layer.channels), base.device, base.dtype
+def _conv_jobs(step: Step, weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[Job]:
+    tables = cache(partial(level_tables, step, base.device))
 
     def run(block: int, entries: int) -> tuple[Tensor, Tensor]:
         table = tables(block)
@@ -148,9 +171,36 @@ def _conv_jobs(step: Step, conv: torch.nn.Module, base: Tensor, below: Tensor) -
         return made[0], made[1]
 
     # The base has no tables: what it takes at a time is the kernel's own affair, and without entries it runs alone.
-    yield Job(place_of("base_kernel", *of_layer), lambda block: run(BLOCK, 0)[0])
+    yield Job(place_of("base_kernel", step.channels, base.device, base.dtype), lambda block: run(BLOCK, 0)[0])
     if step.table.entries:
-        yield Job(place_of("entries_kernel", *of_layer), lambda block: run(block, step.table.entries)[1])
+        place = place_of("entries_kernel", step.channels, base.device, base.dtype)
+        yield Job(place, lambda block: run(block, step.table.entries)[1])
+
+
+def _joined_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[Job]:
+    """A convolution and its pooling: two launches where the table has no row for them, one where it has."""
+    if [step.layer.kind for step in steps[:2]] != ["conv", "pool"] or not steps[1].table.entries:
+        return
+    place = place_of(JOINED, steps[0].channels, base.device, base.dtype)
+    of_conv, of_pool = (cache(partial(level_tables, step, base.device)) for step in steps[:2])
+    size = steps[1].layer.kernel
+
+    def usual(kernel: str, step: Step) -> int:
+        return configured(place_of(kernel, step.channels, base.device, base.dtype)).get("BLOCK_M", BLOCK)
+
+    def run(block: int) -> Tensor:
+        if configured(place):
+            conv, pool = of_conv(BLOCK), of_pool(block)
+            level = pool.tensors(), pool.entries, pool.block, True
+            made = ops.conv_pool(base, below, *weights, conv.tensors(), size, *level, "ieee")
+        else:
+            conv, pool = of_conv(usual("entries_kernel", steps[0])), of_pool(usual("pool_kernel", steps[1]))
+            between = ops.partial_conv(base, below, *weights, conv.tensors(), conv.entries, conv.block, False, "ieee")
+            made = ops.max_pool(*between, size, pool.tensors(), pool.entries, pool.block, True)
+        entries: Tensor = made[1]
+        return entries
+
+    yield Job(place, run)
 
 
 def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[Job]:
@@ -163,7 +213,7 @@ def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[Job]:
         return made
 
     if step.table.entries:
-        yield Job(place_of("pool_kernel", (step.channels_in, step.layer.channels), base.device, base.dtype), run)
+        yield Job(place_of("pool_kernel", step.channels, base.device, base.dtype), run)
 
 
 def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> Job:

@@ -14,18 +14,19 @@ from typing import Any
 
 import tensorrt as trt
 import tensorrt.plugin as trtp
+import torch
 import triton
 
-from glance_fast.dense_triton import BLOCK
 from glance_fast.errors import BackendError
 from glance_fast.export.graph import DOMAIN
 from glance_fast.kernels import triton_max_pool, triton_partial_conv, triton_score
 from glance_fast.kernels.ahead_of_time import compile_ahead
-from glance_fast.kernels.triton_tables import TABLES
+from glance_fast.kernels.triton_tables import BLOCK, TABLES
 
 Desc = trtp.TensorDesc
 KERNEL = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
 TYPES = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT32: "i32"}
+DTYPES = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
 # What a kernel may take without asking CUDA for more first, which TensorRT is not known to do.
 MOST_SHARED = 48 * 1024
 
@@ -35,11 +36,10 @@ Settings = dict[str, int]
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: what the kernel is compiled for, its grid, of numbers or expressions, and its integer arguments."""
+    """One launch: what it takes by name, its grid, of numbers or expressions, and its integer arguments."""
 
-    constants: dict[str, Any]
+    named: dict[str, Any]
     grid: tuple[Any, Any, Any]
-    options: dict[str, int]
     integers: tuple[Any, ...] = ()
 
 
@@ -68,11 +68,11 @@ def _base_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 def _base_launch(given: Tensors, settings: Settings) -> Launch:
     _, height, width, before = given["base"].shape
     weight = tuple(given["weight"].shape)
-    constants = triton_partial_conv.conv_constants(weight, BLOCK, "ieee")
+    named = triton_partial_conv.base_settings(weight, DTYPES[given["base"].dtype], "ieee")
     cells, after = height * width, weight[3]
     strides = {"base_stride": cells * before, "out_stride": cells * after}
-    grid = triton.cdiv(cells, BLOCK), triton.cdiv(after, constants["BLOCK_N"]), given["base"].shape_expr[0]
-    return Launch({**constants, **strides, "height": height, "width": width}, grid, triton_partial_conv.OPTIONS)
+    grid = triton.cdiv(cells, named["BLOCK_M"]), triton.cdiv(after, named["BLOCK_N"]), given["base"].shape_expr[0]
+    return Launch({**named, **strides, "height": height, "width": width}, grid)
 
 
 def _entries_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -81,8 +81,8 @@ def _entries_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 
 def _entries_launch(given: Tensors, settings: Settings) -> Launch:
-    constants = triton_partial_conv.conv_constants(tuple(given["weight"].shape), BLOCK, "ieee")
-    return _over_tiles(given, settings, constants, triton_partial_conv.OPTIONS)
+    weight, dtype = tuple(given["weight"].shape), DTYPES[given["base"].dtype]
+    return _over_tiles(given, settings, triton_partial_conv.entries_settings(weight, dtype, BLOCK, "ieee"))
 
 
 def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -91,9 +91,8 @@ def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 
 def _pool_launch(given: Tensors, settings: Settings) -> Launch:
-    channels = given["base"].shape[3]
-    constants = triton_max_pool.pool_constants(channels, settings["size"], BLOCK)
-    return _over_tiles(given, settings, constants, triton_max_pool.pool_options(channels))
+    named = triton_max_pool.pool_settings(given["base"].shape[3], settings["size"], BLOCK)
+    return _over_tiles(given, settings, named)
 
 
 def _score_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -105,20 +104,20 @@ def _score_launch(given: Tensors, settings: Settings) -> Launch:
     _, locations, total = given["z_local"].shape
     features, width = given["z_global"].shape[2], given["second"].shape[0]
     precision, whitened = "tf32" if settings["tf32"] else "ieee", bool(settings["whitened"])
-    constants = triton_score.score_constants(total, features, width, whitened, precision)
+    named = triton_score.score_settings(total, features, width, whitened, precision)
     batch, rows = given["z_local"].shape_expr[0], triton_score.BLOCK_M
     grid = (locations, trtp.cdiv(batch, rows), 1) if whitened else (trtp.cdiv(batch * locations, rows), 1, 1)
-    return Launch({**constants, "locations": locations}, grid, triton_score.OPTIONS, (batch * locations,))
+    return Launch({**named, "locations": locations}, grid, (batch * locations,))
 
 
-def _over_tiles(given: Tensors, settings: Settings, constants: dict[str, Any], options: dict[str, int]) -> Launch:
+def _over_tiles(given: Tensors, settings: Settings, named: dict[str, Any]) -> Launch:
     """A launch over the tiles of a level's entries, with the numbers that an image has in each tensor."""
     after = int(given["base_out"].shape[3])
     # All dimensions but the batch, which alone is open.
     strides = {f"{name}_stride": math.prod(tuple(tensor.shape)[1:]) for name, tensor in given.items()}
     strides |= {"out_stride": settings["entries"] * after}
-    grid = given["tiles"].shape[0], triton.cdiv(after, constants["BLOCK_N"]), given["base"].shape_expr[0]
-    return Launch({**constants, **strides, "AS_CHANGES": bool(settings["as_changes"])}, grid, options)
+    grid = given["tiles"].shape[0], triton.cdiv(after, named["BLOCK_N"]), given["base"].shape_expr[0]
+    return Launch({**named, **strides, "AS_CHANGES": bool(settings["as_changes"])}, grid)
 
 
 HEADS = tuple(field.name for field in fields(triton_score.HeadWeights))
@@ -170,7 +169,7 @@ def _compiled(plugin: Plugin, tensors: Tensors, settings: Settings, outputs: Any
     first = len(types)
     types |= dict.fromkeys(plugin.kernel.arg_names[first : first + len(launch.integers)], "i32")
     types |= {name: f"*{TYPES[tensor.dtype]}" for name, tensor in zip(plugin.results, outputs, strict=True)}
-    code = compile_ahead(plugin.kernel, types, launch.constants, settings["sm"], launch.options)
+    code = compile_ahead(plugin.kernel, types, launch.named, settings["sm"])
     if code.shared > MOST_SHARED:
         raise BackendError(f"{code.name} takes {code.shared} bytes of shared memory; plugins may take {MOST_SHARED}")
     x, y, z = launch.grid

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glance_fast.axis import UNTOUCHED, Keys, Reads
-from glance_fast.kernels import ops
+from glance_fast.kernels import ops, triton_conv_pool
 from glance_fast.kernels.configurations import configured, place_of
 from glance_fast.kernels.partial_conv import tap_weights
-from glance_fast.kernels.triton_tables import LevelTables
+from glance_fast.kernels.triton_tables import BLOCK, LevelTables
 from glance_fast.layers import Ints
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, Step
 from glance_fast.table import Table, places
 
-# Entries that a program takes where nothing else was measured to be faster.
-BLOCK = 64
+# A convolution and the pooling behind it, where the table of configurations has a row for it.
+JOINED = "pooled_entries_kernel"
 
 
 class TritonPass:
@@ -27,9 +30,16 @@ class TritonPass:
         self, plan: Plan, net: GlobalNet, device: torch.device | str, dtype: torch.dtype, precision: str = "ieee"
     ) -> None:
         self.plan, self.precision = plan, precision
-        self.tables = [level_tables(step, device, _block(step, device, dtype)) for step in plan.steps]
+        self.launches = _launches(plan, device, dtype)
+        self.tables = [
+            level_tables(plan.steps[i], device, launch.block) for launch in self.launches for i in launch.steps
+        ]
         self.readout = torch.from_numpy(plan.readout).to(device)
-        self.convs = [packed(conv, device, dtype) for conv in net.convs]
+        convs = iter(net.convs)
+        # Of each step: its weights, none where it pools.
+        self.convs: list[tuple[Tensor, ...]] = [
+            packed(next(convs), device, dtype) if step.layer.kind == "conv" else () for step in plan.steps
+        ]
         self.project = net.project.to(device)
 
     @torch.no_grad()
@@ -54,14 +64,18 @@ class TritonPass:
         return tables.tensors(), tables.entries, tables.block, kinds[i + 1 : i + 2] == ["conv"]
 
     def _behind(self, base: Tensor, entries: Tensor, done: int) -> Tensor:
-        """`z_g` of the level behind the first `done` layers."""
-        steps = self.plan.steps
-        convs = iter(self.convs[sum(step.layer.kind == "conv" for step in steps[:done]) :])
-        for i in range(done, len(steps)):
-            if steps[i].layer.kind == "conv":
-                base, entries = ops.partial_conv(base, entries, *next(convs), *self._of_level(i), self.precision)
+        """`z_g` of the level behind the first `done` launches."""
+        for launch in self.launches[done:]:
+            first, last = launch.steps.start, launch.steps[-1]
+            level, size = self._of_level(last), self.plan.steps[last].layer.kernel
+            if launch.kernel == "pool_kernel":
+                base, entries = ops.max_pool(base, entries, size, *level)
+                continue
+            layer = base, entries, *self.convs[first]
+            if launch.kernel == "entries_kernel":
+                base, entries = ops.partial_conv(*layer, *level, self.precision)
             else:
-                base, entries = ops.max_pool(base, entries, steps[i].layer.kernel, *self._of_level(i))
+                base, entries = ops.conv_pool(*layer, self.tables[first].tensors(), size, *level, self.precision)
         zero = base.new_zeros(len(base), 1, base.shape[3])
         table = torch.cat([base.flatten(1, 2), entries, zero], dim=1)
         cells = table[:, self.readout].flatten(2).float()
@@ -69,11 +83,28 @@ class TritonPass:
         return out
 
 
-def _block(step: Step, device: torch.device | str, dtype: torch.dtype) -> int:
-    """Entries that a program of a step takes there."""
-    kernel = "entries_kernel" if step.layer.kind == "conv" else "pool_kernel"
-    place = place_of(kernel, (step.channels_in, step.layer.channels), device, dtype)
-    return configured(place).get("BLOCK_M", BLOCK)
+@dataclass(frozen=True)
+class Launch:
+    """Which steps of a plan a launch does, with which kernel, and how many entries a program takes."""
+
+    steps: range
+    kernel: str
+    block: int
+
+
+def _launches(plan: Plan, device: torch.device | str, dtype: torch.dtype) -> list[Launch]:
+    """How a plan is launched there: a step a launch, but a convolution with its pooling where that was faster."""
+    kinds = [step.layer.kind for step in plan.steps]
+    found, done = list[Launch](), 0
+    while done < len(kinds):
+        place = partial(place_of, channels=plan.steps[done].channels, device=device, dtype=dtype)
+        # The first step may read pixels, and does so alone.
+        joined = done > 0 and kinds[done : done + 2] == ["conv", "pool"] and bool(configured(place(JOINED)))
+        kernel = JOINED if joined else "entries_kernel" if kinds[done] == "conv" else "pool_kernel"
+        steps, usual = range(done, done + 1 + joined), triton_conv_pool.BLOCK if joined else BLOCK
+        found.append(Launch(steps, kernel, configured(place(kernel)).get("BLOCK_M", usual)))
+        done = steps.stop
+    return found
 
 
 def level_tables(step: Step, device: torch.device | str, block: int = BLOCK) -> LevelTables:
@@ -118,7 +149,7 @@ def _own(keys: Keys, reads: Reads, width: int) -> Ints:
 
 
 def _taps(keys: Keys, reads: Reads, width: int, blocks: int) -> Ints:
-    """What each tap reads of the keys below, [keys, k, 5]."""
+    """What each tap reads of the keys below, [keys, k, 6]."""
     band, start, length = places(keys)
     key, touched = reads.key, reads.key != UNTOUCHED
     fields = (
@@ -127,5 +158,6 @@ def _taps(keys: Keys, reads: Reads, width: int, blocks: int) -> Ints:
         reads.dead,
         np.where(reads.inside, reads.cell * width, 0),
         length[key],
+        np.where(touched, key, 0),
     )
     return np.stack(fields, axis=-1)

@@ -61,6 +61,11 @@ class Step:
     rows: Hop
     cols: Hop
 
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels of the level below, and of its own."""
+        return self.channels_in, self.layer.channels
+
     def blocks(self) -> list[Block]:
         """The entries, block by block.
 

@@ -12,6 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 WARP = 32
+OPTIONS = ("num_warps", "num_stages")
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,20 @@ class Code:
     shared: int
 
 
-def compile_ahead(
-    kernel: Any, types: Mapping[str, str], constants: Mapping[str, Any], target: int, options: Mapping[str, Any]
-) -> Code:
+def compile_ahead(kernel: Any, types: Mapping[str, str], settings: Mapping[str, Any], target: int) -> Code:
     """Compile a kernel for compute capability `target` (90 is 9.0).
 
-    `types` names the arguments, "*fp16" or "i32", `constants` the values of all others; what pointers point to lies at
-    multiples of 16 bytes. `options` are Triton's: `num_warps`, `num_stages`.
+    `types` names the arguments, "*fp16" or "i32"; what pointers point to lies at multiples of 16 bytes. `settings` are
+    the values of all others, and Triton's options, as a launch takes them by name.
     """
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     aligned = {
         (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if signature[name].startswith("*")
     }
-    mine = {name: constants[name] for name in kernel.arg_names if name not in types}
+    mine = {name: settings[name] for name in kernel.arg_names if name not in types}
     source = ASTSource(kernel, signature, constexprs=mine, attrs=aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", target, WARP), options=dict(options))
+    options = {name: settings[name] for name in OPTIONS if name in settings}
+    made = triton.compile(source, target=GPUTarget("cuda", target, WARP), options=options)
     ptx = _of_parameters(made.asm["ptx"], made.metadata.name, len(kernel.arg_names) - len(mine))
     return Code(made.metadata.name, ptx, made.metadata.num_warps * WARP, made.metadata.shared)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from glance_fast.kernels import (
+    triton_conv_pool,
     triton_max_pool,
     triton_partial_conv,
     triton_pixel_conv,
@@ -51,6 +52,26 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     batch, height, width, channels = base.shape
     return base.new_empty(batch, height // size, width // size, channels), base.new_empty(batch, entries, channels)
+
+
+@torch.library.custom_op("glance_fast::conv_pool", mutates_args=())
+def conv_pool(
+    base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, conv_tables: list[Tensor], size: int,
+    tables: list[Tensor], entries: int, block: int, as_changes: bool, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`triton_conv_pool.conv_pool`; both tables as in `partial_conv`."""
+    level = LevelTables(entries, block, *tables)
+    layer = base, changes, weight, bias
+    return triton_conv_pool.conv_pool(*layer, conv_tables, level, size, as_changes, precision)
+
+
+@conv_pool.register_fake
+def _(
+    base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, conv_tables: list[Tensor], size: int,
+    tables: list[Tensor], entries: int, block: int, as_changes: bool, precision: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    (batch, height, width, _), after = base.shape, weight.shape[3]
+    return base.new_empty(batch, height // size, width // size, after), base.new_empty(batch, entries, after)
 
 
 @torch.library.custom_op("glance_fast::pixel_conv", mutates_args=())

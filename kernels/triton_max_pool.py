@@ -54,14 +54,12 @@ def pool_kernel(
     )
 
 
-def pool_constants(channels: int, size: int, block: int) -> dict[str, int]:
-    """What the kernel is compiled for, for tiles of `block` entries."""
-    return {"CHANNELS": channels, "SIZE": size, "BLOCK_M": block, "BLOCK_N": channels_for(channels)}
-
-
-def pool_options(channels: int) -> dict[str, int]:
-    """Warps of a program: with others the index arithmetic spills on some device (`bench/compile_kernels.py`)."""
-    return {"num_warps": 2 if channels_for(channels) <= 32 else 8}
+def pool_settings(channels: int, size: int, block: int) -> dict[str, int]:
+    """All that a launch takes by name, for tiles of `block` entries."""
+    # With other warps the index arithmetic spills on some device (`bench/compile_kernels.py`).
+    warps = 2 if channels_for(channels) <= 32 else 8
+    sizes = {"BLOCK_M": block, "BLOCK_N": channels_for(channels), "num_warps": warps}
+    return {"CHANNELS": channels, "SIZE": size, **sizes}
 
 
 def pooled(base: Tensor, size: int) -> Tensor:
@@ -77,7 +75,7 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     out = pooled(base, size)
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
-        known = {**pool_constants(channels, size, tables.block), **pool_options(channels)}
+        known = pool_settings(channels, size, tables.block)
         place = place_of("pool_kernel", (channels, channels), base.device, base.dtype)
         known |= {**configured(place), "BLOCK_M": tables.block}
         pool_kernel[(len(tables.tiles), triton.cdiv(channels, known["BLOCK_N"]), batch)](

@@ -23,10 +23,7 @@ from torch import Tensor
 
 from glance_fast.kernels.configurations import configured, place_of
 from glance_fast.kernels.triton_rows import TILE_FIELDS, along, entries_of, home_of
-from glance_fast.kernels.triton_tables import LevelTables
-
-# Warps, of 32 threads each, of a program.
-OPTIONS = {"num_warps": 8}
+from glance_fast.kernels.triton_tables import BLOCK, LevelTables
 
 
 @triton.jit
@@ -153,17 +150,30 @@ def channels_for(channels: int) -> int:
     return int(max(16, min(64, triton.next_power_of_2(channels))))
 
 
-def conv_constants(weight: tuple[int, ...], block: int, precision: str) -> dict[str, Any]:
-    """What both kernels are compiled for, for a weight of this shape and tiles of `block` entries.
+def base_settings(weight: tuple[int, ...], dtype: torch.dtype, precision: str) -> dict[str, Any]:
+    """All that a launch of the base takes by name, for a weight of this shape and dtype.
 
-    Channels that a program takes at a time, out and in, are powers of two that the tensor cores take. 64 entries times
-    64 channels on eight warps spill nothing in half floats on any target; four warps or 128 channels spill on some
-    (`bench/compile_kernels.py`).
+    Sizes with which nothing is spilled on any target, as `bench/compile_kernels.py` found them.
     """
+    known = {**_settings(weight, precision), "BLOCK_M": BLOCK}
+    if dtype != torch.float32:
+        return {**known, "BLOCK_K": 16} if weight[3] >= 128 else known
+    if weight[3] < 64:
+        return {**known, "num_stages": 2}
+    return {**known, "BLOCK_K": 16, "num_warps": 16, "num_stages": 1}
+
+
+def entries_settings(weight: tuple[int, ...], dtype: torch.dtype, block: int, precision: str) -> dict[str, Any]:
+    """The same for entries in tiles of `block`."""
+    wide = dtype == torch.float32 and weight[3] > 32
+    return {**_settings(weight, precision), "BLOCK_M": block, "num_warps": 16 if wide else 8}
+
+
+def _settings(weight: tuple[int, ...], precision: str) -> dict[str, Any]:
     kernel, _, before, after = weight
+    # Channels that a program takes at a time, out and in, are powers of two that the tensor cores take.
     blocks = {"BLOCK_N": channels_for(after), "BLOCK_K": max(16, min(32, triton.next_power_of_2(before)))}
-    shapes = {"CIN": before, "COUT": after, "KERNEL": kernel, "BLOCK_M": block}
-    return {**shapes, **blocks, "PRECISION": precision}
+    return {"CIN": before, "COUT": after, "KERNEL": kernel, **blocks, "PRECISION": precision, "num_warps": 8}
 
 
 def partial_conv(
@@ -181,23 +191,30 @@ def partial_conv(
     are what they differ by from their base cells, as the next convolution wants them. `precision` of float32 products:
     "ieee" or "tf32".
     """
-    batch, height, width, before = base.shape
-    after = weight.shape[3]
-    known = {**conv_constants(tuple(weight.shape), tables.block, precision), **OPTIONS}
-    first, second = (
-        {**known, **configured(place_of(kernel, (before, after), base.device, base.dtype))}
-        for kernel in ("base_kernel", "entries_kernel")
-    )
-    sums = torch.empty(batch, height * width, after, dtype=torch.float32, device=base.device)
-    out = torch.empty(batch, height, width, after, dtype=base.dtype, device=base.device)
-    base_kernel[(triton.cdiv(height * width, first["BLOCK_M"]), triton.cdiv(after, first["BLOCK_N"]), batch)](
-        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0), **first,
-    )  # fmt: skip
+    sums, out = base_of(base, weight, bias, precision)
+    batch, before, after = len(base), *weight.shape[2:]
     entries = torch.empty(batch, tables.entries, after, dtype=base.dtype, device=base.device)
     if tables.entries:
-        entries_kernel[(len(tables.tiles), triton.cdiv(after, second["BLOCK_N"]), batch)](
+        place = place_of("entries_kernel", (before, after), base.device, base.dtype)
+        known = entries_settings(tuple(weight.shape), base.dtype, tables.block, precision)
+        known |= {**configured(place), "BLOCK_M": tables.block}
+        entries_kernel[(len(tables.tiles), triton.cdiv(after, known["BLOCK_N"]), batch)](
             changes, base, sums, out, weight, bias, *tables.tensors(), entries,
             changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), entries.stride(0),
-            AS_CHANGES=as_changes, **{**second, "BLOCK_M": tables.block},
+            AS_CHANGES=as_changes, **known,
         )  # fmt: skip
     return out, entries
+
+
+def base_of(base: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    """The base alone: its sums float32 [B, H * W, O], and its values [B, H, W, O]."""
+    batch, height, width, before = base.shape
+    after = weight.shape[3]
+    place = place_of("base_kernel", (before, after), base.device, base.dtype)
+    known = base_settings(tuple(weight.shape), base.dtype, precision) | configured(place)
+    sums = torch.empty(batch, height * width, after, dtype=torch.float32, device=base.device)
+    out = torch.empty(batch, height, width, after, dtype=base.dtype, device=base.device)
+    base_kernel[(triton.cdiv(height * width, known["BLOCK_M"]), triton.cdiv(after, known["BLOCK_N"]), batch)](
+        base, weight, bias, sums, out, height, width, base.stride(0), out.stride(0), **known,
+    )  # fmt: skip
+    return sums, out

@@ -10,6 +10,8 @@ Reference: `TrunkNet.stem_of` and `LocalNet.stem_of` of a model's normalised pad
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -56,12 +58,14 @@ def window_values(kernel: int, channels: int) -> int:
     return max(16, min(MOST_K, int(triton.next_power_of_2(kernel * kernel * channels))))
 
 
-def pixel_constants(weight: tuple[int, ...], stride: int, overhang: int, most: float) -> dict[str, int | float | str]:
-    """What the kernel is compiled for, for a weight [k, k, C, O]."""
+def pixel_settings(
+    weight: tuple[int, ...], dtype: torch.dtype, stride: int, overhang: int, most: float
+) -> dict[str, Any]:
+    """All that a launch takes by name, for a weight [k, k, C, O] of `dtype`."""
     kernel, _, channels, after = weight
     sizes = {"CHANNELS": channels, "KERNEL": kernel, "COUT": after, "STRIDE": stride, "OVERHANG": overhang}
     blocks = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": window_values(kernel, channels)}
-    return {**sizes, "MOST": most, **blocks, "PRECISION": "ieee"}
+    return {**sizes, "MOST": most, **blocks, "PRECISION": "ieee", "num_warps": warps(dtype, WARPS)}
 
 
 def pixel_conv(
@@ -76,9 +80,9 @@ def pixel_conv(
     kernel, _, _, after = weight.shape
     high, wide = ((side + 2 * overhang - kernel) // stride + 1 for side in (height, width))
     out = torch.empty(batch, high, wide, after, dtype=weight.dtype, device=images.device)
-    constants = pixel_constants(tuple(weight.shape), stride, overhang, most)
+    settings = pixel_settings(tuple(weight.shape), weight.dtype, stride, overhang, most)
     pixel_conv_kernel[(triton.cdiv(high * wide, BLOCK_M), triton.cdiv(after, BLOCK_N), batch)](
         images, pixels[0], pixels[1], weight, bias, out, height, width, high, wide,
-        **constants, **warps(weight.dtype, WARPS),
+        **settings,
     )  # fmt: skip
     return out

@@ -83,11 +83,12 @@ def pixel_entries_kernel(
     store_entries(value, entry, home, live, n, base_out + first, out + image * entries * COUT, COUT, AS_CHANGES)
 
 
-def level_constants(weight: tuple[int, ...], block: int, precision: str) -> dict[str, Any]:
-    """What both kernels are compiled for, for a weight [k, k, C, O] and tiles of `block` entries."""
+def level_settings(weight: tuple[int, ...], dtype: torch.dtype, block: int, precision: str) -> dict[str, Any]:
+    """All that both launches take by name, for a weight [k, k, C, O] of `dtype` and tiles of `block` entries."""
     kernel, _, channels, after = weight
     blocks = {"BLOCK_M": block, "BLOCK_N": channels_for(after), "BLOCK_K": window_values(kernel, channels)}
-    return {"CHANNELS": channels, "COUT": after, "KERNEL": kernel, **blocks, "PRECISION": precision}
+    sizes = {"CHANNELS": channels, "COUT": after, "KERNEL": kernel}
+    return {**sizes, **blocks, "PRECISION": precision, "num_warps": warps(dtype, WARPS)}
 
 
 def pixel_level(
@@ -105,18 +106,18 @@ def pixel_level(
     """
     batch, height, width, _ = images.shape
     cells, after = height * width, weight.shape[3]
-    constants = {**level_constants(tuple(weight.shape), tables.block, precision), **warps(weight.dtype, WARPS)}
+    settings = level_settings(tuple(weight.shape), weight.dtype, tables.block, precision)
     sums = torch.empty(batch, cells, after, dtype=torch.float32, device=images.device)
     out = torch.empty(batch, height, width, after, dtype=weight.dtype, device=images.device)
-    channels = triton.cdiv(after, constants["BLOCK_N"])
-    pixel_base_kernel[(triton.cdiv(cells, constants["BLOCK_M"]), channels, batch)](
-        images, pixels[0], pixels[1], weight, bias, sums, out, height, width, **constants,
+    channels = triton.cdiv(after, settings["BLOCK_N"])
+    pixel_base_kernel[(triton.cdiv(cells, settings["BLOCK_M"]), channels, batch)](
+        images, pixels[0], pixels[1], weight, bias, sums, out, height, width, **settings,
     )  # fmt: skip
     entries = torch.empty(batch, tables.entries, after, dtype=weight.dtype, device=images.device)
     if tables.entries:
         pixel_entries_kernel[(len(tables.tiles), channels, batch)](
             images, pixels[0], pixels[1], sums, out, weight, bias,
             tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, entries,
-            cells, tables.entries, AS_CHANGES=as_changes, **constants,
+            cells, tables.entries, AS_CHANGES=as_changes, **settings,
         )  # fmt: skip
     return out, entries

@@ -18,10 +18,10 @@ def normalised(images, scale, shift, cell, k, inside, CHANNELS: tl.constexpr):
     return tl.where(inside, pixel.to(tl.float32) * tl.load(scale + channel) - tl.load(shift + channel), 0.0)
 
 
-def warps(dtype: torch.dtype, usual: int) -> dict[str, int]:
+def warps(dtype: torch.dtype, usual: int) -> int:
     """Warps of a program that multiplies pixels by weights of `dtype`.
 
     On sm_100 Triton 3.7 takes 8-bit values that became float32 for ones that tf32 is good enough for, whatever
     precision is asked for (triton-lang/triton#10176), but only on 4 or 8 warps.
     """
-    return {"num_warps": 16 if dtype == torch.float32 else usual}
+    return 16 if dtype == torch.float32 else usual

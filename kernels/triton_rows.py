@@ -7,7 +7,7 @@ import triton.language as tl
 
 # Columns of the tables.
 TILE_FIELDS = tl.constexpr(10)
-TAP_FIELDS = tl.constexpr(5)
+TAP_FIELDS = tl.constexpr(6)
 
 
 @triton.jit
@@ -25,6 +25,12 @@ def along(taps, keys, tap, SIZE: tl.constexpr, live):
     at = taps + (keys * SIZE + tap) * TAP_FIELDS
     band, place, dead = tl.load(at, live, -1), tl.load(at + 1, live, 0), tl.load(at + 2, live, 0)
     return band, place, dead, tl.load(at + 3, live, 0), tl.load(at + 4, live, 0)
+
+
+@triton.jit
+def key_along(taps, keys, tap, SIZE: tl.constexpr, live):
+    """The number of the key below that a tap of `keys` reads along one axis."""
+    return tl.load(taps + (keys * SIZE + tap) * TAP_FIELDS + 5, live, 0)
 
 
 @triton.jit

@@ -31,7 +31,6 @@ from glance_fast.kernels.configurations import configured, place_of
 # on sm_75 and take 106 KB of shared memory elsewhere, which two targets do not have.
 BLOCK_M, BLOCK_K = 16, 16
 # In more stages products of float32 would take more shared memory than a kernel gets without asking for it, 48 KB.
-OPTIONS = {"num_warps": 4, "num_stages": 2}
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,11 @@ def score_kernel(
     tl.store(out + row, lam * inconsistency + (1 - lam) * distortion, live)
 
 
-def score_constants(total: int, features: int, width: int, whitened: bool, precision: str) -> dict[str, Any]:
-    """What the kernel is compiled for: numbers of z_l, of z_g, hidden units, and how products are taken."""
+def score_settings(total: int, features: int, width: int, whitened: bool, precision: str) -> dict[str, Any]:
+    """All that a launch takes by name, for numbers of z_l, of z_g, hidden units, and how products are taken."""
     sizes = {"N": features, "TOTAL": total, "WIDTH": width, "HIDDEN": max(16, triton.next_power_of_2(width))}
-    return {**sizes, "WHITENED": whitened, "BLOCK_M": BLOCK_M, "BLOCK_K": BLOCK_K, "PRECISION": precision}
+    blocks = {"BLOCK_M": BLOCK_M, "BLOCK_K": BLOCK_K, "num_warps": 4, "num_stages": 2}
+    return {**sizes, "WHITENED": whitened, **blocks, "PRECISION": precision}
 
 
 def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str = "ieee") -> Tensor:
@@ -138,7 +138,7 @@ def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str 
     batch, locations, features = z_global.shape
     whitened = heads.whiten.numel() > 0
     total, width = z_local.shape[-1], heads.second.shape[0]
-    known = {**score_constants(total, features, width, whitened, precision), **OPTIONS}
+    known = score_settings(total, features, width, whitened, precision)
     known |= configured(place_of("score_kernel", (total, width), z_local.device, z_local.dtype))
     out = torch.empty(batch, locations, dtype=torch.float32, device=z_local.device)
     rows = batch * locations

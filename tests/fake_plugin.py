@@ -123,12 +123,12 @@ asked: list[Asked] = []
 compiled: list[tuple[str, str, int, int]] = []
 
 
-def compile_ahead(kernel: Any, types: Any, constants: Any, target: int, options: Any) -> Code:
+def compile_ahead(kernel: Any, types: Any, named: Any, target: int) -> Code:
     """In the place of `glance_fast.kernels.ahead_of_time.compile_ahead`."""
     assert target == 89 and list(types) == kernel.arg_names[: len(types)], "arguments come first, in the kernel's order"
-    assert set(kernel.arg_names) - set(types) <= set(constants)
-    threads = 32 * options["num_warps"]
-    asked.append(Asked(kernel, {name: constants[name] for name in kernel.arg_names if name not in types}, threads))
+    assert set(kernel.arg_names) - set(types) <= set(named)
+    threads = 32 * named["num_warps"]
+    asked.append(Asked(kernel, {name: named[name] for name in kernel.arg_names if name not in types}, threads))
     return Code("entry", "ptx", threads, 0)
 
 

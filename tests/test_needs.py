@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from bench import gpu
-from bench.needs import H100_BYTES, H100_FLOPS, Need, main, needs
+from bench.needs import H100_BYTES, H100_FLOPS, Need, joined, main, needs
 from glance_fast.config import ModelConfig
 from glance_fast.nets.model import GlanceModel
 from glance_fast.presets import PRESETS
@@ -40,10 +42,23 @@ def test_a_roofline_is_the_longer_of_the_two() -> None:
 
 def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     main("fast", 1, H100_FLOPS, H100_BYTES)
-    lines = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    first, pooled = capsys.readouterr().out.split("\n\n")
+    lines = [line.split("|") for line in first.splitlines()[2:]]
     assert lines[-1][1].strip() == "all"
     parts = [float(line[3]) for line in lines]
     assert sum(parts[:-1]) == pytest.approx(parts[-1], abs=0.1)
+    assert len(pooled.splitlines()) == 2 + 1  # one of the layers behind the first is pooled
+
+
+def test_pooling_in_the_convolutions_launch_computes_more_and_moves_less(model: GlanceModel) -> None:
+    rows = {need.launch: need for need in needs(model, 4)}
+    for i, (conv, pool) in enumerate(pairwise(model.plan().steps)):
+        if (conv.layer.kind, pool.layer.kind) == ("conv", "pool"):
+            one = joined(conv, pool, 4)
+            names = "{} conv {}→{}, entries".format(i, *conv.channels), "{} pool {}→{}".format(i + 1, *pool.channels)
+            apart = [rows[name] for name in names]
+            assert one.macs > sum(need.macs for need in apart)
+            assert one.bytes < sum(need.bytes for need in apart)
 
 
 def test_the_gpu_benchmark_tells_each_engines_share_of_its_roofline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,13 +113,15 @@ def test_the_operators_keep_pytorchs_rules() -> None:
         level = dense.tables[0]
         of_level = level.tensors(), level.entries, level.block, False
         pool = dense.tables[1]
+        of_pool = pool.tensors(), pool.entries, pool.block
         below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
         calls: list[tuple[Any, tuple[Any, ...]]] = [
             (ops.pixel_conv, (images, pipeline._pixels, *dense.convs[0], 2, 9, 6.0)),
             (ops.pixel_level, (images, pipeline._pixels, *dense.convs[0], *of_level, "ieee")),
+            (ops.conv_pool, (base, entries, *dense.convs[0], level.tensors(), 2, *of_pool, True, "ieee")),
             (ops.score, (z[0], z[1], heads._weights, "ieee")),
             (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
-            (ops.max_pool, (*below, 2, pool.tensors(), pool.entries, pool.block, True)),
+            (ops.max_pool, (*below, 2, *of_pool, True)),
         ]
         for operator, arguments in calls:
             torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))

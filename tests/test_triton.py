@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from glance_fast.dense_triton import TritonPass
+from glance_fast.dense_triton import JOINED, TritonPass
+from glance_fast.kernels.configurations import place_of, trying
 from glance_fast.layers import conv, pool
 from glance_fast.nets.global_net import global_layers
 from tests.test_dense import Case, build, grid
@@ -46,6 +48,47 @@ def run(case: Case, dtype: torch.dtype) -> torch.Tensor:
 def test_the_kernels_are_the_loop(name: str) -> None:
     case = CASES[name]()
     assert_close(run(case, torch.float32), case.loop(), torch.float32)
+
+
+JOINED_CASES: dict[str, Callable[[], Case]] = {
+    **{name: CASES[name] for name in ("odd", "two convolutions", "corners", "pool first")},
+    "beyond the borders": lambda: build(global_layers((4, 5, 6), 1), (16, 21), 7, ([-6, 3, 14], [-3, 12])),
+    "other windows": lambda: build([conv(4, 5), conv(6), pool(6, 3), conv(5)], (18, 23), 7, grid((18, 23), 7, 4), 2),
+    "more than a block of channels": lambda: build(
+        [conv(3), conv(70), pool(70), conv(5)], (12, 12), 5, ([0, 4], [2]), 2
+    ),
+    "batch, read-out": lambda: build(global_layers((5, 7, 6), 1), (19, 23), 7, grid((19, 23), 7, 5), 2, 2),
+    "no entry": lambda: build(global_layers((4, 5, 6), 1), (16, 16), 16, ([0], [0])),
+}
+
+
+@pytest.mark.parametrize("name", JOINED_CASES)
+def test_pooling_in_the_convolutions_launch_is_the_loop(name: str) -> None:
+    case = JOINED_CASES[name]()
+    with joined(case, torch.float32):
+        assert_close(run(case, torch.float32), case.loop(), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", KERNEL_TOLERANCES, ids=str)
+def test_so_it_is_at_lower_precision(dtype: torch.dtype) -> None:
+    case = CASES["odd"]()
+    with joined(case, dtype):
+        found = deviation(run(case, dtype), case.loop())
+    assert TOLERANCES[torch.float32] < found < KERNEL_TOLERANCES[dtype]
+
+
+@contextmanager
+def joined(case: Case, dtype: torch.dtype) -> Iterator[None]:
+    """Meanwhile the table of configurations says that every convolution is faster with its pooling in one launch."""
+    steps = case.plan.steps
+    places = {place_of(JOINED, step.channels, DEVICE, dtype) for step in steps if step.layer.kind == "conv"}
+    with ExitStack() as stack:
+        for place in places:
+            stack.enter_context(trying(place, {"num_warps": 8, "BLOCK_M": 32}))
+        launches = TritonPass(case.plan, case.net.float(), DEVICE, dtype).launches
+        case.net.double()
+        assert any(launch.kernel == JOINED for launch in launches)
+        yield
 
 
 @pytest.mark.parametrize("dtype", KERNEL_TOLERANCES, ids=str)
@@ -86,6 +129,7 @@ KERNELS = {
     "stem": ("pixel_conv_kernel",),
     "layer": ("base_kernel", "entries_kernel", "pool_kernel"),
     "layer of pixels": ("pixel_base_kernel", "pixel_entries_kernel"),
+    "layer and its pooling": ("pooled_entries_kernel",),
     "heads": ("score_kernel",),
 }
 # Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.
@@ -94,16 +138,29 @@ MOST_REGISTERS, MOST_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024,
 
 @pytest.mark.parametrize("target", [75, 80, 86, 89, 90, 100, 120])
 def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(target: int, tmp_path: Path) -> None:
-    code = (
-        "import json\nfrom dataclasses import asdict\n"
-        "from bench.compile_kernels import SAMPLES, compile_part\n"
-        f"rows = [row for part in SAMPLES for row in compile_part(part, 'fp16', {target})]\n"
-        "print(json.dumps([asdict(row) for row in rows]))"
-    )
-    rows = compiling(["-c", code], tmp_path)
+    rows = compiled("SAMPLES", "fp16", target, tmp_path)
     assert {row["kernel"] for row in rows} == {kernel for kernels in KERNELS.values() for kernel in kernels}
     for row in rows:
         assert row["spilled_bytes"] == 0 and 0 < row["registers"] <= MOST_REGISTERS
         assert row["shared_bytes"] <= MOST_SHARED.get(target, 160 * 1024)
     if target >= 80:
         assert all(row["matrix_instructions"] for row in rows if row["kernel"] != "pool_kernel")
+
+
+def test_float32_products_of_pixels_are_not_taken_in_tf32(tmp_path: Path) -> None:
+    """Where Triton would, for values that came from 8 bits."""
+    rows = compiled("SAMPLES[:2]", "fp32", 100, tmp_path)
+    assert {"pixel_conv_kernel", "pixel_base_kernel", "pixel_entries_kernel"} <= {row["kernel"] for row in rows}
+    assert not any(row["matrix_instructions"] for row in rows)
+
+
+def compiled(parts: str, dtype: str, target: int, cache: Path) -> list[dict[str, Any]]:
+    """The rows of `bench.compile_kernels` for some parts."""
+    code = (
+        "import json\nfrom dataclasses import asdict\n"
+        "from bench.compile_kernels import SAMPLES, compile_part\n"
+        f"rows = [row for part in {parts} for row in compile_part(part, '{dtype}', {target})]\n"
+        "print(json.dumps([asdict(row) for row in rows]))"
+    )
+    rows: list[dict[str, Any]] = compiling(["-c", code], cache)
+    return rows
