@@ -111,7 +111,7 @@ def cases() -> dict[str, Timed]:
         name = f"{preset}, stride {stride}, CUDA engine, {precision}, batch {batch}"
         found[name] = Timed(_engine(engine, batch), batch, needed)
     for preset in PRESETS:
-        found |= launches(preset, 32)
+        found |= launches(preset, _model(ModelConfig.model_validate(PRESETS[preset]["model"])), 32)
     model = _model(ModelConfig())
     found["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = Timed(_compiled_dense(model), 1)
     found["paper, Global-Net, the loop, fp16"] = _loop(model)
@@ -125,14 +125,14 @@ def cases() -> dict[str, Timed]:
     return found
 
 
-def launches(preset: str, batch: int) -> dict[str, Timed]:
-    """The kernels alone in float16, on a preset's shapes; a layer's entries with the base that they start from.
+def launches(preset: str, model: GlanceModel, batch: int) -> dict[str, Timed]:
+    """The kernels alone in float16, on a model's shapes; a layer's entries with the base that they start from.
 
     A convolution with its pooling stands there both ways, in two launches and in one.
     """
-    model, found = _model(ModelConfig.model_validate(PRESETS[preset]["model"])), dict[str, Timed]()
+    found, device = dict[str, Timed](), str(next(model.parameters()).device)
     needed = {(need.kernel, need.channels): need for need in reversed(list(needs(model, batch)))}
-    for job in jobs(model, batch, torch.float16, "cuda"):
+    for job in jobs(model, batch, torch.float16, device):
         kernel, channels = job.place.kernel, job.place.channels
         name = "{}, {} {}→{}, fp16, batch {}".format(preset, kernel, *channels, batch)
         if kernel == JOINED:
@@ -241,7 +241,9 @@ def _small() -> None:
 
 
 def _tests() -> str:
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--benchmark-disable", *TESTS], check=False)
+    # What other versions of the libraries warn of is no error there.
+    options = ("-q", "--benchmark-disable", "-W", "default")
+    done = subprocess.run([sys.executable, "-m", "pytest", *options, *TESTS], check=False)
     return "failed" if done.returncode else "passed"
 
 

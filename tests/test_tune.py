@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import tune
+from bench import gpu, tune
 from glance_fast.errors import ConfigError
 from glance_fast.kernels import configurations
 from glance_fast.kernels.configurations import configured
@@ -18,7 +18,7 @@ from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.nets.model import GlanceModel
 from glance_fast.pipeline_triton import TritonPipeline
 from tests.test_export import loop_grids, photos, usual_model
-from tests.tolerances import assert_close
+from tests.tolerances import KERNEL_TOLERANCES, assert_close, deviation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -75,6 +75,18 @@ def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch:
     assert tune.tuned(job, lambda run: 1.0) == []
     wrong = tune.Job(job.place, lambda block: job.run(block) * (1 if block == BLOCK else 1.01))
     assert tune.tuned(wrong, clock()) == []
+
+
+def test_the_gpu_benchmark_times_every_kernel_and_pooling_both_ways(model: GlanceModel) -> None:
+    found = gpu.launches("tiny", model, 1)
+    both = [name for name in found if "pooled_entries_kernel" in name]
+    assert [name.rpartition(", ")[2] for name in both] == ["in two launches", "in one"]
+    assert {name.split()[1] for name in found} == set(tune.CHOICES)
+    assert all(timed.needs for name, timed in found.items() if name not in both)
+    results = {name: timed.run() for name, timed in found.items()}
+    two, one = (results[name] for name in both)
+    assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
+    assert deviation(one.cpu(), two.cpu()) < KERNEL_TOLERANCES[torch.float16]
 
 
 def test_every_choice_may_stand_in_the_table() -> None:
