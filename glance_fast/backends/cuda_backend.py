@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from glance_fast.pipeline_triton import TritonPipeline
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Images that one launch takes at most; fewer are rounded up to a power of two.
 MOST = 32
+_capturing = threading.Lock()
 
 
 class CudaBackend:
@@ -67,7 +69,8 @@ class Lane:
             for _ in range(2):  # kernels are compiled and convolutions chosen at first runs, which cannot be captured
                 pipeline(self._images)
             self._stream.synchronize()
-            with torch.cuda.graph(self._graph, stream=self._stream):
+            # Other threads may score meanwhile, but not capture.
+            with _capturing, torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._grids = pipeline(self._images)
 
     def run(self, images: Sequence[NDArray[np.uint8] | Tensor]) -> list[Tensor]:
