@@ -144,6 +144,14 @@ def test_export_sees_the_whole_pass_as_operators() -> None:
     torch.testing.assert_close(program.module()(images), pipeline(images))
 
 
+def test_compile_takes_the_whole_pass_as_one_graph() -> None:
+    model = usual_model(MODELS[0])
+    pipeline = TritonPipeline(model, DEVICE)
+    images = torch.from_numpy(photos(model, 1)).to(DEVICE)
+    compiled = torch.compile(lambda seen: pipeline(seen), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), pipeline(images))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
     folder = save_tiny(tmp_path / "model", usual_model({}))
