@@ -39,7 +39,7 @@ from glance_fast.dense import DensePass
 from glance_fast.dense_triton import JOINED
 from glance_fast.files import replace_file
 from glance_fast.kernels import triton_conv_pool
-from glance_fast.kernels.configurations import configured, trying
+from glance_fast.kernels.configurations import block_of, trying
 from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.loop import loop_global
 from glance_fast.nets.model import GlanceModel
@@ -141,7 +141,7 @@ def launches(preset: str, model: GlanceModel, batch: int) -> dict[str, Timed]:
             found[f"{name}, in one"] = Timed(partial(_configured, job, options, triton_conv_pool.BLOCK), batch)
         else:
             before = [needed["base_kernel", channels]] if kernel == "entries_kernel" else []
-            block = configured(job.place).get("BLOCK_M", BLOCK)
+            block = block_of(job.place, BLOCK)
             found[name] = Timed(partial(job.run, block), batch, (*before, needed[kernel, channels]))
     return found
 

@@ -31,7 +31,7 @@ from glance_fast.files import replace_file
 from glance_fast.geometry import IMAGE
 from glance_fast.heads_triton import head_weights
 from glance_fast.kernels import configurations, ops
-from glance_fast.kernels.configurations import Place, configured, place_of
+from glance_fast.kernels.configurations import Place, block_of, configured, place_of
 from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.nets.model import GlanceModel
 from glance_fast.plan import Step
@@ -195,7 +195,7 @@ def _joined_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tenso
     size = steps[1].layer.kernel
 
     def usual(kernel: str, step: Step) -> int:
-        return configured(place_of(kernel, step.channels, base.device, base.dtype)).get("BLOCK_M", BLOCK)
+        return block_of(place_of(kernel, step.channels, base.device, base.dtype), BLOCK)
 
     def run(block: int) -> Tensor:
         if configured(place):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from glance_fast.axis import UNTOUCHED, Keys, Reads
 from glance_fast.kernels import ops, triton_conv_pool
-from glance_fast.kernels.configurations import configured, place_of
+from glance_fast.kernels.configurations import block_of, configured, place_of
 from glance_fast.kernels.partial_conv import tap_weights
 from glance_fast.kernels.triton_tables import BLOCK, LevelTables
 from glance_fast.layers import Ints
@@ -54,20 +54,20 @@ class TritonPass:
 
         `pixels` float32 [2, 3]: 1/(255·std) and mean/std.
         """
-        base, entries = ops.pixel_level(images, pixels, *self.convs[0], *self._of_level(0), self.precision)
+        level = self._level(self.launches[0])
+        base, entries = ops.pixel_level(images, pixels, *self.convs[0], *level, self.precision)
         return self._behind(base, entries, 1)
 
-    def _of_level(self, i: int) -> tuple[list[Tensor], int, int, bool]:
-        """A step's tables, its entries, how many a program takes, and whether they are wanted as changes."""
-        tables = self.tables[i]
-        kinds = [step.layer.kind for step in self.plan.steps]
-        return tables.tensors(), tables.entries, tables.block, kinds[i + 1 : i + 2] == ["conv"]
+    def _level(self, launch: Launch) -> tuple[list[Tensor], int, int, bool]:
+        """Of the level that a launch gives: tables, entries, how many a program takes, whether they are changes."""
+        tables = self.tables[launch.steps[-1]]
+        return tables.tensors(), tables.entries, tables.block, launch.as_changes
 
     def _behind(self, base: Tensor, entries: Tensor, done: int) -> Tensor:
         """`z_g` of the level behind the first `done` launches."""
         for launch in self.launches[done:]:
-            first, last = launch.steps.start, launch.steps[-1]
-            level, size = self._of_level(last), self.plan.steps[last].layer.kernel
+            first, level = launch.steps.start, self._level(launch)
+            size = self.plan.steps[launch.steps[-1]].layer.kernel
             if launch.kernel == "pool_kernel":
                 base, entries = ops.max_pool(base, entries, size, *level)
                 continue
@@ -85,11 +85,15 @@ class TritonPass:
 
 @dataclass(frozen=True)
 class Launch:
-    """Which steps of a plan a launch does, with which kernel, and how many entries a program takes."""
+    """Which steps of a plan a launch does, with which kernel, how many entries a program takes, and what it gives.
+
+    as_changes: a convolution follows, which wants entries as what they differ by from their base cells.
+    """
 
     steps: range
     kernel: str
     block: int
+    as_changes: bool
 
 
 def _launches(plan: Plan, device: torch.device | str, dtype: torch.dtype) -> list[Launch]:
@@ -102,8 +106,8 @@ def _launches(plan: Plan, device: torch.device | str, dtype: torch.dtype) -> lis
         joined = done > 0 and kinds[done : done + 2] == ["conv", "pool"] and bool(configured(place(JOINED)))
         kernel = JOINED if joined else "entries_kernel" if kinds[done] == "conv" else "pool_kernel"
         steps, usual = range(done, done + 1 + joined), triton_conv_pool.BLOCK if joined else BLOCK
-        found.append(Launch(steps, kernel, configured(place(kernel)).get("BLOCK_M", usual)))
         done = steps.stop
+        found.append(Launch(steps, kernel, block_of(place(kernel), usual), kinds[done : done + 1] == ["conv"]))
     return found
 
 

@@ -17,10 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.triton_pixels import normalised, warps
+from glance_fast.kernels.triton_pixels import convolved, warps, window_values
 
-# Places of the result that a program takes, channels, and values of a window at a time, at most.
-BLOCK_M, BLOCK_N, MOST_K = 64, 32, 32
+# Places of the result that a program takes, and channels.
+BLOCK_M, BLOCK_N = 64, 32
 WARPS = 4
 
 
@@ -37,25 +37,14 @@ def pixel_conv_kernel(
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = m < high * wide
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for low in tl.range(0, KERNEL * KERNEL * CHANNELS, BLOCK_K):
-        k = low + tl.arange(0, BLOCK_K)
-        y = (m // wide * STRIDE - OVERHANG)[:, None] + (k // CHANNELS // KERNEL)[None]
-        x = (m % wide * STRIDE - OVERHANG)[:, None] + (k // CHANNELS % KERNEL)[None]
-        there = k < KERNEL * KERNEL * CHANNELS
-        inside = there[None] & live[:, None] & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        a = normalised(images, scale, shift, y * width + x, k[None], inside, CHANNELS).to(weight.dtype.element_ty)
-        w = tl.load(weight + k[:, None] * COUT + n[None], there[:, None] & (n < COUT)[None], 0.0)
-        acc = tl.dot(a, w, acc, input_precision=PRECISION)
+    acc = convolved(
+        images, scale, shift, weight, m // wide * STRIDE - OVERHANG, m % wide * STRIDE - OVERHANG, live, n,
+        height, width, CHANNELS, COUT, KERNEL, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+    )
     acc += tl.load(bias + n, n < COUT, 0.0)[None]
     at = image * high * wide * COUT + m[:, None] * COUT + n[None]
     stored = live[:, None] & (n < COUT)[None]
     tl.store(out + at, tl.minimum(tl.maximum(acc, 0.0), MOST).to(out.dtype.element_ty), stored)
-
-
-def window_values(kernel: int, channels: int) -> int:
-    """Values of a window that a program takes at a time: a power of two that the tensor cores take."""
-    return max(16, min(MOST_K, int(triton.next_power_of_2(kernel * kernel * channels))))
 
 
 def pixel_settings(

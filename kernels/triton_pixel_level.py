@@ -20,8 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glance_fast.kernels.triton_partial_conv import channels_for, renormalised, store_base, store_entries
-from glance_fast.kernels.triton_pixel_conv import window_values
-from glance_fast.kernels.triton_pixels import normalised, warps
+from glance_fast.kernels.triton_pixels import convolved, normalised, warps, window_values
 from glance_fast.kernels.triton_rows import TILE_FIELDS, along, entries_of, home_of
 from glance_fast.kernels.triton_tables import LevelTables
 
@@ -40,16 +39,10 @@ def pixel_base_kernel(
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = m < height * width
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for low in tl.range(0, KERNEL * KERNEL * CHANNELS, BLOCK_K):
-        k = low + tl.arange(0, BLOCK_K)
-        y = (m // width - KERNEL // 2)[:, None] + (k // CHANNELS // KERNEL)[None]
-        x = (m % width - KERNEL // 2)[:, None] + (k // CHANNELS % KERNEL)[None]
-        there = k < KERNEL * KERNEL * CHANNELS
-        inside = there[None] & live[:, None] & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        a = normalised(images + cells * CHANNELS, scale, shift, y * width + x, k[None], inside, CHANNELS)
-        w = tl.load(weight + k[:, None] * COUT + n[None], there[:, None] & (n < COUT)[None], 0.0)
-        acc = tl.dot(a.to(weight.dtype.element_ty), w, acc, input_precision=PRECISION)
+    acc = convolved(
+        images + cells * CHANNELS, scale, shift, weight, m // width - KERNEL // 2, m % width - KERNEL // 2, live, n,
+        height, width, CHANNELS, COUT, KERNEL, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+    )
     store_base(acc, m, n, height, width, bias, sums + cells * COUT, out + cells * COUT, COUT, KERNEL)
 
 
