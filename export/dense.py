@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, pairwise
 
 import numpy as np
 from torch import nn
 
 from glance_fast.axis import Band
 from glance_fast.export.graph import Array, Graph
-from glance_fast.export.tables import Rows, base_scale, changed_sources, entry_scale, value_sources
+from glance_fast.export.levels import Level, run_of
+from glance_fast.export.tables import base_scale, changed_sources, entry_scale, value_sources
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, Step
 
 # What the products of the entries' blocks are called, `…/blocks/…`: they alone are worth computing in 8 bits.
 BLOCKS = "blocks"
 
+# Numbers that whole blocks side by side must have to be finished apart: a node for fewer costs more than it saves.
+APART = 65_536
+# Numbers from which on other blocks are not finished together with the next: as many stay in a core's cache.
+TOGETHER = 262_144
 
-@dataclass(frozen=True)
-class Level:
-    """A level's values: base [B, C, H, W], entries [B, entries, C] (None where there are none)."""
-
-    base: str
-    entries: str | None
-    rows: Rows
+Pair = tuple[Band, Band]
+Taps = tuple[int, ...]
 
 
 def dense_pass(graph: Graph, net: GlobalNet, plan: Plan, image: str) -> str:
     """`z_g` [B, locations, n] of what Global-Net reads, [B, C, H, W]."""
-    level = Level(image, None, Rows(graph, plan.steps[0].below))
+    level = Level(graph, image, plan.steps[0].below)
     convs = iter(net.convs)
     for step in plan.steps:
-        level = _pool(graph, step, level) if step.layer.kind == "pool" else _conv(graph, step, level, next(convs))
-    cells = graph.op("Gather", _values(graph, level), graph.const(plan.readout.astype(np.int32)), axis=1)
+        level = _pool(step, level) if step.layer.kind == "pool" else _Conv(step, level, next(convs)).level()
+    cells = graph.op("Gather", level.values, graph.const(plan.readout.astype(np.int32)), axis=1)
     return linear(graph, graph.reshape(cells, 0, plan.locations, -1), net.project)
 
 
@@ -48,88 +51,160 @@ def array(tensor: object) -> Array:
     return np.asarray(tensor.detach().cpu().float().numpy())  # type: ignore[attr-defined]
 
 
-def _pool(graph: Graph, step: Step, below: Level) -> Level:
-    rows, size = Rows(graph, step.table), step.layer.kernel
+def _pool(step: Step, below: Level) -> Level:
+    graph, size = below.graph, step.layer.kernel
     base = graph.op("MaxPool", below.base, kernel_shape=[size, size], strides=[size, size])
-    if not step.table.entries:
-        return Level(base, None, rows)
-    values, numbers, pooled = _values(graph, below), below.rows.values(), []
-    for row, col in step.table.bands:
-        sources = value_sources(below.rows, numbers, _reads(step, row, col))
-        sources = graph.reshape(sources, len(row) * len(col), size**2)
-        # One gather a tap and a maximum of them: OpenVINO's ReduceMax takes four times as long.
-        taps = [graph.reshape(graph.slice(sources, 1, tap, tap + 1), -1) for tap in range(size**2)]
-        pooled.append(graph.op("Max", *(graph.op("Gather", values, tap, axis=1) for tap in taps)))
-    return Level(base, graph.concat(pooled, 1), rows)
+    # One value a tap and a maximum of them: OpenVINO's ReduceMax takes four times as long.
+    parts = [(graph.op("Max", *taps), _size(pair)) for pair, taps in _pooled(step, below)] if step.table.entries else []
+    return Level(graph, base, step.table, parts)
 
 
-def _conv(graph: Graph, step: Step, below: Level, conv: nn.Module) -> Level:
-    assert isinstance(conv, nn.Conv2d)
-    rows, weight, bias, pad = Rows(graph, step.table), graph.const(array(conv.weight)), array(conv.bias), step.layer.pad
-    sums = graph.op("Conv", below.base, weight, pads=[pad] * 4)
-    base = _finished(graph, sums, base_scale(graph, step), bias[:, None, None])
-    if not step.table.entries:
-        return Level(base, None, rows)
-    # What no block reads is not made: it would be nodes that lead nowhere.
-    kinds = {step.taps(row, col)[1] for row, col in step.table.bands}
-    tables = {
-        whole: (_values(graph, below), below.rows.values()) if whole else (_changes(graph, below), below.rows.changes())
-        for whole in kinds
-    }
-    added = []
-    taps, matrices = graph.op("Transpose", weight, perm=[2, 3, 1, 0]), {}
-    for row, col in step.table.bands:
-        (high, wide), whole = step.taps(row, col)
-        some = (high.start, high.stop, wide.start, wide.stop)
-        if some not in matrices:
-            part = graph.slice(graph.slice(taps, 0, *some[:2]), 1, *some[2:])
-            matrices[some] = graph.reshape(part, -1, step.layer.channels)
-        table, numbers = tables[whole]
-        find = value_sources if whole else changed_sources
-        sources = find(below.rows, numbers, _reads(step, row, col))
-        cells = graph.op("Gather", table, graph.reshape(sources, len(row) * len(col), -1), axis=1)
-        taps_read = (high.stop - high.start) * (wide.stop - wide.start)
-        windows = graph.reshape(cells, 0, len(row) * len(col), taps_read * step.channels_in)
+def _pooled(step: Step, below: Level) -> Iterator[tuple[Pair, list[str]]]:
+    """What each pair of bands reads: a value [B, n, C] for each tap that is not dead in all of its windows.
+
+    Entries one after the other are a view of what the convolution gave; others are gathered.
+    """
+    graph, table = below.graph, below.table
+    reads = np.concatenate([block.sources for block in step.blocks()])
+    ends = np.cumsum([0, *map(_size, step.table.bands)]).tolist()
+    blocks = [reads[start:stop].T for start, stop in pairwise(ends)]
+    pieces = below.pieces(run for block in blocks for read in block if (run := run_of(read, table)))
+    for pair, block in zip(step.table.bands, blocks, strict=True):
+        taps = []
+        for tap, read in enumerate(block):
+            run = run_of(read, table)
+            if run in pieces:
+                taps.append(pieces[run])
+            elif (read != table.zero).any():
+                rows = graph.reshape(_sources(step, below, pair, (tap,), whole=True), -1)
+                taps.append(graph.op("Gather", below.values, rows, axis=1))
+        yield pair, taps
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block as `Step.blocks` has it, by the pairs of bands that it is made of."""
+
+    pairs: list[Pair]
+    taps: Taps
+    whole: bool
+    entries: slice
+
+    def __len__(self) -> int:
+        return int(self.entries.stop - self.entries.start)
+
+
+class _Conv:
+    """A convolution: its base is one, its entries are products of gathered windows, block by block."""
+
+    def __init__(self, step: Step, below: Level, conv: nn.Module) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        self.step, self.below, self.graph = step, below, below.graph
+        weight, self.bias = self.graph.const(array(conv.weight)), array(conv.bias)
+        by_tap = self.graph.op("Transpose", weight, perm=[2, 3, 1, 0])
+        self.taps = self.graph.reshape(by_tap, step.layer.kernel**2, *step.channels)
+        # What windows sum to without a hole.
+        self.sums = Level(self.graph, self.graph.op("Conv", below.base, weight, pads=[step.layer.pad] * 4), step.table)
+        self._matrices: dict[tuple[Taps, float], str] = {}
+
+    def level(self) -> Level:
+        base = self._finished(self.sums.base, base_scale(self.graph, self.step), self.bias[:, None, None])
+        parts = list[tuple[str, int]]()
+        for apart, blocks in self._runs():
+            if apart:
+                parts += [(self._anew(block), len(block)) for block in blocks]
+            else:
+                parts.append((self._added(blocks), _length(blocks)))
+        return Level(self.graph, base, self.step.table, parts)
+
+    def _runs(self) -> list[tuple[bool, list[_Block]]]:
+        """The blocks in their order, in runs: whole ones that are finished apart, and others, finished together."""
+        wide, runs = self.step.layer.channels, list[tuple[bool, list[_Block]]]()
+        for whole, group in groupby(self._blocks(), key=lambda block: block.whole):
+            blocks = list(group)
+            if whole and _length(blocks) * wide >= APART:
+                runs.append((True, blocks))
+                continue
+            for block in blocks:
+                if not runs or runs[-1][0] or _length(runs[-1][1]) * wide >= TOGETHER:
+                    runs.append((False, []))
+                runs[-1][1].append(block)
+        return runs
+
+    def _blocks(self) -> Iterator[_Block]:
+        start = 0
+        for (taps, whole), group in groupby(self.step.table.bands, key=lambda pair: self.step.taps(*pair)):
+            pairs = list(group)
+            entries = slice(start, start + sum(map(_size, pairs)))
+            yield _Block(pairs, taps, whole, entries)
+            start = entries.stop
+
+    def _anew(self, block: _Block) -> str:
+        """Entries that are summed anew."""
+        valid = self.step.valid()[self.step.table.base :][block.entries]
+        if (valid != valid[0]).any():
+            return self._renormalised(self._product(block), block.entries)
+        # One scale for all of them is the weights'; a runtime does the rest with the product.
+        product = self._product(block, self.step.layer.kernel**2 / int(valid[0]))
+        return self.graph.op("Relu", self.graph.op("Add", product, self.graph.const(self.bias)))
+
+    def _added(self, blocks: list[_Block]) -> str:
+        """Entries that are what holes change, added to what their windows sum to without; whole ones to nothing."""
+        graph, table, entries = self.graph, self.step.table, slice(blocks[0].entries.start, blocks[-1].entries.stop)
+        nothing = graph.const(np.array([table.base], np.int32))
+        homes = [
+            graph.op("Expand", nothing, graph.ints(len(block)))
+            if block.whole
+            else graph.slice(self.sums.rows.homes, 0, block.entries.start, block.entries.stop)
+            for block in blocks
+        ]
+        shared = graph.op("Gather", self.sums.values, graph.concat(homes, 0), axis=1)
+        products = graph.concat([self._product(block) for block in blocks], 1)
+        return self._renormalised(graph.op("Add", shared, products), entries)
+
+    def _product(self, block: _Block, scale: float = 1) -> str:
+        """What a block's windows read, times the weights of their taps, times `scale`: [B, n, C']."""
+        graph, taps, known = self.graph, block.taps, self._matrices
+        if (taps, scale) not in known:
+            some = graph.op("Gather", self.taps, graph.const(np.array(taps, np.int32)), axis=0)
+            matrix = graph.reshape(some, -1, self.step.layer.channels)
+            scaled = graph.op("Mul", matrix, graph.const(np.array(scale, np.float32))) if scale != 1 else matrix
+            known[taps, scale] = scaled
+        rows = [_sources(self.step, self.below, pair, taps, block.whole) for pair in block.pairs]
+        table = self.below.values if block.whole else self.below.changes
+        cells = graph.op("Gather", table, graph.concat(rows, 0), axis=1)
+        windows = graph.reshape(cells, 0, len(block), len(taps) * self.step.channels_in)
         with graph.scope(BLOCKS):
-            added.append(graph.op("MatMul", windows, matrices[some]))
-    flat = _as_rows(graph, sums, step.table.base)
-    shared = graph.op("Gather", graph.concat([flat, nothing(graph, flat)], 1), rows.partial_homes(step), axis=1)
-    total = graph.op("Add", shared, graph.concat(added, 1))
-    return Level(base, _finished(graph, total, entry_scale(rows, step), bias), rows)
+            return graph.op("MatMul", windows, known[taps, scale])
+
+    def _renormalised(self, sums: str, entries: slice) -> str:
+        return self._finished(sums, self.graph.slice(self._scale, 0, entries.start, entries.stop), self.bias)
+
+    @cached_property
+    def _scale(self) -> str:
+        return entry_scale(self.sums.rows, self.step)
+
+    def _finished(self, sums: str, scale: str, bias: Array) -> str:
+        graph = self.graph
+        return graph.op("Relu", graph.op("Add", graph.op("Mul", sums, scale), graph.const(bias)))
 
 
-def _finished(graph: Graph, sums: str, scale: str, bias: Array) -> str:
-    return graph.op("Relu", graph.op("Add", graph.op("Mul", sums, scale), graph.const(bias)))
+def _sources(step: Step, below: Level, pair: Pair, taps: Taps, whole: bool) -> str:
+    """Rows of the level below that the windows of a pair of bands read at some taps, int32 [n, taps]."""
+    graph, (row, col) = below.graph, pair
+    reads = step.rows.keys.part(row.keys), step.cols.keys.part(col.keys)
+    found = value_sources(below.rows, reads) if whole else changed_sources(below.rows, reads)
+    windows = graph.reshape(found, _size(pair), -1)
+    if len(taps) == step.layer.kernel**2:
+        return windows
+    return graph.op("Gather", windows, graph.const(np.array(taps, np.int32)), axis=1)
 
 
-def _reads(step: Step, row: Band, col: Band) -> tuple:  # type: ignore[type-arg]
-    taps, _ = step.taps(row, col)
-    return step.rows.keys.part(row.keys, taps[0]), step.cols.keys.part(col.keys, taps[1])
+def _length(blocks: list[_Block]) -> int:
+    """Entries of some blocks."""
+    return sum(map(len, blocks))
 
 
-def _as_rows(graph: Graph, image: str, cells: int) -> str:
-    """An image [B, C, H, W] of H * W cells as rows [B, cells, C]."""
-    return graph.reshape(graph.op("Transpose", image, perm=[0, 2, 3, 1]), 0, cells, -1)
-
-
-def nothing(graph: Graph, rows: str) -> str:
-    """A zero row [B, 1, C] that a batch of any size has."""
-    first = graph.slice(rows, 1, 0, 1)
-    return graph.op("Sub", first, first)
-
-
-def _values(graph: Graph, level: Level) -> str:
-    """`base | entries | zero` of a level, [B, rows, C]."""
-    base = _as_rows(graph, level.base, level.rows.table.base)
-    entries = [level.entries] if level.entries is not None else []
-    return graph.concat([base, *entries, nothing(graph, base)], 1)
-
-
-def _changes(graph: Graph, level: Level) -> str:
-    """`entries − base | −base | zero` of a level, [B, rows, C]."""
-    base = _as_rows(graph, level.base, level.rows.table.base)
-    parts = [graph.op("Neg", base), nothing(graph, base)]
-    if level.entries is not None:
-        homes = graph.op("Gather", base, level.rows.homes(), axis=1)
-        parts.insert(0, graph.op("Sub", level.entries, homes))
-    return graph.concat(parts, 1)
+def _size(pair: Pair) -> int:
+    """Entries of a pair of bands."""
+    return len(pair[0]) * len(pair[1])

@@ -91,6 +91,13 @@ class Graph:
     def slice(self, value: str, axis: int, start: int, stop: int) -> str:
         return self.op("Slice", value, self.ints(start), self.ints(stop), self.ints(axis))
 
+    def split(self, value: str, axis: int, sizes: Sequence[int]) -> list[str]:
+        """Pieces of so many along an axis, from the first to the last."""
+        name = f"{self._scope}Split_{len(self._nodes)}"
+        names = [f"{name}_{i}" for i in range(len(sizes))]
+        self._nodes.append(helper.make_node("Split", [value, self.ints(*sizes)], names, name=name, axis=axis))
+        return names
+
     def concat(self, values: Sequence[str], axis: int) -> str:
         return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
 

@@ -15,6 +15,7 @@ from glance_fast.export.local import local_net
 from glance_fast.geometry import map_weights
 from glance_fast.nets.locations import LocationNorm
 from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import split
 from glance_fast.version import __version__
 
 FORMAT = 1
@@ -48,7 +49,7 @@ def export_onnx(
         z_local = graph.op("Cast", z_local, to=FLOAT) if half else z_local
     if sm is None:
         with graph.scope(NETWORKS, half):
-            z_global = dense_pass(graph, model.global_net, model.plan(), read)
+            z_global = dense_pass(graph, model.global_net, split(model.plan()), read)
             z_global = graph.op("Cast", z_global, to=FLOAT) if half else z_global
         scores = _scores(graph, model, z_local, z_global)
     else:
@@ -86,10 +87,10 @@ def metadata(model: GlanceModel, calibration: Calibration) -> dict[str, str]:
 
 def _normalised(graph: Graph, model: GlanceModel, image: str) -> str:
     """What the networks see of images, with the overhang around them: float32 [B, 3, H', W']."""
-    mean, std = array(model.mean), array(model.std)
-    planes = graph.op("Transpose", graph.op("Cast", image, to=FLOAT), perm=[0, 3, 1, 2])
-    scaled = graph.op("Mul", planes, graph.const(1 / (255 * std)))
-    seen = graph.op("Sub", scaled, graph.const(mean / std))
+    mean, std = array(model.mean).ravel(), array(model.std).ravel()
+    scaled = graph.op("Mul", graph.op("Cast", image, to=FLOAT), graph.const(1 / (255 * std)))
+    # The transposition comes last: where a convolution wants channels last in memory it costs nothing.
+    seen = graph.op("Transpose", graph.op("Sub", scaled, graph.const(mean / std)), perm=[0, 3, 1, 2])
     edge = model.config.overhang
     return graph.op("Pad", seen, graph.ints(0, 0, edge, edge, 0, 0, edge, edge)) if edge else seen
 

@@ -10,8 +10,9 @@ import numpy as np
 from torch import nn
 
 from glance_fast.dense_triton import level_tables
-from glance_fast.export.dense import array, linear, nothing
+from glance_fast.export.dense import array, linear
 from glance_fast.export.graph import FLOAT, Graph
+from glance_fast.export.levels import nothing
 from glance_fast.heads_triton import head_weights
 from glance_fast.kernels.partial_conv import tap_weights
 from glance_fast.nets.global_net import GlobalNet

@@ -5,6 +5,8 @@ A runtime folds them into constants once, at load. In the file they are a few ve
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from glance_fast.axis import UNTOUCHED, Reads
@@ -40,21 +42,12 @@ class Rows:
         assert self.order is not None
         return self.graph.op("Gather", self.graph.reshape(grid, -1), self.order, axis=0)
 
+    @cached_property
     def homes(self) -> str:
         """The base cell of each entry, int32 [entries]."""
         return self.per_entry(_sum(self.graph, *self._cells()))
 
-    def partial_homes(self, step: Step) -> str:
-        """The same for the entries of a convolution, but the row after the last cell for those of whole blocks."""
-        graph, whole = self.graph, np.zeros((self.height, self.width), bool)
-        for row, col in self.table.bands:
-            whole[row.keys, col.keys] = step.taps(row, col)[1]
-        # A whole block is a rectangle of the grid; all together they are few rows of few patterns.
-        patterns, number = np.unique(whole, axis=0, return_inverse=True)
-        spread = graph.op("Gather", graph.const(patterns), graph.const(number.astype(np.int32).ravel()), axis=0)
-        nothing = graph.const(np.array(self.table.base, np.int32))
-        return self.per_entry(graph.op("Where", spread, nothing, _sum(graph, *self._cells())))
-
+    @cached_property
     def changes(self) -> str:
         """Rows of the table of changes by place in the grid, int32 [height * width]: `entries | −base | zero`."""
         row, col = self._cells()
@@ -68,6 +61,7 @@ class Rows:
         zero = self.graph.const(np.array(self.table.zero, np.int32))
         return self.graph.op("Where", self.graph.reshape(key, -1), number, zero)
 
+    @cached_property
     def values(self) -> str:
         """Rows of the table of values by place in the grid, int32 [height * width]; what is no entry reads zero."""
         zero = self.graph.const(np.array([self.table.zero], np.int32))
@@ -87,18 +81,23 @@ class Rows:
         return row, np.append(self.table.cols.cell, 0)
 
 
-def changed_sources(rows: Rows, numbers: str, reads: tuple[Reads, Reads]) -> str:
+def changed_sources(rows: Rows, reads: tuple[Reads, Reads]) -> str:
     """Rows of the changes that a block's windows read, int32 [n_rows, n_cols, taps, taps]."""
+    return _at(rows, rows.changes, reads)
+
+
+def _at(rows: Rows, numbers: str, reads: tuple[Reads, Reads]) -> str:
+    """What stands in `numbers` [height * width] at the keys that windows read; in the last place for what is none."""
     graph = rows.graph
     keys = [np.where(part.key == UNTOUCHED, last, part.key) for part, last in zip(reads, _last(rows), strict=True)]
     place = _sum(graph, *_crossed(keys[0] * rows.width, keys[1]))
     return graph.op("Gather", numbers, place, axis=0)
 
 
-def value_sources(rows: Rows, numbers: str, reads: tuple[Reads, Reads]) -> str:
+def value_sources(rows: Rows, reads: tuple[Reads, Reads]) -> str:
     """Rows of the values that a block's windows read, int32 [n_rows, n_cols, taps, taps]."""
     graph = rows.graph
-    entry = changed_sources(rows, numbers, reads)
+    entry = _at(rows, rows.values, reads)
     base = _sum(graph, *_crossed(reads[0].cell * rows.table.base_shape[1], reads[1].cell))
     touched = [graph.const(part != UNTOUCHED) for part in _crossed(reads[0].key, reads[1].key)]
     found = graph.op("Where", graph.op("And", *touched), entry, base)

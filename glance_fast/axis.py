@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,15 @@ UNTOUCHED = -1
 
 @dataclass(frozen=True)
 class Band:
-    """Consecutive keys, all alive or all dead, whose windows the hole meets in the same taps."""
+    """Consecutive keys, all alive or all dead, whose windows the hole meets in the same taps.
+
+    `lost` are taps whose cells are dead in all of its windows. Bands that were not told apart by them name none.
+    """
 
     keys: slice
     taps: slice
     dead: bool
+    lost: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return int(self.keys.stop - self.keys.start)
@@ -91,20 +96,21 @@ class Axis:
 
 
 def compile_axis(
-    layers: Sequence[Layer], sizes: Sequence[int], starts: Ints, patch: int, readout: int
+    layers: Sequence[Layer], sizes: Sequence[int], holes: Ints, readout: int, least: int | None = None
 ) -> Axis:
-    """Number the keys of all levels for holes of `patch` pixels at `starts`.
+    """Number the keys of all levels for `holes`, first pixel and one past the last, int64 [holes, 2].
 
-    `sizes` are the cells of each level along this axis, pixels first.
+    `sizes` are the cells of each level along this axis, pixels first. With `least`, kinds of at least so many keys have
+    bands of their own: keys whose windows have the same dead taps, and which lie at the same tap of a pool's window.
     """
     levels = _levels(layers, sizes)
-    cells = readout_cells(starts, patch, readout, total_stride(layers), sizes[-1])
-    keys, seen = _number(cells, np.stack([starts, starts + patch], axis=1), levels[-1])
+    cells = readout_cells(holes[:, 0], int(holes[0, 1] - holes[0, 0]), readout, total_stride(layers), sizes[-1])
+    keys, seen = _number(cells, holes, levels[-1], least)
     numbered, hops = [keys], []
     for level in reversed(levels[1:]):
         plain = level.window(np.arange(len(level.field)))
         untouched = Reads(plain, np.full_like(plain, UNTOUCHED), np.zeros(plain.shape, bool))
-        keys, reads = _number(level.window(keys.cell), keys.hole, level.below)
+        keys, reads = _number(level.window(keys.cell), keys.hole, level.below, least)
         hops.append(Hop(untouched, reads))
         numbered.append(keys)
     return Axis(tuple(reversed(numbered)), tuple(reversed(hops)), seen)
@@ -112,11 +118,15 @@ def compile_axis(
 
 @dataclass(frozen=True)
 class _Level:
-    """A level along one axis: `field` is the first and one past the last pixel that each of its cells sees."""
+    """A level along one axis: `field` is the first and one past the last pixel that each of its cells sees.
+
+    `pooled`: how many of its cells lie in a window of the layer above, if that is a pool, else 1.
+    """
 
     field: Ints
     layer: Layer | None = None
     below: _Level | None = None
+    pooled: int = 1
 
     def window(self, cells: Ints) -> Ints:
         assert self.layer is not None and self.below is not None
@@ -140,19 +150,46 @@ class _Level:
             high = np.where(dead, high, kernel - touched[:, ::-1].argmax(axis=1))
         return low, high
 
+    def lost(self, cells: Ints, holes: Ints, dead: Bools) -> Bools:
+        """Which taps of each cell's window are dead, all of a dead cell's; none of a pool's, [n, k]."""
+        if self.layer is None or self.layer.kind == "pool":
+            return np.zeros((len(cells), 1), bool)
+        assert self.below is not None
+        return self.below.meet(self.window(cells), holes)[1] | dead[:, None]
+
+    def kinds(self, cells: Ints, holes: Ints, dead: Bools) -> list[Ints]:
+        """What tells the keys of a band apart, the more important first, int64 [n] each.
+
+        A convolution's by its dead taps and its place in the pool's window above it; a pool's by what its taps are of
+        the convolution below, so that each tap of a band's windows reads one band, from its first key to its last.
+        """
+        if self.layer is None or self.below is None:
+            return []
+        if self.layer.kind == "conv":
+            return [_numbers(self.lost(cells, holes, dead)), cells % self.pooled]
+        window = self.window(cells)
+        touched, covered, part = self.below.meet(window, holes)
+        states = [touched, covered]
+        for tap in range(self.layer.kernel):
+            read = window[:, tap], part[:, tap], covered[:, tap]
+            alive = touched[:, tap] & ~covered[:, tap]
+            states += [alive * kind for kind in (*self.below.taps(*read), *self.below.kinds(*read))]
+        return [_numbers(np.column_stack(states))]
+
 
 def _levels(layers: Sequence[Layer], sizes: Sequence[int]) -> list[_Level]:
     pixels = np.arange(sizes[0])
     levels = [_Level(np.stack([pixels, pixels + 1], axis=1))]
+    pooled = [layer.kernel if layer.kind == "pool" else 1 for layer in layers] + [1]
     for layer, below, size in zip(layers, sizes, sizes[1:], strict=False):
         reads, field = layer.window(np.arange(size), below), levels[-1].field
         first = np.where(reads == OUTSIDE, below, reads).min(axis=1)
         seen = np.stack([field[first, 0], field[reads.max(axis=1), 1]], axis=1)
-        levels.append(_Level(seen, layer, levels[-1]))
+        levels.append(_Level(seen, layer, levels[-1], pooled[len(levels)]))
     return levels
 
 
-def _number(cells: Ints, holes: Ints, level: _Level | None) -> tuple[Keys, Reads]:
+def _number(cells: Ints, holes: Ints, level: _Level | None, least: int | None) -> tuple[Keys, Reads]:
     """Number the distinct `(cell, I)` of a level that windows `cells` [n, k] meet under `holes` [n, 2]."""
     assert level is not None
     touched, dead, part = level.meet(cells, holes)
@@ -162,20 +199,43 @@ def _number(cells: Ints, holes: Ints, level: _Level | None) -> tuple[Keys, Reads
     codes = [dead[touched], cells[touched], part[touched, 0], part[touched, 1]]
     distinct, number = np.unique(np.ravel_multi_index(codes, digits), return_inverse=True)
     is_dead, cell, first, last = np.unravel_index(distinct, digits)
-    hole = np.stack([first, last], axis=1)
-    low, high = level.taps(cell, hole, is_dead == 1)
-    order = np.lexsort([high, low, is_dead])
+    known = cell, np.stack([first, last], axis=1), is_dead == 1
+    alike = np.stack([is_dead, *level.taps(*known)], axis=1)
+    band = _numbers(alike)
+    if least is not None:
+        for kind in level.kinds(*known):
+            band = _numbers(np.stack([band, _common(np.stack([band, kind], axis=1), least)], axis=1))
+    order = np.argsort(band, kind="stable")
     key = np.full(cells.shape, UNTOUCHED, np.int64)
     key[touched] = np.argsort(order)[number]
-    bands = _bands(np.stack([is_dead, low, high], axis=1)[order])
-    return Keys(cell[order], hole[order], bands), Reads(cells, key, dead)
+    lost = level.lost(*known) if least is not None else np.zeros((len(cell), 1), bool)
+    bands = _bands(band[order], alike[order], lost[order])
+    return Keys(cell[order], known[1][order], bands), Reads(cells, key, dead)
 
 
-def _bands(alike: Ints) -> tuple[Band, ...]:
-    """Runs of equal rows (dead, first tap, one past the last tap) of `alike` [keys, 3]."""
-    starts = np.flatnonzero(np.r_[True, (alike[1:] != alike[:-1]).any(axis=1)][: len(alike)])
-    runs = zip(starts.tolist(), [*starts[1:].tolist(), len(alike)], strict=True)
-    return tuple(Band(slice(a, b), slice(*alike[a, 1:].tolist()), bool(alike[a, 0])) for a, b in runs)
+def _numbers(rows: NDArray[Any]) -> Ints:
+    """For each of `rows` [n, m] the number of its like, in the rows' order, int64 [n]."""
+    number: Ints = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    return number
+
+
+def _common(rows: Ints, least: int) -> Ints:
+    """For each of `rows` the number of its like, from 1 on, or 0 where there are fewer than `least` of them."""
+    _, number, count = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    number = number.reshape(-1)
+    return np.where(count[number] < least, 0, number + 1)
+
+
+def _bands(band: Ints, alike: Ints, lost: Bools) -> tuple[Band, ...]:
+    """Runs of keys of one band: `alike` [keys, 3] are whether it is dead, its first tap, one past its last."""
+    starts = np.flatnonzero(np.diff(band, prepend=-1))
+    runs = zip(starts.tolist(), [*starts[1:].tolist(), len(band)], strict=True)
+    found = []
+    for start, stop in runs:
+        dead, low, high = alike[start].tolist()
+        everywhere = np.flatnonzero(lost[start:stop].all(axis=0)).tolist()
+        found.append(Band(slice(start, stop), slice(low, high), bool(dead), tuple(everywhere)))
+    return tuple(found)
 
 
 def total_stride(layers: Sequence[Layer]) -> int:

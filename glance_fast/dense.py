@@ -25,15 +25,13 @@ from glance_fast.workspace import Workspace, Workspaces
 # 256x256, patch 32, stride 8, 2 cores: 1,024 rows 107 ms, 2,048 rows 105 ms, 4,096 rows 105 ms.
 PIECE = 2048
 
-Taps = tuple[slice, slice]
-
 
 @dataclass(frozen=True)
 class Block:
     """A block of the plan on a device: `sources` int32 [entries, taps]."""
 
     entries: slice
-    taps: Taps
+    taps: tuple[int, ...]
     sources: Tensor
     whole: bool
 
@@ -64,6 +62,11 @@ class Layer:
         weight = conv.weight.contiguous(memory_format=torch.channels_last)
         return _rows(F.conv2d(image, weight, padding=self.step.layer.pad))
 
+    def matrices(self, weight: Tensor) -> dict[tuple[int, ...], Tensor]:
+        """What each block's windows are multiplied by, [taps * C, C'], by the taps that it reads."""
+        every = tap_weights(weight).flatten(0, 1)
+        return {taps: every[list(taps)].flatten(0, 1) for taps in {block.taps for block in self.blocks}}
+
 
 class DensePass:
     """A plan on a device. Runs share nothing but the plan's tables, so any number of threads may run it.
@@ -71,9 +74,7 @@ class DensePass:
     Without gradients it keeps the memory of its runs (of as many as ran at the same time) for the next ones.
     """
 
-    def __init__(
-        self, plan: Plan, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, plan: Plan, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.plan = plan
         self.layers = [Layer(step, device, dtype) for step in plan.steps]
         self.readout = torch.from_numpy(plan.readout).to(device, torch.int32)
@@ -122,9 +123,9 @@ class DensePass:
         entries, scale = out[layer.base : -1], layer.scale[layer.base :]
         torch.index_select(sums, 0, layer.homes, out=entries)
         room = space.take("windows", (PIECE * layer.step.layer.kernel**2 * table.shape[1],), table)
-        weights = tap_weights(conv.weight)
+        matrices = layer.matrices(conv.weight)
         for block in layer.blocks:
-            weight = weights[block.taps].reshape(-1, layer.channels)
+            weight = matrices[block.taps]
             for rows, sources in block.pieces():
                 some = entries[rows]
                 if block.whole:
@@ -150,11 +151,11 @@ class DensePass:
     def _conv_recorded(self, layer: Layer, table: Tensor, conv: nn.Conv2d) -> list[Tensor]:
         assert conv.bias is not None
         sums = layer.sums(_image(table, layer.step.below.base_shape), conv)
-        changed, weights = changes(table, layer.homes_below), tap_weights(conv.weight)
+        changed, matrices = changes(table, layer.homes_below), layer.matrices(conv.weight)
         shared = gather(sums, layer.homes[:, None])
         rows = []
         for block in layer.blocks:
-            weight = weights[block.taps].reshape(-1, layer.channels)
+            weight = matrices[block.taps]
             if block.whole:
                 rows.append(gather(table, block.sources) @ weight)
             else:

@@ -23,8 +23,10 @@ This module is plain numpy; `glance_fast.dense` runs a plan, `docs/plan.md` expl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby, product
 
 import numpy as np
 
@@ -35,17 +37,22 @@ from glance_fast.table import Table
 
 # Share of a window's taps up to which the changes at them are added to its sum without a hole.
 MOST_TOUCHED = 0.7
+# What reading that sum costs a channel out, where reading a tap of a window costs 1 a channel in.
+SUM = 1.0
+# Keys that a kind must have to get a band of its own in a split plan: fewer make products too small to be worth it.
+LEAST = 28
 
 
 @dataclass(frozen=True)
 class Block:
     """Consecutive entries of a table whose windows read the same taps, and where: `sources` int64 [n, taps].
 
-    They are rows of the table below; for a convolution's block that is not `whole`, of its table of changes.
+    Taps are numbered row by row. Sources are rows of the table below; for a convolution's block that is not `whole`, of
+    its table of changes.
     """
 
     entries: slice
-    taps: tuple[slice, slice]
+    taps: tuple[int, ...]
     sources: Ints
     whole: bool
 
@@ -67,27 +74,38 @@ class Step:
         return self.channels_in, self.layer.channels
 
     def blocks(self) -> list[Block]:
-        """The entries, block by block.
+        """The entries, block by block; neighbours that read the same taps are one.
 
         A block is whole where the hole meets most taps: little is left of the sum without a hole, and to take away
-        almost all of it would leave its rounding errors. Such windows are summed anew.
+        almost all of it would leave its rounding errors. Such windows are summed anew, and so are those for which that
+        is less work, as their dead taps are left out.
         """
-        blocks, first = [], 0
-        for row, col in self.table.bands:
-            entries = slice(first, first + len(row) * len(col))
-            taps, whole = self.taps(row, col)
-            reads = self.rows.keys.part(row.keys, taps[0]), self.cols.keys.part(col.keys, taps[1])
-            find = self.below.find if whole else self.below.find_changes
-            blocks.append(Block(entries, taps, find(*reads), whole))
-            first = entries.stop
+        blocks, first = list[Block](), 0
+        for (taps, whole), pairs in groupby(self.table.bands, key=lambda pair: self.taps(*pair)):
+            sources = np.concatenate([self._sources(row, col, taps, whole) for row, col in pairs])
+            blocks.append(Block(slice(first, first + len(sources)), taps, sources, whole))
+            first += len(sources)
         return blocks
 
-    def taps(self, row: Band, col: Band) -> tuple[tuple[slice, slice], bool]:
+    def taps(self, row: Band, col: Band) -> tuple[tuple[int, ...], bool]:
         """The taps that a block's windows read, and whether it is whole."""
         kernel = self.layer.kernel
-        if row.width * col.width > MOST_TOUCHED * kernel**2:
-            return (slice(0, kernel), slice(0, kernel)), True
-        return (row.taps, col.taps), False
+        touched = [y * kernel + x for y in range(kernel)[row.taps] for x in range(kernel)[col.taps]]
+        every = product(range(kernel), range(kernel))
+        live = [y * kernel + x for y, x in every if not (y in row.lost and x in col.lost)]
+        most = len(touched) + SUM * self.layer.channels / self.channels_in
+        whole = len(touched) > MOST_TOUCHED * kernel**2 or len(live) < min(most, kernel**2)
+        return tuple(live if whole else touched), whole
+
+    def _sources(self, row: Band, col: Band, taps: tuple[int, ...], whole: bool) -> Ints:
+        kernel = self.layer.kernel
+        # No more than the rectangle around the taps is looked up.
+        ys, xs = ({tap // kernel for tap in taps}, {tap % kernel for tap in taps})
+        high, wide = (slice(min(side), max(side) + 1) for side in (ys, xs))
+        find = self.below.find if whole else self.below.find_changes
+        found = find(self.rows.keys.part(row.keys, high), self.cols.keys.part(col.keys, wide))
+        around = [y * kernel + x for y in range(kernel)[high] for x in range(kernel)[wide]]
+        return found if len(around) == len(taps) else found[:, [around.index(tap) for tap in taps]]
 
     def valid(self) -> Ints:
         """sum(M) of each row: its window's cells in the image that are not dead, int64 [base + entries]."""
@@ -130,8 +148,7 @@ class Step:
         """Cells that all windows read."""
         reads = self.layer.kernel**2 * self.table.base
         for row, col in self.table.bands:
-            taps, _ = self.taps(row, col)
-            reads += len(row) * len(col) * (taps[0].stop - taps[0].start) * (taps[1].stop - taps[1].start)
+            reads += len(row) * len(col) * len(self.taps(row, col)[0])
         return reads
 
 
@@ -172,9 +189,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """Bytes of the tables that the dense pass holds at once for one image in float32, and of their row numbers."""
-        held = (
-            2 * step.below.zero * step.channels_in + step.table.zero * step.layer.channels for step in self.steps
-        )
+        held = (2 * step.below.zero * step.channels_in + step.table.zero * step.layer.channels for step in self.steps)
         numbers = sum(step.table.entries * step.layer.kernel**2 for step in self.steps)
         return 4 * (max(held) + numbers)
 
@@ -232,22 +247,44 @@ def compile_plan(
         if not len(starts) or min(starts) <= -patch or max(starts) >= side:
             given = f"got {list(starts)}"
             raise ConfigError(f"holes of {patch} pixels must start from {1 - patch} to {side - 1}, {given}")
-    sizes = _sizes(layers, image_size, readout)
-    rows, cols = (
-        compile_axis(layers, [size[a] for size in sizes], np.asarray(holes[a], np.int64), patch, readout)
-        for a in (0, 1)
-    )
-    tables = [Table(y, x, size) for y, x, size in zip(rows.keys, cols.keys, sizes, strict=True)]
     channels = [channels_in, *(layer.channels for layer in layers)]
     pools = [i for i, layer in enumerate(layers) if layer.kind == "pool"]
     if any(channels[i + 1] != channels[i] for i in pools):
         raise ConfigError(f"a pool keeps the channels of the layer below, got channels {channels[1:]}")
+    steps, read = _compiled(layers, channels, _sizes(layers, image_size, readout), _spans(holes, patch), readout)
+    return Plan(steps, image_size, patch, tuple(holes[0]), tuple(holes[1]), read)
+
+
+def split(plan: Plan, least: int = LEAST) -> Plan:
+    """The same plan with more bands, one for each kind of at least `least` keys: less to multiply, smaller blocks."""
+    layers, sizes = [step.layer for step in plan.steps], [table.base_shape for table in plan.tables]
+    channels = [plan.steps[0].channels_in, *(layer.channels for layer in layers)]
+    spans, readout = _spans((plan.holes_y, plan.holes_x), plan.patch), math.isqrt(plan.readout.shape[1])
+    steps, read = _compiled(layers, channels, sizes, spans, readout, least)
+    return replace(plan, steps=steps, readout=read)
+
+
+def _compiled(
+    layers: Sequence[Layer],
+    channels: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+    holes: Sequence[Ints],
+    readout: int,
+    least: int | None = None,
+) -> tuple[tuple[Step, ...], Ints]:
+    """The steps, and the table rows that each location reads; `holes` of both axes as `compile_axis` takes them."""
+    rows, cols = (compile_axis(layers, [size[a] for size in sizes], holes[a], readout, least) for a in (0, 1))
+    tables = [Table(y, x, size) for y, x, size in zip(rows.keys, cols.keys, sizes, strict=True)]
     steps = [
-        Step(layer, channels[i], tables[i], tables[i + 1], rows.hops[i], cols.hops[i])
-        for i, layer in enumerate(layers)
+        Step(layer, channels[i], tables[i], tables[i + 1], rows.hops[i], cols.hops[i]) for i, layer in enumerate(layers)
     ]
-    read = tables[-1].find(rows.readout, cols.readout)
-    return Plan(tuple(steps), image_size, patch, tuple(holes[0]), tuple(holes[1]), read)
+    return tuple(steps), tables[-1].find(rows.readout, cols.readout)
+
+
+def _spans(holes: tuple[Sequence[int], Sequence[int]], patch: int) -> list[Ints]:
+    """First pixel of each hole and one past its last, for both axes, int64 [holes, 2]."""
+    starts = (np.asarray(axis, np.int64) for axis in holes)
+    return [np.stack([start, start + patch], axis=1) for start in starts]
 
 
 def _sizes(layers: Sequence[Layer], image_size: tuple[int, int], readout: int) -> list[tuple[int, int]]:
