@@ -59,7 +59,7 @@ MODELS: list[dict[str, Any]] = [
 TENSORRT = {
     "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Expand", "Gather", "Greater", "Identity",
     "MatMul", "Max", "MaxPool", "Mul", "Neg", "Pad", "Range", "ReduceMean", "Relu", "Reshape", "ScatterElements",
-    "Sigmoid", "Slice", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Where",
+    "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Where",
 }  # fmt: skip
 
 
