@@ -8,7 +8,7 @@ from torch import Tensor
 from glance_fast.dense import DensePass, dense_features
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan
+from glance_fast.plan import Plan, split
 from glance_fast.strips import strips
 
 # Bytes that the tables of one strip may take.
@@ -23,7 +23,7 @@ class StripPass:
         self.strips = strips(plan, most)
         # Strips in the middle share a plan, and so a pass and its memory.
         distinct = {id(strip.plan): strip.plan for strip in self.strips}
-        self._passes = {key: DensePass(part, device) for key, part in distinct.items()}
+        self._passes = {key: _whole(part, device) for key, part in distinct.items()}
 
     @torch.no_grad()
     def __call__(self, net: GlobalNet, images: Tensor) -> Tensor:
@@ -33,8 +33,13 @@ class StripPass:
 
 
 def make_pass(plan: Plan, device: torch.device | str = "cpu", most: int = MOST) -> DensePass | StripPass:
-    """The pass of a plan, in strips where its tables would take more than `most` bytes."""
-    return DensePass(plan, device) if plan.peak <= most else StripPass(plan, device, most)
+    """The pass of a plan, in strips where its tables would take more than `most` bytes; split on a CPU."""
+    return _whole(plan, device) if plan.peak <= most else StripPass(plan, device, most)
+
+
+def _whole(plan: Plan, device: torch.device | str) -> DensePass:
+    # A GPU is quicker with few large products, a CPU with less to multiply.
+    return DensePass(split(plan) if torch.device(device).type == "cpu" else plan, device)
 
 
 def features(model: GlanceModel, dense: DensePass | StripPass, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from glance_fast.geometry import grid_starts
 from glance_fast.layers import Layer, conv, pool
 from glance_fast.loop import loop_features, loop_global
 from glance_fast.nets.global_net import GlobalNet, global_layers
-from glance_fast.plan import Plan, compile_plan
+from glance_fast.plan import Plan, compile_plan, split
 from tests.tiny import tiny_model
 from tests.tolerances import TOLERANCES, assert_close, deviation
 
@@ -48,8 +48,9 @@ class Case:
 
     def check(self) -> None:
         reference = self.loop()
-        for dtype in DTYPES:
-            assert_close(self.dense(dtype), reference, dtype)
+        for plan in (self.plan, split(self.plan, least=3)):
+            for dtype in DTYPES:
+                assert_close(self.dense(dtype, plan), reference, dtype)
 
 
 def build(

@@ -1,8 +1,7 @@
-"""Draw the pictures and fill in the tables of docs/plan.md, all from compiled plans; run it as it is."""
+"""Draw the pictures of docs/plan.md, all from compiled plans; run it as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,16 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon, Rectangle
 
 from glance_fast.axis import Keys, Reads
-from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.config import ModelConfig
 from glance_fast.geometry import grid_starts
 from glance_fast.layers import OUTSIDE, conv, pool
-from glance_fast.nets.global_net import global_layers
 from glance_fast.nets.model import GlanceModel
 from glance_fast.plan import Plan, Step, compile_plan
 from glance_fast.table import Table
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "plan.md"
 
 Pair = tuple[float, float]
 Kind = Literal["base", "entry", "dead", "hole", "unread", "outside"]
@@ -58,13 +55,6 @@ SIDE, PATCH = 32, 12
 def toy(*starts: int) -> Plan:
     """The small plan of most pictures, with holes at `starts` x `starts`."""
     return compile_plan(LAYERS, (SIDE, SIDE), PATCH, (starts, starts))
-
-
-def default_plan(starts: Sequence[int], patch: int = 32) -> Plan:
-    """The plan of the default Global-Net with holes at `starts` x `starts`."""
-    config = ModelConfig()
-    layers = global_layers(config.global_channels, config.global_convs)
-    return compile_plan(layers, config.image_size, patch, (starts, starts), config.readout)
 
 
 def tables(plan: Plan) -> list[Table]:
@@ -139,7 +129,7 @@ def save(figure: Figure, name: str) -> None:
 
 def draw_hole() -> None:
     """What one hole changes in the default Global-Net: its convolutions, seen as images."""
-    start, plan = 112, default_plan([112])
+    start, plan = 112, GlanceModel(ModelConfig()).plan([14], [14])
     order: tuple[Kind, ...] = ("base", "unread", "entry", "dead")
     colours = ListedColormap([FACE[kind] for kind in order])
     figure, axes = plt.subplots(2, 3, figsize=(10, 7.4))
@@ -359,9 +349,9 @@ def draw_memory() -> None:
         ax.plot([above.place(place)] * 2, [above.y, above.y + 6], color=INK, lw=3)
     path = [(above.place(home), above.y + 6), (above.place(home), above.y + 9), (above.place(row), above.y + 9)]
     ax.plot(*zip(*path, (above.place(row), above.y + 6), strict=True), color=INK, lw=1, ls=":")
-    taps = np.full((3, 3), -1)
-    taps[block.taps] = sources.reshape(taps[block.taps].shape)
-    for (y, x), source in np.ndenumerate(taps):
+    taps = np.full(9, -1)
+    taps[list(block.taps)] = sources
+    for (y, x), source in np.ndenumerate(taps.reshape(3, 3)):
         kind: Kind = "base" if source < 0 else below.kinds[below.block(source)]
         box(ax, (x * 6, 31 + y * 6), (6, 6), kind, "" if source < 0 else str(source))
     ax.text(9, 30, f"the window of row {row}", ha="center", va="bottom")
@@ -406,70 +396,6 @@ def draw_cost(plan: Plan) -> None:
     save(figure, "cost")
 
 
-def sentence_count(plan: Plan) -> str:
-    loop = plan.locations * sum(step.table.base for step in plan.steps)
-    dense = sum(step.table.zero for step in plan.steps)
-    return (
-        f"All in all the loop's {plan.locations} runs compute {loop:,} cells of feature maps. "
-        f"The dense pass computes {dense:,}, or {dense / loop:.1%} of them."
-    )
-
-
-def table_keys(plan: Plan) -> str:
-    """How many cells the loop computes, how many of them matter, how many of those differ."""
-    lines = ["layer|keys an axis|loop|touched and read|entries|base", "---|--:|--:|--:|--:|--:"]
-    alone = [default_plan([start]) for start in plan.holes_y]
-    for i, step in enumerate(plan.steps):
-        keys = step.table.rows
-        mine = [one.steps[i].table.rows for one in alone]
-        read = sum(map(len, mine)) ** 2 - sum(len(k) - k.alive for k in mine) ** 2
-        loop = plan.locations * step.table.base
-        split = f"{keys.alive} alive, {len(keys) - keys.alive} dead"
-        name = f"{i} {step.layer.kind}"
-        lines.append(f"{name}|{split}|{loop:,}|{read:,}|{step.table.entries:,}|{step.table.base:,}")
-    return rows_of(lines)
-
-
-def table_growth() -> str:
-    """Cost of the dense pass and its ratio to the loop's for patches and strides."""
-    strides = (4, 8, 16, 32)
-    lines = ["patch|" + "|".join(f"stride {s}" for s in strides), "--:|" + "--:|" * len(strides)]
-    for patch in (16, 32, 64, 96):
-        plans = [default_plan(grid_starts(256, patch, s), patch) for s in strides]
-        assert not any(p.blind() for p in plans)
-        cells = [f"{p.macs / 1e9:.1f} GMAC ({p.loop_macs / p.macs:.0f}×)" for p in plans]
-        lines.append(f"{patch}|" + "|".join(cells))
-    return rows_of(lines)
-
-
-def table_training() -> str:
-    """Forward cost of an image with the holes of some random rows and columns, a mean over 20 draws."""
-    lines = ["random rows × columns|holes|loop|dense pass|of it, base pass", "---|--:|--:|--:|--:"]
-    for count in (1, 2, 4, TrainConfig().holes, 8, 12):
-        rng = np.random.default_rng(0)
-        plans = [default_plan(np.sort(rng.integers(0, 225, count)).tolist()) for _ in range(20)]
-        macs = float(np.mean([p.macs for p in plans]))
-        loop = plans[0].loop_macs
-        base = loop / plans[0].locations / 1e9
-        lines.append(f"{count} × {count}|{count**2}|{loop / 1e9:.2f}|{macs / 1e9:.2f}|{base:.2f}")
-    return rows_of(lines)
-
-
-def rows_of(lines: Iterable[str]) -> str:
-    return "\n".join(f"| {line.strip('|').replace('|', ' | ')} |" for line in lines)
-
-
-def fill(blocks: dict[str, str]) -> None:
-    """Put the blocks between their markers in the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    for name, block in blocks.items():
-        start, end = f"<!-- {name}: written by pictures/plan.py -->\n", "\n<!-- end -->"
-        assert page.count(start) == 1, f"{PAGE.name} has {page.count(start)} places for {name}"
-        before, after = page.split(start)
-        page = before + start + block + end + after.split(end.strip(), 1)[1]
-    PAGE.write_text(page, encoding="utf-8")
-
-
 def style() -> None:
     mpl.rc("font", size=11)
     mpl.rc("text", color=INK)
@@ -481,19 +407,9 @@ def style() -> None:
 
 def main() -> None:
     style()
-    plan = GlanceModel(ModelConfig()).plan()
     for draw in (draw_hole, draw_axis, draw_keys, draw_product, draw_mask, draw_memory):
         draw()
-    draw_cost(plan)
-    fill(
-        {
-            "count": sentence_count(plan),
-            "cost": f"```text\n{plan}\n```",
-            "keys": table_keys(plan),
-            "growth": table_growth(),
-            "training": table_training(),
-        }
-    )
+    draw_cost(GlanceModel(ModelConfig()).plan())
 
 
 if __name__ == "__main__":

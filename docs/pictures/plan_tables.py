@@ -1,0 +1,132 @@
+"""Fill in the tables of docs/plan.md, all from compiled plans; run it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.geometry import grid_starts
+from glance_fast.nets.global_net import global_layers
+from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import Plan, Step, compile_plan, split
+
+PAGE = Path(__file__).resolve().parent.parent / "plan.md"
+
+
+def default_plan(starts: Sequence[int], patch: int = 32) -> Plan:
+    """The plan of the default Global-Net with holes at `starts` x `starts`."""
+    config = ModelConfig()
+    layers = global_layers(config.global_channels, config.global_convs)
+    return compile_plan(layers, config.image_size, patch, (starts, starts), config.readout)
+
+
+def sentence_count(plan: Plan) -> str:
+    loop = plan.locations * sum(step.table.base for step in plan.steps)
+    dense = sum(step.table.zero for step in plan.steps)
+    return (
+        f"All in all the loop's {plan.locations} runs compute {loop:,} cells of feature maps. "
+        f"The dense pass computes {dense:,}, or {dense / loop:.1%} of them."
+    )
+
+
+def table_keys(plan: Plan) -> str:
+    """How many cells the loop computes, how many of them matter, how many of those differ."""
+    lines = ["layer|keys an axis|loop|touched and read|entries|base", "---|--:|--:|--:|--:|--:"]
+    alone = [default_plan([start]) for start in plan.holes_y]
+    for i, step in enumerate(plan.steps):
+        keys = step.table.rows
+        mine = [one.steps[i].table.rows for one in alone]
+        read = sum(map(len, mine)) ** 2 - sum(len(k) - k.alive for k in mine) ** 2
+        loop = plan.locations * step.table.base
+        axis = f"{keys.alive} alive, {len(keys) - keys.alive} dead"
+        name = f"{i} {step.layer.kind}"
+        lines.append(f"{name}|{axis}|{loop:,}|{read:,}|{step.table.entries:,}|{step.table.base:,}")
+    return rows_of(lines)
+
+
+def table_split(plan: Plan) -> str:
+    """A plan beside itself split: a convolution's multiply-adds and blocks, a pool's reads that lie in runs."""
+    lines = ["layer|as it is|split for a CPU", "---|---|---"]
+    other = split(plan)
+    for i, (step, finer) in enumerate(zip(plan.steps, other.steps, strict=True)):
+        lines.append(f"{i} {step.layer.kind}|{_told(step)}|{_told(finer)}")
+    lines.append(f"total|{_gmac(plan.macs)}|{_gmac(other.macs)}")
+    return rows_of(lines)
+
+
+def _told(step: Step) -> str:
+    if step.layer.kind == "conv":
+        return f"{_gmac(step.macs)} in {len(step.blocks())} blocks"
+    sizes = np.cumsum([len(row) * len(col) for row, col in step.table.bands])[:-1]
+    entries = runs = 0
+    for block in np.split(step.blocks()[0].sources, sizes):
+        for read in block.T:
+            alive = (read >= step.below.base) & (read < step.below.zero)
+            entries += int(alive.sum())
+            runs += len(read) if alive.all() and (np.diff(read) == 1).all() else 0
+    return f"{runs / entries:.0%} in runs"
+
+
+def _gmac(macs: int) -> str:
+    return f"{macs / 1e9:.2f} GMAC"
+
+
+def table_growth() -> str:
+    """Cost of the dense pass and its ratio to the loop's for patches and strides."""
+    strides = (4, 8, 16, 32)
+    lines = ["patch|" + "|".join(f"stride {s}" for s in strides), "--:|" + "--:|" * len(strides)]
+    for patch in (16, 32, 64, 96):
+        plans = [default_plan(grid_starts(256, patch, s), patch) for s in strides]
+        assert not any(p.blind() for p in plans)
+        cells = [f"{p.macs / 1e9:.1f} GMAC ({p.loop_macs / p.macs:.0f}×)" for p in plans]
+        lines.append(f"{patch}|" + "|".join(cells))
+    return rows_of(lines)
+
+
+def table_training() -> str:
+    """Forward cost of an image with the holes of some random rows and columns, a mean over 20 draws."""
+    lines = ["random rows × columns|holes|loop|dense pass|of it, base pass", "---|--:|--:|--:|--:"]
+    for count in (1, 2, 4, TrainConfig().holes, 8, 12):
+        rng = np.random.default_rng(0)
+        plans = [default_plan(np.sort(rng.integers(0, 225, count)).tolist()) for _ in range(20)]
+        macs = float(np.mean([p.macs for p in plans]))
+        loop = plans[0].loop_macs
+        base = loop / plans[0].locations / 1e9
+        lines.append(f"{count} × {count}|{count**2}|{loop / 1e9:.2f}|{macs / 1e9:.2f}|{base:.2f}")
+    return rows_of(lines)
+
+
+def rows_of(lines: Iterable[str]) -> str:
+    return "\n".join(f"| {line.strip('|').replace('|', ' | ')} |" for line in lines)
+
+
+def fill(blocks: dict[str, str]) -> None:
+    """Put the blocks between their markers in the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        start, end = f"<!-- {name}: written by pictures/plan_tables.py -->\n", "\n<!-- end -->"
+        assert page.count(start) == 1, f"{PAGE.name} has {page.count(start)} places for {name}"
+        before, after = page.split(start)
+        page = before + start + block + end + after.split(end.strip(), 1)[1]
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    plan = GlanceModel(ModelConfig()).plan()
+    fill(
+        {
+            "count": sentence_count(plan),
+            "cost": f"```text\n{plan}\n```",
+            "keys": table_keys(plan),
+            "split": table_split(plan),
+            "growth": table_growth(),
+            "training": table_training(),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
