@@ -17,8 +17,8 @@ Run = tuple[int, int]
 class Level:
     """A level's values: `base` [B, C, H, W], its entries one after the other in `parts` [B, n, C], each with its n."""
 
-    def __init__(self, graph: Graph, base: str, table: Table, parts: Sequence[tuple[str, int]] = ()) -> None:
-        self.graph, self.base, self.rows, self.parts = graph, base, Rows(graph, table), parts
+    def __init__(self, base: str, rows: Rows, parts: Sequence[tuple[str, int]] = ()) -> None:
+        self.graph, self.base, self.rows, self.parts = rows.graph, base, rows, parts
 
     @property
     def table(self) -> Table:

@@ -5,6 +5,7 @@ A runtime folds them into constants once, at load. In the file they are a few ve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -29,12 +30,14 @@ class Rows:
 
     def _order(self) -> str:
         """The place in the grid of each entry, int32 [entries]."""
-        graph = self.graph
+        graph, cols = self.graph, self.table.cols.bands
         grid = graph.reshape(_range(graph, 0, self.height * self.width), self.height, self.width)
+        widths = [*map(len, cols), self.width - len(self.table.cols)]
         blocks = []
-        for row, col in self.table.bands:
-            rows = graph.slice(grid, 0, row.keys.start, row.keys.stop)
-            blocks.append(graph.reshape(graph.slice(rows, 1, col.keys.start, col.keys.stop), -1))
+        for row in self.table.rows.bands:
+            across = graph.split(graph.slice(grid, 0, row.keys.start, row.keys.stop), 1, widths)
+            stored = [block for block, col in zip(across, cols, strict=False) if not (row.dead and col.dead)]
+            blocks += [graph.reshape(block, -1) for block in stored]
         return graph.concat(blocks, 0)
 
     def per_entry(self, grid: str) -> str:
@@ -81,31 +84,57 @@ class Rows:
         return row, np.append(self.table.cols.cell, 0)
 
 
-def changed_sources(rows: Rows, reads: tuple[Reads, Reads]) -> str:
-    """Rows of the changes that a block's windows read, int32 [n_rows, n_cols, taps, taps]."""
-    return _at(rows, rows.changes, reads)
+class Windows:
+    """Rows of the table below that the windows of a step's entries read, as a graph finds them."""
+
+    def __init__(self, step: Step, below: Rows, own: Rows) -> None:
+        self.graph, self.below, self.own = below.graph, below, own
+        # One row and column more, as those of `own`.
+        self.reads = _with_none(step.rows.keys), _with_none(step.cols.keys)
+
+    def part(self, entries: slice, taps: Sequence[int], whole: bool) -> str:
+        """What some entries read at some taps, int32 [n, taps]: of the values if they are `whole`, or the changes."""
+        rows = self.values if whole else self.changes
+        found = self.graph.slice(rows, 0, entries.start, entries.stop)
+        if len(taps) == self.reads[0].key.shape[1] * self.reads[1].key.shape[1]:
+            return found
+        return self.graph.op("Gather", found, self.graph.const(np.array(taps, np.int32)), axis=1)
+
+    @cached_property
+    def changes(self) -> str:
+        """What all entries read of the changes, int32 [entries, all taps]."""
+        return self._per_entry(self._at(self.below.changes))
+
+    @cached_property
+    def values(self) -> str:
+        """What all entries read of the values, int32 [entries, all taps]."""
+        graph, (row, col) = self.graph, self.reads
+        base = _sum(graph, *_crossed(row.cell * self.below.table.base_shape[1], col.cell))
+        touched = [graph.const(part != UNTOUCHED) for part in _crossed(row.key, col.key)]
+        found = graph.op("Where", graph.op("And", *touched), self._at(self.below.values), base)
+        inside = [graph.const(part) for part in _crossed(row.inside, col.inside)]
+        zero = graph.const(np.array(self.below.table.zero, np.int32))
+        return self._per_entry(graph.op("Where", graph.op("And", *inside), found, zero))
+
+    def _at(self, numbers: str) -> str:
+        """What stands in `numbers` [height * width] at the keys that windows read; the last of it for what is none."""
+        last = self.below.height - 1, self.below.width - 1
+        keys = [np.where(read.key == UNTOUCHED, none, read.key) for read, none in zip(self.reads, last, strict=True)]
+        place = _sum(self.graph, *_crossed(keys[0] * self.below.width, keys[1]))
+        return self.graph.op("Gather", numbers, place, axis=0)
+
+    def _per_entry(self, found: str) -> str:
+        """Of what windows read by row and column, [height, width, taps, taps], that of the entries."""
+        assert self.own.order is not None
+        windows = self.graph.reshape(found, self.own.height * self.own.width, -1)
+        return self.graph.op("Gather", windows, self.own.order, axis=0)
 
 
-def _at(rows: Rows, numbers: str, reads: tuple[Reads, Reads]) -> str:
-    """What stands in `numbers` [height * width] at the keys that windows read; in the last place for what is none."""
-    graph = rows.graph
-    keys = [np.where(part.key == UNTOUCHED, last, part.key) for part, last in zip(reads, _last(rows), strict=True)]
-    place = _sum(graph, *_crossed(keys[0] * rows.width, keys[1]))
-    return graph.op("Gather", numbers, place, axis=0)
-
-
-def value_sources(rows: Rows, reads: tuple[Reads, Reads]) -> str:
-    """Rows of the values that a block's windows read, int32 [n_rows, n_cols, taps, taps]."""
-    graph = rows.graph
-    entry = _at(rows, rows.values, reads)
-    base = _sum(graph, *_crossed(reads[0].cell * rows.table.base_shape[1], reads[1].cell))
-    touched = [graph.const(part != UNTOUCHED) for part in _crossed(reads[0].key, reads[1].key)]
-    found = graph.op("Where", graph.op("And", *touched), entry, base)
-    if all((part.cell != OUTSIDE).all() for part in reads):
-        return found
-    inside = [graph.const(part != OUTSIDE) for part in _crossed(reads[0].cell, reads[1].cell)]
-    zero = graph.const(np.array(rows.table.zero, np.int32))
-    return graph.op("Where", graph.op("And", *inside), found, zero)
+def _with_none(reads: Reads) -> Reads:
+    """The same reads and those of what is no key: of nothing."""
+    none = np.full_like(reads.key[:1], UNTOUCHED)
+    cell, key = np.concatenate([reads.cell, np.full_like(none, OUTSIDE)]), np.concatenate([reads.key, none])
+    return Reads(cell, key, np.concatenate([reads.dead, np.zeros(none.shape, bool)]))
 
 
 def base_scale(graph: Graph, step: Step) -> str:
@@ -125,10 +154,6 @@ def entry_scale(rows: Rows, step: Step) -> str:
     valid = rows.per_entry(graph.op("Sub", *counts))
     area = graph.const(np.array(step.layer.kernel**2, np.float32))
     return graph.reshape(graph.op("Div", area, valid), -1, 1)
-
-
-def _last(rows: Rows) -> tuple[int, int]:
-    return rows.height - 1, rows.width - 1
 
 
 def _crossed(row: Array, col: Array) -> tuple[Array, Array]:

@@ -56,6 +56,9 @@ class Block:
     sources: Ints
     whole: bool
 
+    def __len__(self) -> int:
+        return len(self.sources)
+
 
 @dataclass(frozen=True)
 class Step:
