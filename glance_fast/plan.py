@@ -40,7 +40,7 @@ MOST_TOUCHED = 0.7
 # What reading that sum costs a channel out, where reading a tap of a window costs 1 a channel in.
 SUM = 1.0
 # Keys that a kind must have to get a band of its own in a split plan: fewer make products too small to be worth it.
-LEAST = 28
+LEAST = 20
 
 
 @dataclass(frozen=True)
