@@ -19,8 +19,8 @@ from glance_fast.config import ModelConfig
 from glance_fast.geometry import IMAGE
 from glance_fast.nets.model import GlanceModel
 from glance_fast.pipeline_triton import first_convolution
-from glance_fast.plan import Step
 from glance_fast.presets import DEFAULT, PRESETS
+from glance_fast.step import Step
 
 # https://www.nvidia.com/en-us/data-center/h100/: float16 without sparsity, and HBM3.
 H100_FLOPS, H100_BYTES = 989e12, 3.35e12

@@ -34,8 +34,8 @@ from glance_fast.kernels import configurations, ops
 from glance_fast.kernels.configurations import Place, block_of, configured, place_of
 from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Step
 from glance_fast.presets import DEFAULT, PRESETS
+from glance_fast.step import Step
 
 # What is tried of each kernel: all combinations.
 CHOICES: dict[str, dict[str, tuple[int, ...]]] = {

@@ -14,7 +14,8 @@ from glance_fast.export.graph import Array, Graph
 from glance_fast.export.levels import Level, run_of
 from glance_fast.export.tables import Rows, Windows, base_scale, entry_scale
 from glance_fast.nets.global_net import GlobalNet
-from glance_fast.plan import Block, Plan, Step
+from glance_fast.plan import Plan
+from glance_fast.step import Block, Step
 
 # What the products of the entries' blocks are called, `…/blocks/…`: they alone are worth computing in 8 bits.
 BLOCKS = "blocks"

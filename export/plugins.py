@@ -17,7 +17,8 @@ from glance_fast.heads_triton import head_weights
 from glance_fast.kernels.partial_conv import tap_weights
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, Step
+from glance_fast.plan import Plan
+from glance_fast.step import Step
 
 
 class Plugins:

@@ -13,7 +13,7 @@ import numpy as np
 from glance_fast.axis import UNTOUCHED, Reads
 from glance_fast.export.graph import Array, Graph
 from glance_fast.layers import OUTSIDE, Ints
-from glance_fast.plan import Step
+from glance_fast.step import Step
 from glance_fast.table import Table
 
 

@@ -18,7 +18,8 @@ from glance_fast.kernels.partial_conv import add_changes, changes, renormalise, 
 from glance_fast.layers import Ints
 from glance_fast.nets.global_net import GlobalNet
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, Step
+from glance_fast.plan import Plan
+from glance_fast.step import Step
 from glance_fast.workspace import Workspace, Workspaces
 
 # Rows a matrix product takes at a time without gradients: the gathered windows then stay in a CPU's caches.

@@ -16,7 +16,8 @@ from glance_fast.kernels.partial_conv import tap_weights
 from glance_fast.kernels.triton_tables import BLOCK, LevelTables
 from glance_fast.layers import Ints
 from glance_fast.nets.global_net import GlobalNet
-from glance_fast.plan import Plan, Step
+from glance_fast.plan import Plan
+from glance_fast.step import Step
 from glance_fast.table import Table, places
 
 # A convolution and the pooling behind it, where the table of configurations has a row for it.

@@ -20,6 +20,7 @@ ORDER = (
     ("config", "files", "layers", "images", "tensors", "presets"),
     ("kernels", "axis", "calibration", "metrics", "stains", "teachers", "folders", "overlay"),
     ("table", "workspace"),
+    ("step",),
     ("plan",),
     ("strips",),
     ("nets",),
@@ -44,7 +45,8 @@ ALONE = {
     "layers": {"errors"},
     "axis": {"layers", "errors"},
     "table": {"axis", "layers"},
-    "plan": {"table", "axis", "layers", "errors"},
+    "step": {"table", "axis", "layers", "errors"},
+    "plan": {"step", "table", "axis", "layers", "errors"},
 }
 
 HEAVY_MODULES = {"torch", "scipy", "sklearn", "skimage", "matplotlib", "lightning_fabric", "jinja2"}

@@ -23,7 +23,8 @@ from glance_fast.geometry import grid_starts
 from glance_fast.layers import OUTSIDE, Layer, conv, pool
 from glance_fast.loop import loop_global
 from glance_fast.nets.global_net import GlobalNet, global_layers
-from glance_fast.plan import Plan, Step, compile_plan, split
+from glance_fast.plan import Plan, compile_plan, split
+from glance_fast.step import Step
 from tests.tiny import tiny_model
 
 Key = tuple[int, int, tuple[int, int], tuple[int, int]]

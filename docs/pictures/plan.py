@@ -19,7 +19,8 @@ from glance_fast.config import ModelConfig
 from glance_fast.geometry import grid_starts
 from glance_fast.layers import OUTSIDE, conv, pool
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, Step, compile_plan
+from glance_fast.plan import Plan, compile_plan
+from glance_fast.step import Step
 from glance_fast.table import Table
 
 HERE = Path(__file__).resolve().parent

@@ -11,7 +11,8 @@ from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.geometry import grid_starts
 from glance_fast.nets.global_net import global_layers
 from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, Step, compile_plan, split
+from glance_fast.plan import Plan, compile_plan, split
+from glance_fast.step import Step
 
 PAGE = Path(__file__).resolve().parent.parent / "plan.md"
 
