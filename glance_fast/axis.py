@@ -110,7 +110,10 @@ def compile_axis(
     for level in reversed(levels[1:]):
         plain = level.window(np.arange(len(level.field)))
         untouched = Reads(plain, np.full_like(plain, UNTOUCHED), np.zeros(plain.shape, bool))
-        keys, reads = _number(level.window(keys.cell), keys.hole, level.below, least)
+        # A pool whose keys are one band reads no runs, however the keys below lie.
+        several = sum(not band.dead for band in keys.bands) > 1
+        pooled = level.layer.kernel if level.layer and level.layer.kind == "pool" and several else 1
+        keys, reads = _number(level.window(keys.cell), keys.hole, level.below, least, pooled)
         hops.append(Hop(untouched, reads))
         numbered.append(keys)
     return Axis(tuple(reversed(numbered)), tuple(reversed(hops)), seen)
@@ -118,15 +121,11 @@ def compile_axis(
 
 @dataclass(frozen=True)
 class _Level:
-    """A level along one axis: `field` is the first and one past the last pixel that each of its cells sees.
-
-    `pooled`: how many of its cells lie in a window of the layer above, if that is a pool, else 1.
-    """
+    """A level along one axis: `field` is the first and one past the last pixel that each of its cells sees."""
 
     field: Ints
     layer: Layer | None = None
     below: _Level | None = None
-    pooled: int = 1
 
     def window(self, cells: Ints) -> Ints:
         assert self.layer is not None and self.below is not None
@@ -157,8 +156,8 @@ class _Level:
         assert self.below is not None
         return self.below.meet(self.window(cells), holes)[1] | dead[:, None]
 
-    def kinds(self, cells: Ints, holes: Ints, dead: Bools) -> list[Ints]:
-        """What tells the keys of a band apart, the more important first, int64 [n] each.
+    def kinds(self, cells: Ints, holes: Ints, dead: Bools, pooled: int = 1) -> list[Ints]:
+        """What tells the keys of a band apart, the more important first, int64 [n] each; 0 is nothing.
 
         A convolution's by its dead taps and its place in the pool's window above it; a pool's by what its taps are of
         the convolution below, so that each tap of a band's windows reads one band, from its first key to its last.
@@ -166,7 +165,8 @@ class _Level:
         if self.layer is None or self.below is None:
             return []
         if self.layer.kind == "conv":
-            return [_numbers(self.lost(cells, holes, dead)), cells % self.pooled]
+            lost = self.lost(cells, holes, dead)
+            return [np.where(lost.any(axis=1), 1 + _numbers(lost), 0), 1 + cells % pooled]
         window = self.window(cells)
         touched, covered, part = self.below.meet(window, holes)
         states = [touched, covered]
@@ -174,23 +174,27 @@ class _Level:
             read = window[:, tap], part[:, tap], covered[:, tap]
             alive = touched[:, tap] & ~covered[:, tap]
             states += [alive * kind for kind in (*self.below.taps(*read), *self.below.kinds(*read))]
-        return [_numbers(np.column_stack(states))]
+        return [1 + _numbers(np.column_stack(states))]
 
 
 def _levels(layers: Sequence[Layer], sizes: Sequence[int]) -> list[_Level]:
     pixels = np.arange(sizes[0])
     levels = [_Level(np.stack([pixels, pixels + 1], axis=1))]
-    pooled = [layer.kernel if layer.kind == "pool" else 1 for layer in layers] + [1]
     for layer, below, size in zip(layers, sizes, sizes[1:], strict=False):
         reads, field = layer.window(np.arange(size), below), levels[-1].field
         first = np.where(reads == OUTSIDE, below, reads).min(axis=1)
         seen = np.stack([field[first, 0], field[reads.max(axis=1), 1]], axis=1)
-        levels.append(_Level(seen, layer, levels[-1], pooled[len(levels)]))
+        levels.append(_Level(seen, layer, levels[-1]))
     return levels
 
 
-def _number(cells: Ints, holes: Ints, level: _Level | None, least: int | None) -> tuple[Keys, Reads]:
-    """Number the distinct `(cell, I)` of a level that windows `cells` [n, k] meet under `holes` [n, 2]."""
+def _number(
+    cells: Ints, holes: Ints, level: _Level | None, least: int | None, pooled: int = 1
+) -> tuple[Keys, Reads]:
+    """Number the distinct `(cell, I)` of a level that windows `cells` [n, k] meet under `holes` [n, 2].
+
+    `pooled`: how many of its cells a pool above reads at a time, in runs.
+    """
     assert level is not None
     touched, dead, part = level.meet(cells, holes)
     # One integer a key, its parts as digits, sorts and finds the distinct ones far faster than rows would.
@@ -201,10 +205,15 @@ def _number(cells: Ints, holes: Ints, level: _Level | None, least: int | None) -
     is_dead, cell, first, last = np.unravel_index(distinct, digits)
     known = cell, np.stack([first, last], axis=1), is_dead == 1
     alike = np.stack([is_dead, *level.taps(*known)], axis=1)
+    if least is not None and level.layer is not None:
+        # The keys of a small band read all taps, as one band: at those that the hole does not meet nothing changes.
+        small = (_common(alike, 1 + least // 4) == 0) & (is_dead == 0)
+        alike[small, 1:] = 0, level.layer.kernel
     band = _numbers(alike)
     if least is not None:
-        for kind in level.kinds(*known):
-            band = _numbers(np.stack([band, _common(np.stack([band, kind], axis=1), least)], axis=1))
+        for kind in level.kinds(*known, pooled):
+            common = np.where(kind, _common(np.stack([band, kind], axis=1), least), 0)
+            band = _numbers(np.stack([band, common], axis=1))
     order = np.argsort(band, kind="stable")
     key = np.full(cells.shape, UNTOUCHED, np.int64)
     key[touched] = np.argsort(order)[number]

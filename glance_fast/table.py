@@ -49,13 +49,13 @@ class Table:
         return met.flat(np.where(met.outside | met.dead, self.zero, row))
 
     def find_changes(self, rows: Reads, cols: Reads) -> Ints:
-        """Rows of the table of changes that windows touched at all their taps read, int64 [n_rows * n_cols, taps].
+        """Rows of the table of changes that windows read, int64 [n_rows * n_cols, taps].
 
         Its rows are `entries, less their base cells | minus the base cells | a zero row`.
         """
         met = Crossing(rows, cols)
         row = np.where(met.dead, self.entries + met.cell(self.base_shape[1]), self._entry(*met.keys) - self.base)
-        return met.flat(np.where(met.outside, self.zero, row))
+        return met.flat(np.where(met.touched, row, self.zero))
 
     def homes(self) -> Ints:
         """The base cell of each entry, int64 [entries]: the value it would have without a hole."""
