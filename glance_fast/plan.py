@@ -33,7 +33,7 @@ from glance_fast.step import Step
 from glance_fast.table import Table
 
 # Keys that a kind must have to get a band of its own in a split plan: fewer make products too small to be worth it.
-LEAST = 20
+LEAST = 25
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Case:
 
     def check(self) -> None:
         reference = self.loop()
-        for plan in (self.plan, split(self.plan, least=3)):
+        for plan in (self.plan, *(split(self.plan, least) for least in (3, 12))):
             for dtype in DTYPES:
                 assert_close(self.dense(dtype, plan), reference, dtype)
 

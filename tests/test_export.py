@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,11 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
     reference = loop_grids(model, images)
     graphs = [session(model)]
     # A plan as small as these is hardly split, and its blocks are finished together: as if it were a large one.
-    monkeypatch.setattr("glance_fast.export.pipeline.split", lambda plan: split(plan, least=3))
     monkeypatch.setattr("glance_fast.export.dense.APART", 32)
     monkeypatch.setattr("glance_fast.export.dense.TOGETHER", 256)
-    graphs.append(session(model))
+    for least in (3, 12):
+        monkeypatch.setattr("glance_fast.export.pipeline.split", partial(split, least=least))
+        graphs.append(session(model))
     for runs in graphs:
         for batch in (1, 3):
             found = [runs.run(["anomaly_grid"], {"image": images[i : i + batch]})[0] for i in range(0, 3, batch)]

@@ -60,7 +60,8 @@ def table_split(plan: Plan) -> str:
 
 def _told(step: Step) -> str:
     if step.layer.kind == "conv":
-        return f"{_gmac(step.macs)} in {len(step.blocks())} blocks"
+        count = len(step.blocks())
+        return f"{_gmac(step.macs)} in {count} block{'s' * (count > 1)}"
     sizes = np.cumsum([len(row) * len(col) for row, col in step.table.bands])[:-1]
     entries = runs = 0
     for block in np.split(step.blocks()[0].sources, sizes):
