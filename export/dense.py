@@ -24,6 +24,8 @@ BLOCKS = "blocks"
 APART = 65_536
 # Numbers from which on other blocks are not finished together with the next: as many stay in a core's cache.
 TOGETHER = 262_144
+# Numbers of windows that one node gathers for blocks side by side; more would leave the caches before they are read.
+GATHERED = 400_000
 
 Pair = tuple[Band, Band]
 Taps = tuple[int, ...]
@@ -91,7 +93,7 @@ class _Conv:
         by_tap = self.graph.op("Transpose", weight, perm=[2, 3, 1, 0])
         self.taps = self.graph.reshape(by_tap, step.layer.kernel**2, *step.channels)
         rows = Rows(self.graph, step.table)
-        self.windows = Windows(step, below.rows, rows)
+        self.reads = Windows(step, below.rows, rows)
         # What windows sum to without a hole.
         self.sums = Level(self.graph.op("Conv", below.base, weight, pads=[step.layer.pad] * 4), rows)
         self._matrices: dict[tuple[Taps, float], str] = {}
@@ -150,11 +152,31 @@ class _Conv:
             matrix = graph.reshape(some, -1, self.step.layer.channels)
             scaled = graph.op("Mul", matrix, graph.const(np.array(scale, np.float32))) if scale != 1 else matrix
             known[taps, scale] = scaled
-        table = self.below.values if block.whole else self.below.changes
-        cells = graph.op("Gather", table, self.windows.part(block.entries, taps, block.whole), axis=1)
-        windows = graph.reshape(cells, 0, len(block), len(taps) * self.step.channels_in)
+        windows = graph.reshape(self._cells[block.entries.start], 0, len(block), len(taps) * self.step.channels_in)
         with graph.scope(BLOCKS):
             return graph.op("MatMul", windows, known[taps, scale])
+
+    @cached_property
+    def _cells(self) -> dict[int, str]:
+        """What the windows of each block read, [B, entries * taps, C], by its first entry."""
+        graph, found = self.graph, dict[int, str]()
+        for blocks in self._gathered_together():
+            read = [self.reads.part(block.entries, block.taps, block.whole) for block in blocks]
+            table = self.below.values if blocks[0].whole else self.below.changes
+            cells = graph.op("Gather", table, graph.concat([graph.reshape(rows, -1) for rows in read], 0), axis=1)
+            pieces = graph.split(cells, 1, [block.sources.size for block in blocks])
+            found |= {block.entries.start: piece for block, piece in zip(blocks, pieces, strict=True)}
+        return found
+
+    def _gathered_together(self) -> Iterator[list[Block]]:
+        blocks = list[Block]()
+        for block in self.step.blocks():
+            numbers = sum(one.sources.size for one in (*blocks, block)) * self.step.channels_in
+            if blocks and (block.whole != blocks[0].whole or numbers > GATHERED):
+                yield blocks
+                blocks = []
+            blocks.append(block)
+        yield blocks
 
     def _renormalised(self, sums: str, entries: slice) -> str:
         return self._finished(sums, self.graph.slice(self._scale, 0, entries.start, entries.stop), self.bias)

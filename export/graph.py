@@ -93,6 +93,8 @@ class Graph:
 
     def split(self, value: str, axis: int, sizes: Sequence[int]) -> list[str]:
         """Pieces of so many along an axis, from the first to the last."""
+        if len(sizes) == 1:
+            return [value]
         name = f"{self._scope}Split_{len(self._nodes)}"
         names = [f"{name}_{i}" for i in range(len(sizes))]
         self._nodes.append(helper.make_node("Split", [value, self.ints(*sizes)], names, name=name, axis=axis))

@@ -58,8 +58,8 @@ class Level:
             inside = [run for run in wanted if start <= run[0] and run[1] <= stop]
             cuts = sorted({start, stop, *(end for run in inside for end in run)}) if inside else []
             spans = list(pairwise(cuts))
-            names = self.graph.split(value, 1, [b - a for a, b in spans]) if len(spans) > 1 else [value]
-            found |= {span: name for span, name in zip(spans, names, strict=False) if span in wanted}
+            names = self.graph.split(value, 1, [b - a for a, b in spans]) if spans else []
+            found |= {span: name for span, name in zip(spans, names, strict=True) if span in wanted}
             start = stop
         return found
 

@@ -106,8 +106,8 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
     reference = loop_grids(model, images)
     graphs = [session(model)]
     # A plan as small as these is hardly split, and its blocks are finished together: as if it were a large one.
-    monkeypatch.setattr("glance_fast.export.dense.APART", 32)
-    monkeypatch.setattr("glance_fast.export.dense.TOGETHER", 256)
+    for name, numbers in (("APART", 32), ("TOGETHER", 256), ("GATHERED", 1000)):
+        monkeypatch.setattr(f"glance_fast.export.dense.{name}", numbers)
     for least in (3, 12):
         monkeypatch.setattr("glance_fast.export.pipeline.split", partial(split, least=least))
         graphs.append(session(model))
