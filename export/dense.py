@@ -72,15 +72,16 @@ def _pooled(step: Step, below: Level, rows: Rows) -> Iterator[tuple[int, list[st
     spans = [slice(*ends) for ends in pairwise(ends)]
     pieces = below.pieces(run for span in spans for read in reads[span].T if (run := run_of(read, table)))
     for span in spans:
-        taps = []
+        count, views, others = span.stop - span.start, list[str](), list[str]()
         for tap, read in enumerate(reads[span].T):
-            run = run_of(read, table)
-            if run in pieces:
-                taps.append(pieces[run])
+            if (run := run_of(read, table)) in pieces:
+                views.append(pieces[run])
             elif (read != table.zero).any():
-                found = graph.reshape(windows.part(span, (tap,), whole=True), -1)
-                taps.append(graph.op("Gather", below.values, found, axis=1))
-        yield span.stop - span.start, taps
+                others.append(graph.reshape(windows.part(span, (tap,), whole=True), -1))
+        if others:
+            gathered = graph.op("Gather", below.values, graph.concat(others, 0), axis=1)
+            views += graph.split(gathered, 1, [count] * len(others))
+        yield count, views
 
 
 class _Conv:
