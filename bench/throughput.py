@@ -1,8 +1,8 @@
 """What is left of the engine's pace when files are read and results written: `python -m bench.throughput MODEL IMAGES`.
 
-Images a second of the engine alone, on images decoded before; of `Engine.stream` on paths; of what `glance-fast score`
-does, without and with its pictures; and, as a comparison, of reading and scoring one after the other. All in turn, with
-medians of the turns, each as a share of the engine's own pace in its turn.
+Images a second of the engine alone, on images decoded before, and of reading and scoring one after the other; of
+`Engine.stream` on paths, with one stream and with as many as `glance-fast score` takes; of what that does, without and
+with its pictures. All in turn, with medians of the turns, each as a share of the engine's own pace in its turn.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def main(
     model: Path,
     images: list[str],
     backend: str = "auto",
+    precision: str = "fp32",
     count: Annotated[int, typer.Option(help="Images a turn.")] = 100,
     turns: int = 6,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file that JSON lines are added to.")] = None,
 ) -> None:
     """Print the table, and add its rows to a file."""
     logging.disable(logging.INFO)
-    engine = Engine.load(model, backend)
+    engine, folder = (Engine.load(model, backend, precision=precision, streams=streams) for streams in (1, None))
     found = expand(images)
     paths = [found[i % len(found)] for i in range(count)]
     pixels = [read_image(path) for path in paths]
@@ -49,11 +50,13 @@ def main(
             "engine alone, decoded images": lambda: [engine.score(image) for image in pixels],
             "read, then score, one by one": lambda: [engine.score(path) for path in paths],
             "Engine.stream of paths": lambda: list(engine.stream(paths)),
-            "score without pictures": lambda: score_files(engine, paths, Path(place) / "plain", overlays="none"),
+            "Engine.stream, streams=None": lambda: list(folder.stream(paths)),
+            "score without pictures": lambda: score_files(folder, paths, Path(place) / "plain", overlays="none"),
             "score with pictures of anomalous images": lambda: score_files(
-                engine, paths, Path(place) / "some", overlays="anomalous"
+                folder, paths, Path(place) / "some", overlays="anomalous"
             ),
-            "score with pictures of all": lambda: score_files(engine, paths, Path(place) / "all"),
+            "score with pictures of all": lambda: score_files(folder, paths, Path(place) / "all"),
+            "the same with --streams 1": lambda: score_files(engine, paths, Path(place) / "one"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(turns + 1):
@@ -73,6 +76,8 @@ def main(
             "of_engine": round(median(a / b for a, b in zip(alone, taken, strict=True)), 3),
             "model": model.resolve().name,
             "backend": engine.backend.name,
+            "precision": precision,
+            "streams": folder.backend.streams,
             "side": f"{pixels[0].shape[0]}x{pixels[0].shape[1]}",
             "count": count,
             "turns": turns,

@@ -105,6 +105,7 @@ def score(
     precision: Precision = "fp32",
     method: Method = "dense",
     overlays: Annotated[str, typer.Option(help="Pictures of all images, of anomalous ones, or none.")] = "all",
+    streams: Annotated[int | None, typer.Option(help="Images at once on a CPU; 2 where the backend can.")] = None,
 ) -> None:
     """Score images: a heat map with contour, score and threshold for each, and one table as CSV and JSON lines."""
     from glance_fast.engine import Engine
@@ -112,7 +113,8 @@ def score(
     from glance_fast.scoring import score_files
 
     paths = expand(images)
-    rows = score_files(Engine.load(model, backend, device, precision), paths, output, method, overlays)
+    engine = Engine.load(model, backend, device, precision, streams)
+    rows = score_files(engine, paths, output, method, overlays)
     failed = [row for row in rows if row.error is not None]
     anomalous = sum(row.is_anomalous is True for row in rows)
     for row in failed:

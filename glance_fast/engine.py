@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -60,17 +61,24 @@ class Engine:
 
     @classmethod
     def load(
-        cls, folder: str | Path, backend: str = "auto", device: str = "cpu", precision: str = "fp32"
+        cls,
+        folder: str | Path,
+        backend: str = "auto",
+        device: str = "cpu",
+        precision: str = "fp32",
+        streams: int | None = 1,
     ) -> Engine:
         """Load the model in `folder`.
 
         `backend` is auto, torch, cuda, openvino, onnxruntime or tensorrt; auto takes an exported form if there is one.
-        `precision` is that of the export: fp32, bf16, fp16 or int8. Raises ModelFolderError for a damaged folder,
-        BackendError, and MissingDependencyError.
+        `precision` is that of the export: fp32, bf16, fp16 or int8. `streams`: how many images of a list or a stream
+        openvino and onnxruntime score at once, each on its share of the cores: more images a second, and each takes
+        longer; None is as many as suit a folder. Raises ModelFolderError for a damaged folder, BackendError, and
+        MissingDependencyError.
         """
         files = read_model(Path(folder))
         try:
-            return cls(files, make_backend(files, backend, device, precision))
+            return cls(files, make_backend(files, backend, device, precision, streams))
         except ConfigError as error:
             raise ModelFolderError(f"{files.path / CONFIG}, model: {error}") from error
 
@@ -134,13 +142,19 @@ class Engine:
         `images` may be endless, and of anything that `score` takes. A few are read ahead, so a source that waits for
         its results before it gives more is better scored one by one. Raises what `score` raises, at that image's turn.
         """
-        return overlapped(images, _rgb, lambda pixels: self.score(pixels, method), lambda result: result)
+        at_once = self.backend.streams
+        return overlapped(images, _rgb, lambda pixels: self.score(pixels, method), lambda result: result, at_once)
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
         pixels = [_rgb(image) for image in images]
         for image in pixels:
             self._check_size(image.shape[0], image.shape[1])
-        grids = self.backend.grids([self._input(image) for image in pixels], method)
+        inputs, at_once = [self._input(image) for image in pixels], min(self.backend.streams, len(pixels))
+        if at_once > 1:
+            with ThreadPoolExecutor(at_once) as pool:
+                grids = [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]
+        else:
+            grids = [*self.backend.grids(inputs, method)]
         return [self._result(grid, image) for grid, image in zip(grids, pixels, strict=True)]
 
     def _check_size(self, height: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Three things at once: reading what comes next, working on one item at a time, and writing what is done."""
+"""Three things at once: reading what comes next, working on an item or a few, and writing what is done."""
 
 from __future__ import annotations
 
@@ -24,21 +24,34 @@ def overlapped(
     read: Callable[[Item], Read],
     work: Callable[[Read], Done],
     write: Callable[[Done], Written],
+    at_once: int = 1,
 ) -> Generator[Written, None, None]:
-    """`write(work(read(item)))` of each item, in order; `work` runs in the caller's thread, one at a time.
+    """`write(work(read(item)))` of each item, in order.
+
+    `work` runs on `at_once` items at a time, in threads of its own, or on one in the caller's thread.
 
     At most `AHEAD` items are read and wait for their turn, and as many are worked on and wait to be written. An
     error in any of the three is raised where its item's turn has come; what was worked on before is written first.
     """
     coming = iter(items)
     reading: deque[Future[Read]] = deque()
+    working: deque[Callable[[], Done]] = deque()
     writing: deque[Future[Written]] = deque()
-    with ThreadPoolExecutor(WORKERS) as readers, ThreadPoolExecutor(WORKERS) as writers:
+    pools = (ThreadPoolExecutor(WORKERS), ThreadPoolExecutor(at_once), ThreadPoolExecutor(WORKERS))
+    with pools[0] as readers, pools[1] as workers, pools[2] as writers:
+
+        def begin(waiting: Future[Read]) -> Callable[[], Done]:
+            if at_once > 1:
+                return workers.submit(lambda: work(waiting.result())).result
+            return lambda: work(waiting.result())
+
         try:
             reading.extend(readers.submit(read, item) for item in islice(coming, AHEAD))
-            while reading:
-                writing.append(writers.submit(write, work(reading.popleft().result())))
-                reading.extend(readers.submit(read, item) for item in islice(coming, 1))
+            while reading or working:
+                while reading and len(working) <= at_once:  # one more waits, so that none is idle
+                    working.append(begin(reading.popleft()))
+                    reading.extend(readers.submit(read, item) for item in islice(coming, 1))
+                writing.append(writers.submit(write, working.popleft()()))
                 while writing and (len(writing) >= AHEAD or writing[0].done()):
                     yield writing.popleft().result()
             while writing:

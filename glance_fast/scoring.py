@@ -65,7 +65,7 @@ def score_files(
             return _Scored(replace(file, error=str(error)))
 
     names = list(_names(paths))
-    steps = overlapped(enumerate(paths), _read, work, write)
+    steps = overlapped(enumerate(paths), _read, work, write, engine.backend.streams)
     try:
         for _ in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
             pass

@@ -24,7 +24,7 @@ from PIL import Image
 from bench.startup import install, sizes
 from glance_fast.config import ModelConfig
 from glance_fast.engine import Engine
-from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, ModelFolderError
+from glance_fast.errors import BackendError, ConfigError, ImageError, MissingDependencyError, ModelFolderError
 from glance_fast.export.forms import export
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.exports import FORMS, export_path
@@ -279,11 +279,31 @@ def test_the_loop_is_torchs(shared: Path) -> None:
         ({"backend": "openvino", "device": "cuda"}, r"runs on the CPU"),
         ({"backend": "torch", "precision": "bf16"}, r"'torch' runs at fp32"),
         ({"precision": "fp8"}, r"unknown precision 'fp8'; legal are bf16, fp16, fp32, int8"),
+        ({"backend": "torch", "streams": 2}, r"'torch' has one stream, and 2 were asked for; use 'openvino' or"),
+        ({"backend": "openvino", "streams": 0}, r"0 streams were asked for; legal are 1 to \d+, the cores"),
+        ({"backend": "onnxruntime", "streams": 10_000}, r"10000 streams were asked for; legal are 1 to \d+, the cores"),
     ],
 )
-def test_what_is_not_there_says_what_to_run(shared: Path, arguments: dict[str, str], says: str) -> None:
+def test_what_is_not_there_says_what_to_run(shared: Path, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(BackendError, match=says):
         Engine.load(shared, **arguments)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_two_streams_score_what_one_does_in_its_order(
+    shared: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glance_fast.backends.cpu_threads", lambda: 2)
+    one, two, few = (Engine.load(shared, backend, streams=streams) for streams in (1, 2, None))
+    assert (one.backend.streams, two.backend.streams, few.backend.streams) == (1, 2, 2)
+    assert two.backend.place == f"{one.backend.place}, 2 streams"
+    images = [photo(48 + seed, 56, seed) for seed in range(11)]
+    expected = [one.score(image) for image in images]
+    for found in (two.score(images), [*two.stream(iter(images))], [two.score(image) for image in images]):
+        for mine, reference in zip(found, expected, strict=True):
+            same(mine, reference)
+    with pytest.raises(ImageError, match="smaller than one"):
+        two.score([*images, images[0][:9]])
 
 
 @pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("openvino", ".bin"), ("onnxruntime", ".onnx")])

@@ -23,13 +23,33 @@ def same_thing(item: int) -> int:
     return item
 
 
-def test_results_come_in_order_whatever_takes_how_long() -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_results_come_in_order_whatever_takes_how_long(at_once: int) -> None:
     def slow(item: int) -> int:
         time.sleep(0.01 * (item % 3))
         return item
 
-    assert list(overlapped(range(40), slow, lambda item: item * 2, slow)) == [2 * item for item in range(40)]
-    assert list(overlapped([], same_thing, same_thing, same_thing)) == []
+    found = overlapped(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
+    assert [*found] == [2 * item + 2 for item in range(40)]
+    assert list(overlapped([], same_thing, same_thing, same_thing, at_once)) == []
+
+
+def test_as_many_are_worked_on_at_once_as_was_asked_for() -> None:
+    busy, most, lock = [0], [0], threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+        time.sleep(0.005)
+        with lock:
+            busy[0] -= 1
+        return item
+
+    for at_once in (1, 2, 3):
+        most[0] = 0
+        assert [*overlapped(range(30), same_thing, work, same_thing, at_once)] == [*range(30)]
+        assert most[0] == at_once
 
 
 def test_the_three_overlap() -> None:
@@ -42,7 +62,8 @@ def test_the_three_overlap() -> None:
     assert time.perf_counter() - start < 0.75 * 3 * 20 * 0.02
 
 
-def test_little_is_held_of_an_endless_source() -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_little_is_held_of_an_endless_source(at_once: int) -> None:
     given, written = [0], [0]
 
     def source() -> Iterator[int]:
@@ -54,9 +75,9 @@ def test_little_is_held_of_an_endless_source() -> None:
         written[0] += 1
         return item
 
-    stream = overlapped(source(), same_thing, same_thing, write)
+    stream = overlapped(source(), same_thing, same_thing, write, at_once)
     for item in stream:
-        assert given[0] - written[0] <= 2 * AHEAD
+        assert given[0] - written[0] <= 2 * AHEAD + at_once
         if item == 100:
             break
     stream.close()
@@ -64,7 +85,8 @@ def test_little_is_held_of_an_endless_source() -> None:
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
-def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: int, at_once: int) -> None:
     written: list[int] = []
 
     def fails(item: int) -> int:
@@ -81,7 +103,7 @@ def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: in
     steps[where] = lambda item: before(fails(item))
     seen: list[int] = []
     with pytest.raises(ImageError, match="twelve"):
-        seen.extend(overlapped(range(30), *steps))
+        seen.extend(overlapped(range(30), steps[0], steps[1], steps[2], at_once))
     assert seen == list(range(len(seen))) and set(range(12)) <= {*written}
     assert set(seen) <= set(written)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
-from glance_fast.backends.base import METHODS, Backend
+from glance_fast.backends.base import METHODS, Backend, cpu_threads
 from glance_fast.errors import BackendError, MissingDependencyError
 from glance_fast.exports import FORMS, RUNS, command, exported, read_export
 from glance_fast.store import ModelFiles, build_model
@@ -24,16 +24,21 @@ PACKAGES = {
     "onnxruntime": (("onnxruntime",), "onnxruntime"),
     "tensorrt": (("tensorrt", "tensorrt_lean", "pycuda"), "tensorrt"),
 }
+# Images at once that score a folder fastest. On 2 cores: docs/performance.md; on more it was not measured.
+STREAMS = 2
 # Where each runtime of exports runs.
 PLACES = {"tensorrt": "cuda", "openvino": "cpu", "onnxruntime": "cpu"}
 
 log = logging.getLogger("glance_fast")
 
 
-def make_backend(files: ModelFiles, backend: str, device: str, precision: str = "fp32") -> Backend:
+def make_backend(
+    files: ModelFiles, backend: str, device: str, precision: str = "fp32", streams: int | None = 1
+) -> Backend:
     """The backend called `backend` for a model; "auto" logs what it chose.
 
-    Raises BackendError, MissingDependencyError, and ModelFolderError for a damaged export.
+    `streams`: images that it scores at once; None is `STREAMS` where the backend can and the cores are there. Raises
+    BackendError, MissingDependencyError, and ModelFolderError for a damaged export.
     """
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; legal are {', '.join(BACKENDS)}")
@@ -43,7 +48,15 @@ def make_backend(files: ModelFiles, backend: str, device: str, precision: str = 
     if backend == "auto":
         backend = _chosen(files, device, precision)
         log.info("backend auto: %s on %s at %s", backend, device, precision)
-    return MAKERS[backend](files, device, precision)
+    if backend not in STREAMED:
+        if streams not in (None, 1):
+            legal_ones = " or ".join(map(repr, STREAMED))
+            raise BackendError(f"backend {backend!r} has one stream, and {streams} were asked for; use {legal_ones}")
+        return MAKERS[backend](files, device, precision)
+    cores = cpu_threads()
+    if streams is not None and not 1 <= streams <= cores:
+        raise BackendError(f"{streams} streams were asked for; legal are 1 to {cores}, the cores of this process")
+    return STREAMED[backend](files, device, precision, min(STREAMS, cores) if streams is None else streams)
 
 
 def _chosen(files: ModelFiles, device: str, precision: str) -> str:
@@ -100,18 +113,18 @@ def _cuda(files: ModelFiles, device: str, precision: str) -> Backend:
     return CudaBackend(build_model(files), place, precision)
 
 
-def _openvino(files: ModelFiles, device: str, precision: str) -> Backend:
+def _openvino(files: ModelFiles, device: str, precision: str, streams: int) -> Backend:
     _require_cpu("openvino", device)
     with _package("openvino"):
         from glance_fast.backends.openvino_backend import OpenVinoBackend
-    return OpenVinoBackend(read_export(files.path, "openvino", precision, files.digest))
+    return OpenVinoBackend(read_export(files.path, "openvino", precision, files.digest), streams)
 
 
-def _onnxruntime(files: ModelFiles, device: str, precision: str) -> Backend:
+def _onnxruntime(files: ModelFiles, device: str, precision: str, streams: int) -> Backend:
     _require_cpu("onnxruntime", device)
     with _package("onnxruntime"):
         from glance_fast.backends.onnxruntime_backend import OnnxRuntimeBackend
-    return OnnxRuntimeBackend(read_export(files.path, "onnxruntime", precision, files.digest))
+    return OnnxRuntimeBackend(read_export(files.path, "onnxruntime", precision, files.digest), streams)
 
 
 def _tensorrt(files: ModelFiles, device: str, precision: str) -> Backend:
@@ -135,7 +148,10 @@ def _require_cpu(backend: str, device: str) -> None:
 MAKERS: dict[str, Callable[[ModelFiles, str, str], Backend]] = {
     "torch": _torch,
     "cuda": _cuda,
+    "tensorrt": _tensorrt,
+}
+# Those that may score several images at once, each on its share of the cores.
+STREAMED: dict[str, Callable[[ModelFiles, str, str, int], Backend]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
-    "tensorrt": _tensorrt,
 }

@@ -24,6 +24,10 @@ class Backend(Protocol):
         """Whether images may be torch tensors, which then stay where they are."""
 
     @property
+    def streams(self) -> int:
+        """Images that it scores best at once, each asked for by a thread of its own."""
+
+    @property
     def place(self) -> str:
         """Where it runs, for people: "cpu", "cuda:0", "cpu at bf16"."""
 
@@ -39,3 +43,8 @@ def cpu_threads() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def place(precision: str, streams: int) -> str:
+    """Where a CPU runtime runs, for people."""
+    return f"cpu at {precision}" + (f", {streams} streams" if streams > 1 else "")

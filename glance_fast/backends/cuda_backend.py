@@ -25,6 +25,7 @@ class CudaBackend:
     name = "cuda"
     methods = ("dense",)
     takes_tensors = True
+    streams = 1
 
     def __init__(self, model: GlanceModel, device: torch.device, precision: str) -> None:
         self._device, self._precision = device, precision

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from glance_fast.backends.base import cpu_threads
+from glance_fast.backends.base import cpu_threads, place
 from glance_fast.errors import ModelFolderError
 from glance_fast.exports import Export
 
@@ -20,10 +20,10 @@ class OnnxRuntimeBackend:
     methods = ("dense",)
     takes_tensors = False
 
-    def __init__(self, export: Export) -> None:
-        self._precision = export.record.precision
+    def __init__(self, export: Export, streams: int = 1) -> None:
+        self._precision, self.streams = export.record.precision, streams
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
+        options.intra_op_num_threads = cpu_threads() // streams
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
@@ -34,7 +34,7 @@ class OnnxRuntimeBackend:
 
     @property
     def place(self) -> str:
-        return f"cpu at {self._precision}"
+        return place(self._precision, self.streams)
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openvino import CompiledModel, Core, InferRequest, Tensor
 
-from glance_fast.backends.base import cpu_threads
+from glance_fast.backends.base import cpu_threads, place
 from glance_fast.errors import ModelFolderError
 from glance_fast.exports import Export
 
@@ -24,8 +24,8 @@ class OpenVinoBackend:
     methods = ("dense",)
     takes_tensors = False
 
-    def __init__(self, export: Export) -> None:
-        self._precision = export.record.precision
+    def __init__(self, export: Export, streams: int = 1) -> None:
+        self._precision, self.streams = export.record.precision, streams
         core = Core()
         try:
             model = core.read_model(export.files[".xml"], Tensor(np.frombuffer(export.files[".bin"], np.uint8)))
@@ -33,7 +33,8 @@ class OpenVinoBackend:
             model.reshape({"image": [1, *(side.get_length() for side in list(model.input("image").partial_shape)[1:])]})
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[self._precision],
-                "PERFORMANCE_HINT": "LATENCY",
+                "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+                "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": cpu_threads(),
             }
             self._compiled: CompiledModel = core.compile_model(model, "CPU", settings)
@@ -43,7 +44,7 @@ class OpenVinoBackend:
 
     @property
     def place(self) -> str:
-        return f"cpu at {self._precision}"
+        return place(self._precision, self.streams)
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]."""

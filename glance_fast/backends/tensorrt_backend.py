@@ -25,6 +25,7 @@ class TensorRtBackend:
     name = "tensorrt"
     methods = ("dense",)
     takes_tensors = False
+    streams = 1
 
     def __init__(self, export: Export, trt: ModuleType, cuda: Cuda, place: str) -> None:
         check_built_for(export, trt.__version__, cuda)

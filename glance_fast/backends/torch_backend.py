@@ -21,6 +21,7 @@ class TorchBackend:
     name = "torch"
     methods = ("dense", "loop")
     takes_tensors = True
+    streams = 1
 
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)
