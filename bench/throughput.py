@@ -46,17 +46,19 @@ def main(
     pixels = [read_image(path) for path in paths]
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as place:
-        ways: dict[str, Callable[[], object]] = {
-            "engine alone, decoded images": lambda: [engine.score(image) for image in pixels],
-            "read, then score, one by one": lambda: [engine.score(path) for path in paths],
-            "Engine.stream of paths": lambda: list(engine.stream(paths)),
-            "Engine.stream, streams=None": lambda: list(folder.stream(paths)),
-            "score without pictures": lambda: score_files(folder, paths, Path(place) / "plain", overlays="none"),
-            "score with pictures of anomalous images": lambda: score_files(
-                folder, paths, Path(place) / "some", overlays="anomalous"
-            ),
-            "score with pictures of all": lambda: score_files(folder, paths, Path(place) / "all"),
-            "the same with --streams 1": lambda: score_files(engine, paths, Path(place) / "one"),
+
+        def score(by: Engine, overlays: str) -> object:
+            return score_files(by, paths, Path(place) / f"{overlays}-{by.backend.streams}", overlays=overlays)
+
+        ways: dict[str, tuple[Engine, Callable[[Engine], object]]] = {
+            "engine alone, decoded images": (engine, lambda by: [by.score(image) for image in pixels]),
+            "read, then score, one by one": (engine, lambda by: [by.score(path) for path in paths]),
+            "Engine.stream of paths": (engine, lambda by: list(by.stream(paths))),
+            "Engine.stream, streams=None": (folder, lambda by: list(by.stream(paths))),
+            "score without pictures": (folder, lambda by: score(by, "none")),
+            "score with pictures of anomalous images": (folder, lambda by: score(by, "anomalous")),
+            "score with pictures of all": (folder, lambda by: score(by, "all")),
+            "the same with --streams 1": (engine, lambda by: score(by, "all")),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(turns + 1):
@@ -65,7 +67,8 @@ def main(
             for name in order:
                 time.sleep(REST)
                 start = time.perf_counter()
-                ways[name]()
+                by, run = ways[name]
+                run(by)
                 if turn:  # the first is not counted
                     seconds[name].append(time.perf_counter() - start)
     alone = seconds["engine alone, decoded images"]
@@ -77,7 +80,7 @@ def main(
             "model": model.resolve().name,
             "backend": engine.backend.name,
             "precision": precision,
-            "streams": folder.backend.streams,
+            "streams": ways[name][0].backend.streams,
             "side": f"{pixels[0].shape[0]}x{pixels[0].shape[1]}",
             "count": count,
             "turns": turns,

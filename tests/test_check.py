@@ -21,10 +21,8 @@ def test_the_committed_counts_are_this_codes() -> None:
     assert counted == {kernel for kernels in KERNELS.values() for kernel in kernels}
     assert set(expected["ratios"]) == set(check.RATIOS)
     assert all(0.1 <= one["noise"] < 0.5 for one in expected["ratios"].values())
-    # In bfloat16 PaDiM and `fast` are as fast as each other; everything else that is compared is slower than ours.
-    tie = "fast: PaDiM ResNet-18, OpenVINO bf16 over OpenVINO bf16"
-    assert {name for name, one in expected["ratios"].items() if one["ratio"] <= 1} == {tie}
-    assert expected["ratios"][tie]["ratio"] > 0.9
+    # Everything that is compared is slower than ours.
+    assert all(one["ratio"] > 1 for one in expected["ratios"].values())
 
 
 def test_a_loss_beyond_the_noise_and_another_count_are_told() -> None:
