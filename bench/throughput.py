@@ -28,6 +28,8 @@ from glance_fast.scoring import score_files
 
 REST = 0.5
 
+Way = tuple[Engine, Callable[[Engine], object]]
+
 
 def main(
     model: Path,
@@ -43,34 +45,9 @@ def main(
     engine, folder = (Engine.load(model, backend, precision=precision, streams=streams) for streams in (1, None))
     found = expand(images)
     paths = [found[i % len(found)] for i in range(count)]
-    pixels = [read_image(path) for path in paths]
-    console = Console(width=110)
     with tempfile.TemporaryDirectory() as place:
-
-        def score(by: Engine, overlays: str) -> object:
-            return score_files(by, paths, Path(place) / f"{overlays}-{by.backend.streams}", overlays=overlays)
-
-        ways: dict[str, tuple[Engine, Callable[[Engine], object]]] = {
-            "engine alone, decoded images": (engine, lambda by: [by.score(image) for image in pixels]),
-            "read, then score, one by one": (engine, lambda by: [by.score(path) for path in paths]),
-            "Engine.stream of paths": (engine, lambda by: list(by.stream(paths))),
-            "Engine.stream, streams=None": (folder, lambda by: list(by.stream(paths))),
-            "score without pictures": (folder, lambda by: score(by, "none")),
-            "score with pictures of anomalous images": (folder, lambda by: score(by, "anomalous")),
-            "score with pictures of all": (folder, lambda by: score(by, "all")),
-            "the same with --streams 1": (engine, lambda by: score(by, "all")),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(turns + 1):
-            # Each turn begins with another: what one leaves behind, files to be written, slows the next.
-            order = [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]
-            for name in order:
-                time.sleep(REST)
-                start = time.perf_counter()
-                by, run = ways[name]
-                run(by)
-                if turn:  # the first is not counted
-                    seconds[name].append(time.perf_counter() - start)
+        ways = ways_of(engine, folder, paths, Path(place))
+        seconds = taken_by(ways, turns)
     alone = seconds["engine alone, decoded images"]
     rows: list[dict[str, Any]] = [
         {
@@ -81,7 +58,7 @@ def main(
             "backend": engine.backend.name,
             "precision": precision,
             "streams": ways[name][0].backend.streams,
-            "side": f"{pixels[0].shape[0]}x{pixels[0].shape[1]}",
+            "side": "{}x{}".format(*read_image(paths[0]).shape[:2]),
             "count": count,
             "turns": turns,
             **machine(),
@@ -91,10 +68,45 @@ def main(
     table = Table("way", "images a second", "of the engine's pace")
     for row in rows:
         table.add_row(row["way"], f"{row['images_per_second']}", f"{row['of_engine']:.0%}")
-    console.print(table)
+    Console(width=110).print(table)
     if output is not None:
         with output.open("a", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def ways_of(engine: Engine, folder: Engine, paths: list[Path], place: Path) -> dict[str, Way]:
+    """What is timed, by name: which engine, that of one stream or that of a folder, does what with all images."""
+    pixels = [read_image(path) for path in paths]
+
+    def score(by: Engine, overlays: str) -> object:
+        return score_files(by, paths, place / f"{overlays}-{by.backend.streams}", overlays=overlays)
+
+    return {
+        "engine alone, decoded images": (engine, lambda by: [by.score(image) for image in pixels]),
+        "read, then score, one by one": (engine, lambda by: [by.score(path) for path in paths]),
+        "Engine.stream of paths": (engine, lambda by: list(by.stream(paths))),
+        "Engine.stream, streams=None": (folder, lambda by: list(by.stream(paths))),
+        "score without pictures": (folder, lambda by: score(by, "none")),
+        "score with pictures of anomalous images": (folder, lambda by: score(by, "anomalous")),
+        "score with pictures of all": (folder, lambda by: score(by, "all")),
+        "the same with --streams 1": (engine, lambda by: score(by, "all")),
+    }
+
+
+def taken_by(ways: dict[str, Way], turns: int) -> dict[str, list[float]]:
+    """Seconds of each way in each turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        # Each turn begins with another: what one leaves behind, files to be written, slows the next.
+        order = [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]
+        for name in order:
+            by, run = ways[name]
+            time.sleep(REST)
+            start = time.perf_counter()
+            run(by)
+            if turn:  # the first is not counted
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import numpy as np
 from torch import nn
 
-from glance_fast.axis import Band
 from glance_fast.export.graph import Array, Graph
 from glance_fast.export.levels import Level, run_of
 from glance_fast.export.tables import Rows, Windows, base_scale, entry_scale
@@ -27,7 +26,6 @@ TOGETHER = 262_144
 # Numbers of windows that one node gathers for blocks side by side; more would leave the caches before they are read.
 GATHERED = 400_000
 
-Pair = tuple[Band, Band]
 Taps = tuple[int, ...]
 
 
@@ -67,9 +65,8 @@ def _pooled(step: Step, below: Level, rows: Rows) -> Iterator[tuple[int, list[st
     Entries below that lie one after the other are a view of what the convolution gave; others are gathered.
     """
     graph, table, windows = below.graph, below.table, Windows(step, below.rows, rows)
-    reads = np.concatenate([block.sources for block in step.blocks()])
-    ends = np.cumsum([0, *map(_size, step.table.bands)]).tolist()
-    spans = [slice(*ends) for ends in pairwise(ends)]
+    (every,) = step.blocks()
+    reads, spans = every.sources, step.table.spans
     pieces = below.pieces(run for span in spans for read in reads[span].T if (run := run_of(read, table)))
     for span in spans:
         count, views, others = span.stop - span.start, list[str](), list[str]()
@@ -90,6 +87,7 @@ class _Conv:
     def __init__(self, step: Step, below: Level, conv: nn.Module) -> None:
         assert isinstance(conv, nn.Conv2d)
         self.step, self.below, self.graph = step, below, below.graph
+        self.blocks, self.valid = step.blocks(), step.valid()[step.table.base :]
         weight, self.bias = self.graph.const(array(conv.weight)), array(conv.bias)
         by_tap = self.graph.op("Transpose", weight, perm=[2, 3, 1, 0])
         self.taps = self.graph.reshape(by_tap, step.layer.kernel**2, *step.channels)
@@ -112,7 +110,7 @@ class _Conv:
     def _runs(self) -> list[tuple[bool, list[Block]]]:
         """The blocks in their order, in runs: whole ones that are finished apart, and others, finished together."""
         wide, runs = self.step.layer.channels, list[tuple[bool, list[Block]]]()
-        for whole, group in groupby(self.step.blocks(), key=lambda block: block.whole):
+        for whole, group in groupby(self.blocks, key=lambda block: block.whole):
             blocks = list(group)
             if whole and _length(blocks) * wide >= APART:
                 runs.append((True, blocks))
@@ -125,7 +123,7 @@ class _Conv:
 
     def _anew(self, block: Block) -> str:
         """Entries that are summed anew."""
-        valid = self.step.valid()[self.step.table.base :][block.entries]
+        valid = self.valid[block.entries]
         if (valid != valid[0]).any():
             return self._renormalised(self._product(block), block.entries)
         # One scale for all of them is the weights'; a runtime does the rest with the product.
@@ -171,7 +169,7 @@ class _Conv:
 
     def _gathered_together(self) -> Iterator[list[Block]]:
         blocks = list[Block]()
-        for block in self.step.blocks():
+        for block in self.blocks:
             numbers = sum(one.sources.size for one in (*blocks, block)) * self.step.channels_in
             if blocks and (block.whole != blocks[0].whole or numbers > GATHERED):
                 yield blocks
@@ -194,8 +192,3 @@ class _Conv:
 def _length(blocks: list[Block]) -> int:
     """Entries of some blocks."""
     return sum(map(len, blocks))
-
-
-def _size(pair: Pair) -> int:
-    """Entries of a pair of bands."""
-    return len(pair[0]) * len(pair[1])

@@ -88,7 +88,7 @@ class Windows:
     """Rows of the table below that the windows of a step's entries read, as a graph finds them."""
 
     def __init__(self, step: Step, below: Rows, own: Rows) -> None:
-        self.graph, self.below, self.own = below.graph, below, own
+        self.graph, self.below, self.own, self.taps = below.graph, below, own, step.layer.kernel**2
         # One row and column more, as those of `own`.
         self.reads = _with_none(step.rows.keys), _with_none(step.cols.keys)
 
@@ -96,7 +96,7 @@ class Windows:
         """What some entries read at some taps, int32 [n, taps]: of the values if they are `whole`, or the changes."""
         rows = self.values if whole else self.changes
         found = self.graph.slice(rows, 0, entries.start, entries.stop)
-        if len(taps) == self.reads[0].key.shape[1] * self.reads[1].key.shape[1]:
+        if len(taps) == self.taps:
             return found
         return self.graph.op("Gather", found, self.graph.const(np.array(taps, np.int32)), axis=1)
 

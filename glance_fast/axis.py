@@ -96,7 +96,7 @@ class Axis:
 
 
 def compile_axis(
-    layers: Sequence[Layer], sizes: Sequence[int], holes: Ints, readout: int, least: int | None = None
+    layers: Sequence[Layer], sizes: Sequence[int], holes: Ints, readout: int, least: int = 0
 ) -> Axis:
     """Number the keys of all levels for `holes`, first pixel and one past the last, int64 [holes, 2].
 
@@ -189,7 +189,7 @@ def _levels(layers: Sequence[Layer], sizes: Sequence[int]) -> list[_Level]:
 
 
 def _number(
-    cells: Ints, holes: Ints, level: _Level | None, least: int | None, pooled: int = 1
+    cells: Ints, holes: Ints, level: _Level | None, least: int, pooled: int = 1
 ) -> tuple[Keys, Reads]:
     """Number the distinct `(cell, I)` of a level that windows `cells` [n, k] meet under `holes` [n, 2].
 
@@ -204,20 +204,19 @@ def _number(
     distinct, number = np.unique(np.ravel_multi_index(codes, digits), return_inverse=True)
     is_dead, cell, first, last = np.unravel_index(distinct, digits)
     known = cell, np.stack([first, last], axis=1), is_dead == 1
-    alike = np.stack([is_dead, *level.taps(*known)], axis=1)
-    if least is not None and level.layer is not None:
+    alike, lost, kinds = np.stack([is_dead, *level.taps(*known)], axis=1), np.zeros((len(cell), 1), bool), list[Ints]()
+    if least and level.layer is not None:
         # The keys of a small band read all taps, as one band: at those that the hole does not meet nothing changes.
         small = (_common(alike, 1 + least // 4) == 0) & (is_dead == 0)
         alike[small, 1:] = 0, level.layer.kernel
+        lost, kinds = level.lost(*known), level.kinds(*known, pooled)
     band = _numbers(alike)
-    if least is not None:
-        for kind in level.kinds(*known, pooled):
-            common = np.where(kind, _common(np.stack([band, kind], axis=1), least), 0)
-            band = _numbers(np.stack([band, common], axis=1))
+    for kind in kinds:
+        common = np.where(kind, _common(np.stack([band, kind], axis=1), least), 0)
+        band = _numbers(np.stack([band, common], axis=1))
     order = np.argsort(band, kind="stable")
     key = np.full(cells.shape, UNTOUCHED, np.int64)
     key[touched] = np.argsort(order)[number]
-    lost = level.lost(*known) if least is not None else np.zeros((len(cell), 1), bool)
     bands = _bands(band[order], alike[order], lost[order])
     return Keys(cell[order], known[1][order], bands), Reads(cells, key, dead)
 

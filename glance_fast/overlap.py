@@ -30,8 +30,9 @@ def overlapped(
 
     `work` runs on `at_once` items at a time, in threads of its own, or on one in the caller's thread.
 
-    At most `AHEAD` items are read and wait for their turn, and as many are worked on and wait to be written. An
-    error in any of the three is raised where its item's turn has come; what was worked on before is written first.
+    At most `AHEAD` items, or two for each that is worked on, are read and wait for their turn or are worked on, and at
+    most `AHEAD` wait to be written. An error in any of the three is raised where its item's turn has come; what was
+    worked on before is written first.
     """
     coming = iter(items)
     reading: deque[Future[Read]] = deque()
@@ -46,12 +47,12 @@ def overlapped(
             return lambda: work(waiting.result())
 
         try:
-            reading.extend(readers.submit(read, item) for item in islice(coming, AHEAD))
+            reading.extend(readers.submit(read, item) for item in islice(coming, max(AHEAD, 2 * at_once)))
             while reading or working:
                 while reading and len(working) <= at_once:  # one more waits, so that none is idle
                     working.append(begin(reading.popleft()))
-                    reading.extend(readers.submit(read, item) for item in islice(coming, 1))
                 writing.append(writers.submit(write, working.popleft()()))
+                reading.extend(readers.submit(read, item) for item in islice(coming, 1))
                 while writing and (len(writing) >= AHEAD or writing[0].done()):
                     yield writing.popleft().result()
             while writing:

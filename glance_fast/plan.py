@@ -154,7 +154,7 @@ def _compiled(
     sizes: Sequence[tuple[int, int]],
     holes: Sequence[Ints],
     readout: int,
-    least: int | None = None,
+    least: int = 0,
 ) -> tuple[tuple[Step, ...], Ints]:
     """The steps, and the table rows that each location reads; `holes` of both axes as `compile_axis` takes them."""
     rows, cols = (compile_axis(layers, [size[a] for size in sizes], holes[a], readout, least) for a in (0, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -41,6 +41,12 @@ class Table:
     def bands(self) -> list[tuple[Band, Band]]:
         """The pairs of bands whose outer products are the entries, in the order of their rows."""
         return [pair for pair in product(self.rows.bands, self.cols.bands) if not (pair[0].dead and pair[1].dead)]
+
+    @property
+    def spans(self) -> list[slice]:
+        """The entries of each pair of `bands`."""
+        ends = np.cumsum([0, *(len(row) * len(col) for row, col in self.bands)]).tolist()
+        return [slice(*span) for span in pairwise(ends)]
 
     def find(self, rows: Reads, cols: Reads) -> Ints:
         """Table rows that the windows of `rows` x `cols` read, int64 [n_rows * n_cols, taps]."""

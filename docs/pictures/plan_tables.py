@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.export.levels import run_of
 from glance_fast.geometry import grid_starts
 from glance_fast.nets.global_net import global_layers
 from glance_fast.nets.model import GlanceModel
@@ -62,13 +63,11 @@ def _told(step: Step) -> str:
     if step.layer.kind == "conv":
         count = len(step.blocks())
         return f"{_gmac(step.macs)} in {count} block{'s' * (count > 1)}"
-    sizes = np.cumsum([len(row) * len(col) for row, col in step.table.bands])[:-1]
-    entries = runs = 0
-    for block in np.split(step.blocks()[0].sources, sizes):
-        for read in block.T:
-            alive = (read >= step.below.base) & (read < step.below.zero)
-            entries += int(alive.sum())
-            runs += len(read) if alive.all() and (np.diff(read) == 1).all() else 0
+    (every,), entries, runs = step.blocks(), 0, 0
+    for span in step.table.spans:
+        for read in every.sources[span].T:
+            entries += int(((read >= step.below.base) & (read < step.below.zero)).sum())
+            runs += len(read) if run_of(read, step.below) else 0
     return f"{runs / entries:.0%} in runs"
 
 
