@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Polygon, Rectangle
+from matplotlib.patches import Polygon, Rectangle
+from plan_look import DENSE, FACE, INK, LOOP, QUIET, Kind, box, canvas, frame, legend, save, style
 
 from glance_fast.axis import Keys, Reads
 from glance_fast.config import ModelConfig
@@ -23,30 +20,6 @@ from glance_fast.plan import Plan, compile_plan
 from glance_fast.step import Step
 from glance_fast.table import Table
 
-HERE = Path(__file__).resolve().parent
-
-Pair = tuple[float, float]
-Kind = Literal["base", "entry", "dead", "hole", "unread", "outside"]
-FACE: dict[Kind, str] = {
-    "base": "#a9bccd",
-    "entry": "#f0923b",
-    "dead": "#2e333b",
-    "hole": "white",
-    "unread": "#f7e3d0",
-    "outside": "white",
-}
-MEANING: dict[Kind, str] = {
-    "base": "base: untouched",
-    "entry": "entry: touched",
-    "dead": "dead: sees only hole",
-    "hole": "hole",
-    "unread": "touched, never read",
-    "outside": "outside the image",
-}
-LINES: dict[Kind, tuple[str, str]] = {"hole": ("////", "-"), "outside": ("", ":")}
-INK, QUIET = "#1f2328", "#59636e"
-LOOP, DENSE = "#b9c0c8", "#1f7a74"
-
 # Small enough to draw every cell, deep enough for all kinds of cells: levels of 32, 16 and 8 cells a side.
 LAYERS = (conv(4), pool(4), conv(4), pool(4), conv(4))
 NAMES = ("pixels", "conv 1", "pool 1", "conv 2", "pool 2", "conv 3")
@@ -56,10 +29,6 @@ SIDE, PATCH = 32, 12
 def toy(*starts: int) -> Plan:
     """The small plan of most pictures, with holes at `starts` x `starts`."""
     return compile_plan(LAYERS, (SIDE, SIDE), PATCH, (starts, starts))
-
-
-def tables(plan: Plan) -> list[Table]:
-    return [plan.steps[0].below, *(step.table for step in plan.steps)]
 
 
 def seen(plan: Plan, level: int, cell: int) -> tuple[int, int]:
@@ -73,7 +42,7 @@ def seen(plan: Plan, level: int, cell: int) -> tuple[int, int]:
 
 def kinds(plan: Plan, level: int) -> list[Kind]:
     """What the cells of a level are along the rows' axis, for a plan with one hole."""
-    table, start = tables(plan)[level], plan.holes_y[0]
+    table, start = plan.tables[level], plan.holes_y[0]
     fields = [seen(plan, level, cell) for cell in range(table.base_shape[0])]
     out: list[Kind] = ["unread" if a < start + plan.patch and b > start else "base" for a, b in fields]
     for i, cell in enumerate(table.rows.cell):
@@ -88,44 +57,6 @@ def crossed(row: Kind, col: Kind) -> Kind:
     if "unread" in (row, col):
         return "unread"
     return "dead" if row == col == "dead" else "entry"
-
-
-def canvas(height: float, xs: Pair, ys: Pair) -> tuple[Figure, Axes]:
-    """One drawing area with equal units and no frame, room for a legend below; y grows downwards."""
-    figure = plt.figure(figsize=(10, height))
-    ax = figure.add_axes((0, 0.08, 1, 0.92))
-    frame(ax, xs, ys)
-    return figure, ax
-
-
-def frame(ax: Axes, xs: Pair, ys: Pair) -> None:
-    ax.set(xlim=xs, ylim=ys[::-1], aspect="equal")
-    ax.axis("off")
-
-
-def box(ax: Axes, at: Pair, size: Pair, kind: Kind, text: str = "", font: float = 10) -> None:
-    edge = QUIET if kind in LINES else "white"
-    hatch, line = LINES.get(kind, ("", "-"))
-    # Holes lie above their neighbours, whose white edges would cut into the hole's.
-    layer = 2 if hatch else 1
-    ax.add_patch(Rectangle(at, *size, fc=FACE[kind], ec=edge, hatch=hatch, ls=line, lw=0.8, zorder=layer))
-    colour = "white" if kind == "dead" else INK
-    middle = at[0] + size[0] / 2, at[1] + size[1] / 2
-    ax.text(*middle, text, ha="center", va="center_baseline", size=font, color=colour)
-
-
-def legend(figure: Figure, *shown: Kind) -> None:
-    lines = [LINES.get(kind, ("", "-")) for kind in shown]
-    handles = [
-        Patch(fc=FACE[kind], ec=QUIET, hatch=hatch, ls=line, label=MEANING[kind])
-        for kind, (hatch, line) in zip(shown, lines, strict=True)
-    ]
-    figure.legend(handles=handles, loc="lower center", ncols=len(shown), columnspacing=1.8)
-
-
-def save(figure: Figure, name: str) -> None:
-    figure.savefig(HERE / f"plan_{name}.png", dpi=150, bbox_inches="tight", pad_inches=0.15)
-    plt.close(figure)
 
 
 def draw_hole() -> None:
@@ -161,13 +92,13 @@ def draw_axis() -> None:
     start, level, cell, floor = 8, 3, 9, 11.0
     plan = toy(start)
     figure, ax = canvas(4.9, (-3.5, 33), (-0.5, 15))
-    for i, table in enumerate(tables(plan)):
+    for i, table in enumerate(plan.tables):
         wide, y = SIDE / table.base_shape[0], floor - 2.2 * i
         for c, kind in enumerate(kinds(plan, i)):
             box(ax, (c * wide, y), (wide, 1.3), "base" if i == 0 else kind)
         ax.text(-0.6, y + 0.65, NAMES[i], ha="right", va="center")
     box(ax, (start, floor), (PATCH, 1.3), "hole")
-    table = tables(plan)[level]
+    table = plan.tables[level]
     wide, y = SIDE / table.base_shape[0], floor - 2.2 * level
     low, high = seen(plan, level, cell)
     cone = [(cell * wide, y + 1.3), (low, floor), (high, floor), ((cell + 1) * wide, y + 1.3)]
@@ -192,14 +123,14 @@ def numbers_of(keys: Keys, every: Keys) -> list[int]:
 def draw_keys() -> None:
     """One level under all holes of an axis: cells with the same number are one key, computed once."""
     starts, level = grid_starts(SIDE, PATCH, 4), 2
-    every = tables(toy(*starts))[level].rows
+    every = toy(*starts).tables[level].rows
     figure, ax = canvas(5.4, (-2.4, 16.2), (-0.8, 9))
     for c in range(SIDE // 2):
         ax.text(c + 0.5, -0.3, str(c), ha="center", color=QUIET)
     ax.text(-0.25, -0.3, "cell", ha="right", color=QUIET)
     for row, start in enumerate(starts):
         one = toy(start)
-        mine = tables(one)[level].rows
+        mine = one.tables[level].rows
         numbers = dict(zip(mine.cell.tolist(), numbers_of(mine, every), strict=True))
         for c, kind in enumerate(kinds(one, level)):
             box(ax, (c, row), (1, 0.86), kind, str(numbers.get(c, "")))
@@ -226,7 +157,7 @@ def draw_product() -> None:
     corner = starts[1] / 2, starts[0] / 2
     left.add_patch(Rectangle(corner, PATCH / 2, PATCH / 2, fc="none", ec="white", hatch="///"))
     left.set_title(f"Cells of {NAMES[level]}, hole at row {starts[0]}, column {starts[1]}")
-    draw_key_table(right, *(tables(toy(*holes))[level].rows for holes in (starts, *zip(starts, strict=True))))
+    draw_key_table(right, *(toy(*holes).tables[level].rows for holes in (starts, *zip(starts, strict=True))))
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     legend(figure, "base", "entry", "dead", "hole")
     save(figure, "product")
@@ -395,15 +326,6 @@ def draw_cost(plan: Plan) -> None:
     figure.legend(loc="lower center", ncols=2)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     save(figure, "cost")
-
-
-def style() -> None:
-    mpl.rc("font", size=11)
-    mpl.rc("text", color=INK)
-    mpl.rc("axes", titlesize=11, titlepad=5)
-    mpl.rc("legend", frameon=False, handlelength=1.4)
-    mpl.rc("hatch", linewidth=0.8)
-    mpl.rc("savefig", facecolor="white")
 
 
 def main() -> None:
