@@ -32,6 +32,8 @@ GPU = ["torch>=2.11", "triton>=3.6"]
 # The builder beside the runtime; and the lean runtime alone, for plans that were built for any version.
 TENSORRT = ["tensorrt>=10", "pycuda>=2024.1", "onnx>=1.16"]
 TENSORRT_LEAN = ["tensorrt_lean>=10", "pycuda>=2024.1"]
+# Brings onnxruntime-gpu, which is not for an environment that holds onnxruntime.
+TENSORRT_INT8 = ["nvidia-modelopt[onnx]>=0.40"]
 
 CHECKS = [
     "pytest>=8",
@@ -42,6 +44,13 @@ CHECKS = [
     "ruff>=0.6",
     "mypy>=1.11",
     "pre-commit>=3.7",
+    # ModelOpt, and of what its part for ONNX needs that which is not there yet.
+    "nvidia-modelopt>=0.40",
+    "lief>=0.17",
+    "onnx-graphsurgeon>=0.6.1",
+    "onnxscript>=0.5",
+    "onnxslim>=0.1.76",
+    "polygraphy>=0.53.4",
     # Tests build the wheel with no network; a new virtual environment holds an old setuptools or none.
     "setuptools>=77",
 ]
@@ -86,6 +95,7 @@ setup(
         "gpu": GPU,
         "tensorrt": TENSORRT,
         "tensorrt-lean": TENSORRT_LEAN,
+        "tensorrt-int8": TENSORRT_INT8,
         "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *GPU, *CHECKS],
     },
     entry_points={"console_scripts": ["glance-fast = glance_fast.cli:main"]},

@@ -31,6 +31,7 @@ from bench.launch import (
     in_torch,
     our_model,
     ours_in_torch,
+    precisions,
 )
 from bench.turns import Case
 from glance_fast.backends.torch_backend import TorchBackend
@@ -67,7 +68,7 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
     expected = by_torch()
     graph = export_onnx(model, CALIBRATION).SerializeToString()
     runs: dict[Key, Run] = {("ONNX Runtime", "fp32"): in_onnxruntime(graph, pixels, threads, "anomaly_grid")}
-    for precision in TOLERANCES:
+    for precision in precisions():
         read = openvino.Core().read_model(graph)
         runs["OpenVINO", precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid")
     for (runtime, precision), run in runs.items():
@@ -171,7 +172,7 @@ def peers(threads: int, names: Iterable[str], batch: int = 1, keep: Path | None 
         file, graph, pixels = as_onnx(network, images), as_openvino(network, images), images.numpy()
         alone = _kept(keep, name, threads, point, (file, graph)) if keep else {}
         runs = {("ONNX Runtime", "fp32"): in_onnxruntime(file, pixels, threads)}
-        runs |= {("OpenVINO", one): in_openvino(graph, pixels, one, threads) for one in TOLERANCES}
+        runs |= {("OpenVINO", one): in_openvino(graph, pixels, one, threads) for one in precisions()}
         runs["PyTorch", "fp32"] = in_torch(network, images)
         for (runtime, precision), run in runs.items():
             difference = apart(run(), expected)

@@ -37,6 +37,13 @@ TOLERANCES = {"fp32": 1e-5, "bf16": 5e-2}
 ONNX_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
+def precisions() -> list[str]:
+    """Those of TOLERANCES that this CPU computes in."""
+    from glance_fast.backends.openvino_backend import multiplies_bfloat16
+
+    return [one for one in TOLERANCES if one != "bf16" or multiplies_bfloat16()]
+
+
 def apart(found: Any, expected: Any) -> float:
     """The largest difference, of the largest value that was expected."""
     a, b = (np.asarray(one).ravel() for one in (found, expected))

@@ -32,7 +32,7 @@ from rich.progress import track
 from bench.alone import held
 from bench.cases import loops, ours, peers
 from bench.forward import FORWARD, SIZE
-from bench.launch import BASE, TOLERANCES, Point
+from bench.launch import BASE, Point, precisions
 from bench.limits import bytes_a_second, limits, of_limit, rooflines
 from bench.machine import machine
 from bench.turns import Case, Taken, take_turns
@@ -77,7 +77,7 @@ def every(methods: Sequence[str], points: Sequence[Point], keep: Path) -> list[C
         todo += [partial(ours, name, threads, point, keep) for point in points]
     for count in dict.fromkeys(point.batch for point in points if point.size == SIZE):
         todo += [partial(peers, threads, [name], count, keep) for name in methods if name in FORWARD]
-    todo += [partial(limits, threads, [*TOLERANCES])]
+    todo += [partial(limits, threads, precisions())]
     console = Console(stderr=True)
     return [case for make in track(todo, "Checking", console=console, transient=True) for case in make()]
 

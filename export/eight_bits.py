@@ -1,10 +1,14 @@
-"""8 bits for the blocks of an ONNX graph's dense pass, as explicit Q/DQ nodes, by ONNX Runtime's quantizer."""
+"""8 bits for the blocks of an ONNX graph's dense pass, as explicit Q/DQ nodes.
+
+For ONNX Runtime by its own quantizer; for TensorRT by NVIDIA's ModelOpt, which knows what TensorRT makes of them.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +18,62 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from glance_fast.errors import MissingDependencyError
 from glance_fast.export.dense import BLOCKS
 
+Photos = Sequence[NDArray[np.uint8]]
 
-def eight_bits(model: onnx.ModelProto, photos: Sequence[NDArray[np.uint8]]) -> onnx.ModelProto:
+
+def eight_bits(model: onnx.ModelProto, photos: Photos) -> onnx.ModelProto:
     """The graph with the products of its blocks in 8 bits, symmetric as TensorRT wants them.
 
     `photos`: normal photographs uint8 [H, W, 3] at the model's size, which ranges are taken from.
     """
-    products = [node.name for node in model.graph.node if f"{BLOCKS}/" in node.name]
     with tempfile.TemporaryDirectory() as place, _quiet():
         made = Path(place) / "made.onnx"
         quantize_static(
             copy.deepcopy(model), made, _Photos(photos), QuantFormat.QDQ,  # it would empty what it is given
-            nodes_to_quantize=products, op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=_products(model), op_types_to_quantize=["MatMul"],
             activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )  # fmt: skip
-        quantized = onnx.load(made)
+        return _told(onnx.load(made), model)
+
+
+def eight_bits_for_tensorrt(model: onnx.ModelProto, photos: Photos) -> onnx.ModelProto:
+    """The same by ModelOpt, which folds what is constant first: each column of a block's weights has a scale.
+
+    Products that are too small for tensor cores stay as they are. It calibrates on the CPU. Raises
+    MissingDependencyError without ModelOpt.
+    """
+    try:
+        # It deprecates parts of itself, and says so of every import.
+        with warnings.catch_warnings(action="ignore"):
+            from modelopt.onnx.quantization import quantize
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"8 bits for TensorRT need NVIDIA's ModelOpt ({str(error).splitlines()[0]}); "
+            "install it with: pip install 'glance-fast[tensorrt-int8]'"
+        ) from error
+    with tempfile.TemporaryDirectory() as place, _quiet(), warnings.catch_warnings(action="ignore"):
+        given, made = Path(place) / "given.onnx", Path(place) / "made.onnx"
+        onnx.save(model, given)
+        quantize(
+            str(given), "int8", calibration_data={"image": np.stack(photos)}, calibration_method="max",
+            calibration_shapes=f"image:{'x'.join(map(str, (1, *photos[0].shape)))}", calibration_eps=["cpu"],
+            nodes_to_quantize=_products(model), op_types_to_quantize=["MatMul"], high_precision_dtype="fp32",
+            simplify=True, output_path=str(made), log_level="CRITICAL",
+        )  # fmt: skip
+        return _told(onnx.load(made), model)
+
+
+def _products(model: onnx.ModelProto) -> list[str]:
+    """The names of the blocks' products."""
+    return [node.name for node in model.graph.node if f"{BLOCKS}/" in node.name]
+
+
+def _told(quantized: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The checked graph with the metadata of the one it was made of."""
     onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in model.metadata_props})
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
@@ -52,7 +94,7 @@ def _quiet() -> Iterator[None]:
 class _Photos(CalibrationDataReader):  # type: ignore[misc]
     """The photographs one by one, as the quantizer asks for them."""
 
-    def __init__(self, photos: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, photos: Photos) -> None:
         self._rest: Iterator[NDArray[np.uint8]] = iter(photos)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from glance_fast.backends import PLACES, installed
+from glance_fast.backends import PLACES, runnable
 from glance_fast.engine import Engine
-from glance_fast.exports import RUNS, exported
 from glance_fast.images import Pixels, read_image
 
 LOOP, REFERENCE = "loop", "torch"
@@ -48,16 +47,15 @@ class _Seen:
 def verify(folder: Path, images: Sequence[Path], loop_images: int = 1, progress: bool = True) -> list[Parity]:
     """Compare every export of a model with PyTorch's dense pass, and that with the loop on `loop_images` of the images.
 
-    Exports whose runtime is not installed are left out.
+    Exports that cannot run here are left out.
 
     Raises what `Engine.load` and `Engine.score` raise.
     """
     pixels = [read_image(path) for path in images]
     torch = Engine.load(folder, backend="torch")
     runs: dict[str, Callable[[Pixels], object]] = {REFERENCE: torch.score}
-    for backend in filter(installed, RUNS):
-        for precision in exported(folder, RUNS[backend]):
-            runs[f"{backend} {precision}"] = Engine.load(folder, backend, PLACES[backend], precision).score
+    for backend, precision in runnable(folder):
+        runs[f"{backend} {precision}"] = Engine.load(folder, backend, PLACES[backend], precision).score
     seen = {name: _look(name, run, pixels, progress) for name, run in runs.items()}
     some = pixels[:loop_images]
     loop = _look(LOOP, lambda image: torch.score(image, method=LOOP), some, progress) if some else None

@@ -19,11 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from glance_fast.backends import PLACES, installed
+from glance_fast.backends import PLACES, installed, runnable
 from glance_fast.backends.base import cpu_threads
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
-from glance_fast.exports import RUNS, command, exported
+from glance_fast.exports import command
 from glance_fast.images import Pixels
 from glance_fast.meters import EnergyMeter, held_by
 from glance_fast.version import __version__
@@ -97,12 +97,9 @@ def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: 
 
 
 def _engines(folder: Path) -> tuple[dict[tuple[str, str], Engine], dict[tuple[str, str], float]]:
-    wanted = [("torch", "fp32")] if installed("torch") else []
-    wanted += [
-        (backend, precision)
-        for backend in filter(installed, RUNS)
-        for precision in exported(folder, RUNS[backend])
-    ]
+    wanted = runnable(folder)
+    if installed("torch"):
+        wanted.insert(0, ("torch", "fp32"))
     if not wanted:
         raise BackendError(f"nothing here can run {folder}; export it first: {command(folder, 'openvino', 'fp32')}")
     engines, loads = {}, {}

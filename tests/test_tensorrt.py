@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, ModelFolderError
@@ -33,7 +36,7 @@ from tests.test_engine import photo, same
 from tests.test_export import TRUNK, loop_grids, photos, usual_model
 from tests.test_triton import compiling
 from tests.tiny import save_tiny
-from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
+from tests.tolerances import EXPORT_TOLERANCES, KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
 ROOT = Path(__file__).resolve().parent.parent
 API: dict[str, Any] = json.loads((ROOT / "tests" / "tensorrt_api.json").read_text())
@@ -150,6 +153,33 @@ def test_it_builds_from_the_onnx_file_without_the_weights(folder: Path) -> None:
     export(folder, "tensorrt", "fp16")
     half = Engine.load(folder, "tensorrt", "cuda", "fp16").score(photo(48, 56))
     assert 0 < abs(half.score - reference.score) < 0.01 * abs(reference.score)
+
+
+@pytest.fixture
+def modelopt() -> None:
+    """Imported before `machine` puts a TensorRT there of which it knows more than the stand-in has."""
+    with warnings.catch_warnings(action="ignore"):
+        importlib.import_module("modelopt.onnx.quantization")
+
+
+def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_elsewhere(
+    modelopt: None, machine: Machine, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for seed in range(8):
+        Image.fromarray(photo(48, 56, seed)).save(data / f"{seed}.png")
+    folder = save_tiny(tmp_path / "model", usual_model({"global_channels": (16, 24, 32, 32)}))
+    reference = Engine.load(folder, "torch").score(photo(48, 56)).map
+    export(folder, "onnx", "int8", data)
+    maps = []
+    for given in (None, data):
+        export(folder, "tensorrt", "int8", given)
+        maps.append(Engine.load(folder, "tensorrt", "cuda", "int8").score(photo(48, 56)).map)
+        assert 0 < np.abs(maps[-1] - reference).max() < EXPORT_TOLERANCES["int8"] * np.abs(reference).max()
+    by_onnx_runtime = Engine.load(folder, "onnxruntime", precision="int8").score(photo(48, 56)).map
+    np.testing.assert_allclose(maps[0], by_onnx_runtime, rtol=0, atol=1e-6)
+    assert not np.array_equal(maps[0], maps[1])
 
 
 PLUGIN_MODELS: list[dict[str, Any]] = [

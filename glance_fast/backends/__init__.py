@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from glance_fast.backends.base import METHODS, Backend, cpu_threads
 from glance_fast.errors import BackendError, MissingDependencyError
 from glance_fast.exports import FORMS, RUNS, command, exported, read_export
 from glance_fast.store import ModelFiles, build_model
 
-__all__ = ["BACKENDS", "METHODS", "Backend", "make_backend"]
+__all__ = ["BACKENDS", "METHODS", "Backend", "make_backend", "runnable"]
 
 BACKENDS = ("auto", "torch", "cuda", *RUNS)
 # The packages that each backend needs, and the extra of ours that installs them.
@@ -77,6 +78,30 @@ def installed(backend: str) -> bool:
     return find_spec(PACKAGES[backend][0][0]) is not None
 
 
+def runnable(folder: Path) -> list[tuple[str, str]]:
+    """Backend and precision of every export in a model folder that can run here; the log tells of others.
+
+    Exports whose runtime is not installed are left out.
+    """
+    found = []
+    for backend in filter(installed, RUNS):
+        for precision in exported(folder, RUNS[backend]):
+            if reason := _impossible(backend, precision):
+                log.warning("%s at %s is left out: %s", backend, precision, reason)
+            else:
+                found.append((backend, precision))
+    return found
+
+
+def _impossible(backend: str, precision: str) -> str | None:
+    """Why this CPU cannot compute at a precision."""
+    if (backend, precision) != ("openvino", "bf16"):
+        return None
+    from glance_fast.backends.openvino_backend import multiplies_bfloat16
+
+    return None if multiplies_bfloat16() else "this CPU multiplies no bfloat16, and OpenVINO would compute in float32"
+
+
 @contextmanager
 def _package(backend: str) -> Iterator[None]:
     """Turn a missing package into an error that says what to install."""
@@ -117,6 +142,9 @@ def _openvino(files: ModelFiles, device: str, precision: str, streams: int) -> B
     _require_cpu("openvino", device)
     with _package("openvino"):
         from glance_fast.backends.openvino_backend import OpenVinoBackend
+    if reason := _impossible("openvino", precision):
+        instead = command(files.path, "openvino", "fp32")
+        raise BackendError(f"precision {precision!r} was asked for; {reason}: use 'fp32', exported with: {instead}")
     return OpenVinoBackend(read_export(files.path, "openvino", precision, files.digest), streams)
 
 

@@ -17,6 +17,11 @@ from glance_fast.exports import Export
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU does; where it does not, OpenVINO computes in float32 and does not say so."""
+    return "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVinoBackend:
     """One compiled graph; each thread that scores gets an inference request of its own."""
 
