@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from glance_fast.errors import MissingDependencyError
 from glance_fast.export.dense import BLOCKS
+from glance_fast.export.modelopt import quantized
 
 Photos = Sequence[NDArray[np.uint8]]
 
@@ -41,30 +40,8 @@ def eight_bits(model: onnx.ModelProto, photos: Photos) -> onnx.ModelProto:
 
 
 def eight_bits_for_tensorrt(model: onnx.ModelProto, photos: Photos) -> onnx.ModelProto:
-    """The same by ModelOpt, which folds what is constant first: each column of a block's weights has a scale.
-
-    Products that are too small for tensor cores stay as they are. It calibrates on the CPU. Raises
-    MissingDependencyError without ModelOpt.
-    """
-    try:
-        # It deprecates parts of itself, and says so of every import.
-        with warnings.catch_warnings(action="ignore"):
-            from modelopt.onnx.quantization import quantize
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"8 bits for TensorRT need NVIDIA's ModelOpt ({str(error).splitlines()[0]}); "
-            "install it with: pip install 'glance-fast[tensorrt-int8]'"
-        ) from error
-    with tempfile.TemporaryDirectory() as place, _quiet(), warnings.catch_warnings(action="ignore"):
-        given, made = Path(place) / "given.onnx", Path(place) / "made.onnx"
-        onnx.save(model, given)
-        quantize(
-            str(given), "int8", calibration_data={"image": np.stack(photos)}, calibration_method="max",
-            calibration_shapes=f"image:{'x'.join(map(str, (1, *photos[0].shape)))}", calibration_eps=["cpu"],
-            nodes_to_quantize=_products(model), op_types_to_quantize=["MatMul"], high_precision_dtype="fp32",
-            simplify=True, output_path=str(made), log_level="CRITICAL",
-        )  # fmt: skip
-        return _told(onnx.load(made), model)
+    """The same by ModelOpt, whose ranges are finer; see `modelopt.quantized` for what it raises."""
+    return _told(quantized(model, _products(model), photos), model)
 
 
 def _products(model: onnx.ModelProto) -> list[str]:
@@ -72,11 +49,11 @@ def _products(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if f"{BLOCKS}/" in node.name]
 
 
-def _told(quantized: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+def _told(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
     """The checked graph with the metadata of the one it was made of."""
-    onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in model.metadata_props})
-    onnx.checker.check_model(quantized, full_check=True)
-    return quantized
+    onnx.helper.set_model_props(made, {entry.key: entry.value for entry in model.metadata_props})
+    onnx.checker.check_model(made, full_check=True)
+    return made
 
 
 @contextmanager

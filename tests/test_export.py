@@ -33,12 +33,12 @@ from glance_fast.export.pipeline import export_onnx
 from glance_fast.exports import FORMS, export_path
 from glance_fast.geometry import Patches, image_score, map_weights
 from glance_fast.images import read_image
-from glance_fast.loop import loop_features
 from glance_fast.nets.model import GlanceModel
 from glance_fast.parity import verify
 from glance_fast.plan import split
 from glance_fast.presets import PRESETS
 from glance_fast.store import WEIGHTS
+from tests.reference import loop_grids
 from tests.test_engine import photo, same
 from tests.tiny import save_tiny, tiny_calibration, tiny_config, tiny_model
 from tests.tolerances import EXPORT_TOLERANCES, assert_close
@@ -82,17 +82,6 @@ def usual_model(changes: dict[str, Any]) -> GlanceModel:
 
 def photos(model: GlanceModel, count: int) -> NDArray[np.uint8]:
     return np.stack([photo(*model.config.image_size, seed) for seed in range(count)])
-
-
-def loop_grids(model: GlanceModel, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The reference: the per-patch loop in float64."""
-    double = GlanceModel(model.config).double()
-    double.load_state_dict(model.state_dict())
-    double.eval()
-    with torch.no_grad():
-        scores = double.score(*loop_features(double, double.from_uint8(torch.from_numpy(images)), batch=16))
-    rows, cols = model.grid
-    return scores.numpy().reshape(-1, len(rows), len(cols))
 
 
 def session(model: GlanceModel) -> onnxruntime.InferenceSession:
@@ -442,11 +431,19 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     assert 0 < np.abs(found[0] - reference).max() < EXPORT_TOLERANCES["int8"] * np.abs(reference).max()
 
 
-def test_8_bits_for_tensorrt_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelopt.onnx.quantization", None)
-    model = usual_model({})
-    with pytest.raises(MissingDependencyError, match=r"ModelOpt .*glance-fast\[tensorrt-int8\]"):
-        eight_bits_for_tensorrt(export_onnx(model, tiny_calibration()), [*photos(model, 1)])
+def test_8_bits_for_tensorrt_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = usual_model({"global_channels": (16, 24, 32, 32)})
+    graph, images = export_onnx(model, tiny_calibration()), [*photos(model, 1)]
+    with pytest.raises(BackendError, match="could not make 8 bits of the graph: .*image"):
+        eight_bits_for_tensorrt(graph, [images[0][:9]])
+    (tmp_path / "modelopt").mkdir()
+    (tmp_path / "modelopt" / "__init__.py").write_text("raise ImportError('no lief\\nhere')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"no lief here; .*tensorrt-int8\]"):
+        eight_bits_for_tensorrt(graph, images)
+    monkeypatch.setattr("glance_fast.export.modelopt.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"ModelOpt; .*glance-fast\[tensorrt-int8\]"):
+        eight_bits_for_tensorrt(graph, images)
 
 
 def test_the_parity_report_compares_every_form(shared: Path, tmp_path: Path) -> None:

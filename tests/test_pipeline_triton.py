@@ -18,7 +18,8 @@ from glance_fast.kernels import ops
 from glance_fast.nets.model import GlanceModel
 from glance_fast.nets.trunk import TrunkNet
 from glance_fast.pipeline_triton import TritonPipeline, first_convolution
-from tests.test_export import TRUNK, loop_grids, photos, usual_model
+from tests.reference import loop_grids
+from tests.test_export import TRUNK, photos, usual_model
 from tests.test_triton import DEVICE
 from tests.tiny import save_tiny, tiny_calibration
 from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
@@ -102,19 +103,20 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
 
 def test_the_operators_keep_pytorchs_rules() -> None:
     """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
-    model = usual_model(MODELS[2])
+    height, width = size = (25, 31)
+    model = usual_model({**MODELS[2], "image_size": size})
     pipeline = TritonPipeline(model, DEVICE)
     heads, dense = pipeline._heads, pipeline._dense
     for batch in (1, 2):
         images = torch.from_numpy(photos(model, batch)).to(DEVICE)
         z = torch.randn(2, batch, len(model.grid[0]) * len(model.grid[1]), 37, device=DEVICE)
-        base = torch.randn(batch, 37, 53, 3, device=DEVICE)
+        base = torch.randn(batch, height, width, 3, device=DEVICE)
         entries = base.new_zeros(batch, 0, 3)
         level = dense.tables[0]
         of_level = level.tensors(), level.entries, level.block, False
         pool = dense.tables[1]
         of_pool = pool.tensors(), pool.entries, pool.block
-        below = torch.randn(batch, 37, 53, 4, device=DEVICE), torch.randn(batch, level.entries, 4, device=DEVICE)
+        below = [torch.randn(*shape, 4, device=DEVICE) for shape in ((batch, height, width), (batch, level.entries))]
         calls: list[tuple[Any, tuple[Any, ...]]] = [
             (ops.pixel_conv, (images, pipeline._pixels, *dense.convs[0], 2, 9, 6.0)),
             (ops.pixel_level, (images, pipeline._pixels, *dense.convs[0], *of_level, "ieee")),

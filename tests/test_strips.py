@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ import torch
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.dense_strips import StripPass, features, make_pass
 from glance_fast.layers import conv, pool
-from glance_fast.loop import loop_features
 from glance_fast.nets.global_net import global_layers
-from glance_fast.nets.model import GlanceModel
 from glance_fast.plan import compile_plan
 from glance_fast.strips import strips
+from tests.reference import loop_of_photos
 from tests.test_dense import Case, build, grid
 from tests.test_export import TRUNK, photos, usual_model
 from tests.tolerances import assert_close
@@ -72,13 +72,11 @@ def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
     ],
     ids=["plain", "trunk", "wide", "deeper reading"],
 )
-def test_both_networks_in_strips_are_the_loop(changes: dict[str, object]) -> None:
+def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
     model = usual_model(changes)
-    images = photos(model, 2)
-    double = GlanceModel(model.config).double()
-    double.load_state_dict(model.state_dict())
+    images = photos(model, 2 if "local_net" not in changes else 1)
+    expected = loop_of_photos(model, images)
     with torch.no_grad():
-        expected = loop_features(double, double.from_uint8(torch.from_numpy(images)), batch=16)
         cut = make_pass(model.plan(), most=1)
         found = features(model, cut, model.from_uint8(torch.from_numpy(images)))
     assert isinstance(cut, StripPass) and len(cut.strips) > 3

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import json
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
@@ -32,8 +30,9 @@ from glance_fast.kernels import ahead_of_time
 from glance_fast.store import WEIGHTS
 from tests import fake_plugin, fake_tensorrt
 from tests.fake_cuda import Driver, FakeBuffer, FakeStream, Library, view
+from tests.reference import loop_grids
 from tests.test_engine import photo, same
-from tests.test_export import TRUNK, loop_grids, photos, usual_model
+from tests.test_export import TRUNK, photos, usual_model
 from tests.test_triton import compiling
 from tests.tiny import save_tiny
 from tests.tolerances import EXPORT_TOLERANCES, KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
@@ -155,15 +154,8 @@ def test_it_builds_from_the_onnx_file_without_the_weights(folder: Path) -> None:
     assert 0 < abs(half.score - reference.score) < 0.01 * abs(reference.score)
 
 
-@pytest.fixture
-def modelopt() -> None:
-    """Imported before `machine` puts a TensorRT there of which it knows more than the stand-in has."""
-    with warnings.catch_warnings(action="ignore"):
-        importlib.import_module("modelopt.onnx.quantization")
-
-
 def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_elsewhere(
-    modelopt: None, machine: Machine, tmp_path: Path
+    machine: Machine, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -194,7 +186,7 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
     """Kernels as TensorRT launches them: shapes, grids, constants and the order of arguments, in the interpreter."""
     model = usual_model(changes)
     folder = save_tiny(tmp_path / "model", model)
-    batch = 2 if changes == PLUGIN_MODELS[0] else 1
+    batch = 2 if changes == PLUGIN_MODELS[1] else 1
     export(folder, "tensorrt", plan=PlanOptions(batch, plugins=True))
     images = photos(model, batch)
     backend = Engine.load(folder, "tensorrt", "cuda").backend

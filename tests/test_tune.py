@@ -17,7 +17,8 @@ from glance_fast.kernels.configurations import configured
 from glance_fast.kernels.triton_tables import BLOCK
 from glance_fast.nets.model import GlanceModel
 from glance_fast.pipeline_triton import TritonPipeline
-from tests.test_export import loop_grids, photos, usual_model
+from tests.reference import loop_grids
+from tests.test_export import photos, usual_model
 from tests.tolerances import KERNEL_TOLERANCES, assert_close, deviation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
