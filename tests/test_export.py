@@ -94,7 +94,7 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = usual_model(changes)
-    images = photos(model, 3)
+    images = photos(model, 2)
     reference = loop_grids(model, images)
     graphs = [session(model)]
     # A plan as small as these is hardly split, and its blocks are finished together: as if it were a large one.
@@ -104,8 +104,8 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
         monkeypatch.setattr("glance_fast.export.pipeline.split", partial(split, least=least))
         graphs.append(session(model))
     for runs in graphs:
-        for batch in (1, 3):
-            found = [runs.run(["anomaly_grid"], {"image": images[i : i + batch]})[0] for i in range(0, 3, batch)]
+        for batch in (1, 2):
+            found = [runs.run(["anomaly_grid"], {"image": images[i : i + batch]})[0] for i in range(0, 2, batch)]
             assert_close(torch.from_numpy(np.concatenate(found)), torch.from_numpy(reference), torch.float32)
 
 

@@ -25,6 +25,7 @@ from tests.tiny import save_tiny, tiny_calibration
 from tests.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
 NORM: dict[str, Any] = {"image_size": (37, 53), "patch": 19, "stride": 12, "overhang": 9, "location_norm": True}
+SMALL: dict[str, Any] = {"image_size": (25, 22), "patch": 9, "stride": 7}
 MODELS: list[dict[str, Any]] = [
     {"image_size": (37, 45), "patch": 11, "stride": 9},
     {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smooth": 0.75},
@@ -130,7 +131,7 @@ def test_the_operators_keep_pytorchs_rules() -> None:
 
 
 def test_export_sees_the_whole_pass_as_operators() -> None:
-    model = usual_model(MODELS[0])
+    model = usual_model(SMALL)
     pipeline = TritonPipeline(model, DEVICE)
 
     class Scores(torch.nn.Module):
@@ -147,7 +148,7 @@ def test_export_sees_the_whole_pass_as_operators() -> None:
 
 
 def test_compile_takes_the_whole_pass_as_one_graph() -> None:
-    model = usual_model(MODELS[0])
+    model = usual_model(SMALL)
     pipeline = TritonPipeline(model, DEVICE)
     images = torch.from_numpy(photos(model, 1)).to(DEVICE)
     compiled = torch.compile(lambda seen: pipeline(seen), fullgraph=True, backend="aot_eager")
