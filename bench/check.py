@@ -150,7 +150,7 @@ def slower(found: Mapping[str, float], expected: Mapping[str, Any], console: Con
         table.add_row(name, f"{ratio:.2f}", f"{wanted:.2f}", f"{noise:.0%}")
         if ratio < wanted * (1 - noise):
             lines.append(f"{name}: {ratio:.2f}, which is {1 - ratio / wanted:.0%} less than {wanted:.2f}")
-    for name in expected.keys() - found.keys():
+    for name in sorted(expected.keys() - found.keys()):
         table.add_row(name, "not here", f"{expected[name]['ratio']:.2f}", "")
     console.print(table)
     return lines

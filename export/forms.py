@@ -35,8 +35,8 @@ def export(
     """Export the model in `folder` and give the path of the export's record; its files lie beside it.
 
     `to` is onnx, openvino or tensorrt, `precision` one of `FORMS[to]`. `data` names the normal photographs that int8
-    takes its ranges from: a folder that `glance-fast train` takes. `plan` says how TensorRT builds; unless `data` are
-    given it builds from the model's export to onnx where there is one, and then without PyTorch. Raises BackendError
+    takes its ranges from: a folder that `glance-fast train` takes. `plan` says how TensorRT builds; it builds from the
+    model's export to onnx where there is one, and then without PyTorch, but for int8 with `data`. Raises BackendError
     for an impossible form, ConfigError, ModelFolderError, MissingDependencyError, DataError, SaveError.
     """
     if to not in FORMS:
@@ -59,11 +59,8 @@ def export(
             made, built_for = _tensorrt(files, precision, data, plan or PlanOptions())
         elif to == "openvino":
             made = _openvino(files, precision, data)
-        elif precision == "int8":
-            assert data is not None
-            made = {".onnx": _int8(files, data, to)}
         else:
-            made = {".onnx": _onnx(files, precision)}
+            made = {".onnx": _onnx(files, precision, data)}
     path = write_export(files.path, to, precision, files.digest, made, built_for)
     log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, made.values())) / 1e6, path.parent)
     return path
@@ -83,21 +80,19 @@ def _packages() -> Iterator[None]:
         ) from error
 
 
-def _onnx(files: ModelFiles, precision: str = "fp32", sm: int | None = None) -> bytes:
+def _onnx(
+    files: ModelFiles, precision: str = "fp32", data: Path | None = None, form: str = "onnx", sm: int | None = None
+) -> bytes:
+    """The ONNX graph; its blocks are brought to 8 bits by the quantizer of the runtime that `form` is for."""
     from glance_fast.export.pipeline import export_onnx
 
     model = export_onnx(build_model(files), files.calibration, half=precision == "fp16", sm=sm)
+    if data is not None and precision == "int8":
+        from glance_fast.export import eight_bits as by
+
+        quantize = by.eight_bits_for_tensorrt if form == "tensorrt" else by.eight_bits
+        model = quantize(model, [_pixels(path, files) for path in _some(data)])
     return bytes(model.SerializeToString())
-
-
-def _int8(files: ModelFiles, data: Path, form: str) -> bytes:
-    """The ONNX graph with its blocks in 8 bits, by the quantizer of the runtime that the form is for."""
-    from glance_fast.export import eight_bits as by
-    from glance_fast.export.pipeline import export_onnx
-
-    quantize = by.eight_bits_for_tensorrt if form == "tensorrt" else by.eight_bits
-    photos = [_pixels(path, files) for path in _some(data)]
-    return bytes(quantize(export_onnx(build_model(files), files.calibration), photos).SerializeToString())
 
 
 def _openvino(files: ModelFiles, precision: str, data: Path | None) -> dict[str, bytes]:
@@ -123,12 +118,11 @@ def _tensorrt(
     cuda = Cuda()
     if options.plugins:
         graph = _onnx(files, precision, sm=int(cuda.capability.replace(".", "")))
-    elif precision == "int8" and data is not None:
-        graph = _int8(files, data, "tensorrt")
-    elif precision in exported(files.path, "onnx"):  # where the GPU is there may be no PyTorch to make it with
+    elif precision in exported(files.path, "onnx") and not (precision == "int8" and data):
+        # Where the GPU is there may be no PyTorch to make it with.
         graph = read_export(files.path, "onnxruntime", precision, files.digest).files[".onnx"]
     else:
-        graph = _onnx(files, precision)
+        graph = _onnx(files, precision, data, "tensorrt")
     plan, built_for = build_plan(graph, files.model.image_size, options, cuda)
     return {".plan": plan}, built_for
 

@@ -23,7 +23,7 @@ _conv2d = F.conv2d
 
 def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
     """`z_l` and `z_g` of normalised images [B, 3, H, W] by the loop, float64 [B, locations, n]; images are cast."""
-    double = _double(model)
+    double = in_double(model)
     weights = _digest(model.config.model_dump_json().encode(), *(part.numpy() for part in double.state_dict().values()))
     found = []
     for image in images.double():
@@ -38,13 +38,13 @@ def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def loop_of_photos(model: GlanceModel, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     """The same of uint8 images [B, H, W, 3]."""
-    return loop_of(model, _double(model).from_uint8(torch.from_numpy(images)))
+    return loop_of(model, in_double(model).from_uint8(torch.from_numpy(images)))
 
 
 def loop_grids(model: GlanceModel, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Scores of all locations of uint8 images [B, H, W, 3] by the loop, [B, gy, gx]."""
     with torch.no_grad():
-        scores = _double(model).score(*loop_of_photos(model, images))
+        scores = in_double(model).score(*loop_of_photos(model, images))
     rows, cols = model.grid
     return scores.numpy().reshape(-1, len(rows), len(cols))
 
@@ -56,7 +56,8 @@ def quick_depthwise() -> Iterator[None]:
         yield
 
 
-def _double(model: GlanceModel) -> GlanceModel:
+def in_double(model: GlanceModel) -> GlanceModel:
+    """A copy of a model in float64."""
     double = GlanceModel(model.config).double()
     double.load_state_dict(model.state_dict())
     return double.eval()

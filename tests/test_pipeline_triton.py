@@ -15,10 +15,9 @@ from glance_fast.errors import BackendError, ConfigError
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.heads_triton import TritonHeads
 from glance_fast.kernels import ops
-from glance_fast.nets.model import GlanceModel
 from glance_fast.nets.trunk import TrunkNet
 from glance_fast.pipeline_triton import TritonPipeline, first_convolution
-from tests.reference import loop_grids
+from tests.reference import in_double, loop_grids
 from tests.test_export import TRUNK, photos, usual_model
 from tests.test_triton import DEVICE
 from tests.tiny import save_tiny, tiny_calibration
@@ -61,9 +60,7 @@ def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
     locations = len(model.grid[0]) * len(model.grid[1])
     z_local = torch.randn(batch, locations, model.config.features + model.config.wide)
     z_global = torch.randn(batch, locations, model.config.features)
-    double = GlanceModel(model.config).double()
-    double.load_state_dict(model.state_dict())
-    reference = double.score(z_local.double(), z_global.double()).detach()
+    reference = in_double(model).score(z_local.double(), z_global.double()).detach()
     found = TritonHeads(model, DEVICE)(z_local.to(DEVICE), z_global.to(DEVICE))
     assert_close(found.flatten(1).cpu(), reference, torch.float32)
 

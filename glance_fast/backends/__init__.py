@@ -14,7 +14,7 @@ from glance_fast.errors import BackendError, MissingDependencyError
 from glance_fast.exports import FORMS, RUNS, command, exported, read_export
 from glance_fast.store import ModelFiles, build_model
 
-__all__ = ["BACKENDS", "METHODS", "Backend", "make_backend", "runnable"]
+__all__ = ["BACKENDS", "METHODS", "Backend", "impossible", "make_backend", "runnable"]
 
 BACKENDS = ("auto", "torch", "cuda", *RUNS)
 # The packages that each backend needs, and the extra of ours that installs them.
@@ -86,14 +86,14 @@ def runnable(folder: Path) -> list[tuple[str, str]]:
     found = []
     for backend in filter(installed, RUNS):
         for precision in exported(folder, RUNS[backend]):
-            if reason := _impossible(backend, precision):
+            if reason := impossible(backend, precision):
                 log.warning("%s at %s is left out: %s", backend, precision, reason)
             else:
                 found.append((backend, precision))
     return found
 
 
-def _impossible(backend: str, precision: str) -> str | None:
+def impossible(backend: str, precision: str) -> str | None:
     """Why this CPU cannot compute at a precision."""
     if (backend, precision) != ("openvino", "bf16"):
         return None
@@ -142,7 +142,7 @@ def _openvino(files: ModelFiles, device: str, precision: str, streams: int) -> B
     _require_cpu("openvino", device)
     with _package("openvino"):
         from glance_fast.backends.openvino_backend import OpenVinoBackend
-    if reason := _impossible("openvino", precision):
+    if reason := impossible("openvino", precision):
         instead = command(files.path, "openvino", "fp32")
         raise BackendError(f"precision {precision!r} was asked for; {reason}: use 'fp32', exported with: {instead}")
     return OpenVinoBackend(read_export(files.path, "openvino", precision, files.digest), streams)
