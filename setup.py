@@ -78,11 +78,12 @@ setup(
         *MOVED,
     ],
     package_dir=MOVED,
-    package_data={"glance_fast": ["py.typed", "report.html.j2"], "glance_fast.kernels": ["configurations.json"]},
+    package_data={"glance_fast": ["py.typed", "report.html.j2"], "glance_fast.kernels": ["configurations.json", "cpu/*"]},
     install_requires=[
         "numpy>=1.26",
         "openvino>=2025.0",
         "pillow>=10.3",
+        "platformdirs>=4",
         "pydantic>=2.7",
         "safetensors>=0.4.3",
         "typer>=0.12",

@@ -17,10 +17,13 @@ from glance_fast.export.plan_options import PlanOptions
 from glance_fast.exports import FORMS, exported, read_export, write_export
 from glance_fast.folders import normal_images
 from glance_fast.images import Pixels, read_image, resize
+from glance_fast.kernels.cpu_extension import extension
 from glance_fast.store import ModelFiles, build_model, read_model
 
 # Normal photographs that int8 takes its ranges from.
 QUANTIZED_ON = 128
+# What has plugins of ours, and at which precisions.
+PLUGINS = {"openvino": ("fp32", "bf16"), "tensorrt": ("fp32", "fp16")}
 
 log = logging.getLogger("glance_fast")
 
@@ -31,13 +34,15 @@ def export(
     precision: str = "fp32",
     data: Path | None = None,
     plan: PlanOptions | None = None,
+    plugins: bool = False,
 ) -> Path:
     """Export the model in `folder` and give the path of the export's record; its files lie beside it.
 
     `to` is onnx, openvino or tensorrt, `precision` one of `FORMS[to]`. `data` names the normal photographs that int8
     takes its ranges from: a folder that `glance-fast train` takes. `plan` says how TensorRT builds; it builds from the
-    model's export to onnx where there is one, and then without PyTorch, but for int8 with `data`. Raises BackendError
-    for an impossible form, ConfigError, ModelFolderError, MissingDependencyError, DataError, SaveError.
+    model's export to onnx where there is one, and then without PyTorch, but for int8 with `data`. With `plugins` the dense
+    pass is our kernels: for openvino those in `kernels/cpu`, compiled for the CPU at hand; for tensorrt, the heads too,
+    Triton's, compiled ahead of time for the GPU at hand. Raises BackendError for an impossible form, ConfigError, ModelFolderError, MissingDependencyError, DataError, SaveError.
     """
     if to not in FORMS:
         raise BackendError(f"unknown form {to!r}; legal are {', '.join(FORMS)}")
@@ -46,24 +51,33 @@ def export(
     files = read_model(Path(folder))
     built_for: dict[str, str] = {}
     graph_is_there = to == "tensorrt" and precision in exported(files.path, "onnx")
-    if plan is not None and plan.plugins and precision == "int8":
-        raise ConfigError("plugins compute in fp32 or fp16; use one of them, or int8 without plugins")
+    if plugins:
+        _check_plugins(to, precision, plan)
     if precision == "int8" and data is None and not graph_is_there:
         raise ConfigError("int8 takes its ranges from normal photographs; name their folder with --data")
     if plan is not None and to != "tensorrt":
-        raise ConfigError(
-            f"a batch, plugins, other GPUs, other versions and timings are settings of tensorrt, and not of {to}"
-        )
+        raise ConfigError(f"a batch, other GPUs, other versions and timings are settings of tensorrt, and not of {to}")
     with _packages():
         if to == "tensorrt":
-            made, built_for = _tensorrt(files, precision, data, plan or PlanOptions())
+            made, built_for = _tensorrt(files, precision, data, plan or PlanOptions(), plugins)
         elif to == "openvino":
-            made = _openvino(files, precision, data)
+            made = _openvino(files, precision, data, plugins)
+            built_for = {"plugins": "True"} if plugins else {}
         else:
             made = {".onnx": _onnx(files, precision, data)}
     path = write_export(files.path, to, precision, files.digest, made, built_for)
     log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, made.values())) / 1e6, path.parent)
     return path
+
+
+def _check_plugins(to: str, precision: str, plan: PlanOptions | None) -> None:
+    if to not in PLUGINS:
+        raise ConfigError(f"plugins are nodes that {' and '.join(PLUGINS)} know, and {to} was asked for")
+    if precision not in PLUGINS[to]:
+        legal = " or ".join(PLUGINS[to])
+        raise ConfigError(f"plugins compute in {legal} for {to}; use one of them, or {precision} without plugins")
+    if plan is not None and (plan.any_version or plan.any_gpu):
+        raise ConfigError("plugins are compiled for the GPU at hand; leave out any_version and any_gpu, or plugins")
 
 
 @contextmanager
@@ -95,14 +109,18 @@ def _onnx(
     return bytes(model.SerializeToString())
 
 
-def _openvino(files: ModelFiles, precision: str, data: Path | None) -> dict[str, bytes]:
+def _openvino(files: ModelFiles, precision: str, data: Path | None, plugins: bool) -> dict[str, bytes]:
     """OpenVINO's own form, its tables folded: it loads in half the time that the ONNX file takes."""
     import openvino
 
+    from glance_fast.export.pipeline import export_onnx
+
+    graph = export_onnx(build_model(files), files.calibration, openvino=precision if plugins else None)
+    known = {"extension": str(extension())} if plugins else {}
     with tempfile.TemporaryDirectory() as place:
         given, made = Path(place) / "given.onnx", Path(place) / "made.xml"
-        given.write_bytes(_onnx(files))
-        model = openvino.convert_model(given)
+        given.write_bytes(graph.SerializeToString())
+        model = openvino.convert_model(given, **known)
         if data is not None and precision == "int8":
             model = _quantized(model, data, files)
         openvino.save_model(model, made, compress_to_fp16=precision == "fp16")
@@ -110,20 +128,20 @@ def _openvino(files: ModelFiles, precision: str, data: Path | None) -> dict[str,
 
 
 def _tensorrt(
-    files: ModelFiles, precision: str, data: Path | None, options: PlanOptions
+    files: ModelFiles, precision: str, data: Path | None, options: PlanOptions, plugins: bool
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     from glance_fast.cuda.device import Cuda
     from glance_fast.export.tensorrt_plan import build_plan
 
     cuda = Cuda()
-    if options.plugins:
+    if plugins:
         graph = _onnx(files, precision, sm=int(cuda.capability.replace(".", "")))
     elif precision in exported(files.path, "onnx") and not (precision == "int8" and data):
         # Where the GPU is there may be no PyTorch to make it with.
         graph = read_export(files.path, "onnxruntime", precision, files.digest).files[".onnx"]
     else:
         graph = _onnx(files, precision, data, "tensorrt")
-    plan, built_for = build_plan(graph, files.model.image_size, options, cuda)
+    plan, built_for = build_plan(graph, files.model.image_size, options, plugins, cuda)
     return {".plan": plan}, built_for
 
 

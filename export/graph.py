@@ -84,6 +84,12 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=DOMAIN, **known))
         return names
 
+    def own(self, kind: str, inputs: Sequence[str], **settings: int) -> str:
+        """A node of ours that OpenVINO knows by an extension; gives its output."""
+        name = f"{self._scope}{kind}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=DOMAIN, **settings))
+        return name
+
     def reshape(self, value: str, *shape: int) -> str:
         """0 keeps a dimension, −1 takes what is left."""
         return self.op("Reshape", value, self.ints(*shape))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from glance_fast.calibration import Calibration
+from glance_fast.export.cpu_program import dense_pass_node
 from glance_fast.export.dense import array, dense_pass, linear
 from glance_fast.export.graph import BOOL, FLOAT, HALF, UINT8, Array, Graph
 from glance_fast.export.local import local_net
@@ -26,7 +27,11 @@ STRIPS = 4
 
 
 def export_onnx(
-    model: GlanceModel, calibration: Calibration, half: bool = False, sm: int | None = None
+    model: GlanceModel,
+    calibration: Calibration,
+    half: bool = False,
+    sm: int | None = None,
+    openvino: str | None = None,
 ) -> onnx.ModelProto:
     """The pipeline of a trained model, in float32; with `half` both networks compute in float16, and only they.
 
@@ -36,7 +41,8 @@ def export_onnx(
     for maps in another size. The initializers `threshold` and `pixel_threshold` may be set anew in the file.
 
     With `sm`, a GPU's compute capability (90 is 9.0), the dense pass and the heads are nodes that TensorRT alone reads,
-    by the plugins in `tensorrt_plugins`.
+    by the plugins in `tensorrt_plugins`. With `openvino`, fp32 or bf16, the dense pass is a node that OpenVINO alone
+    reads, by the extension in `kernels/cpu`, and computes at that precision.
     """
     config, graph = model.config, Graph("glance_fast")
     height, width = config.image_size
@@ -49,7 +55,11 @@ def export_onnx(
         z_local = graph.op("Cast", z_local, to=FLOAT) if half else z_local
     if sm is None:
         with graph.scope(NETWORKS, half):
-            z_global = dense_pass(graph, model.global_net, split(model.plan()), read)
+            net, plan = model.global_net, model.plan()
+            if openvino is None:
+                z_global = dense_pass(graph, net, split(plan), read)
+            else:
+                z_global = dense_pass_node(graph, net, plan, read, bfloat16=openvino == "bf16")
             z_global = graph.op("Cast", z_global, to=FLOAT) if half else z_global
         scores = _scores(graph, model, z_local, z_global)
     else:

@@ -17,18 +17,14 @@ class PlanOptions:
 
     `batch`: images that one launch may take at most. `any_version`: the plan also runs on later versions of the same
     major one, by the lean runtime. `any_gpu`: it also runs on other GPUs from Ampere on, more slowly. `timing_cache`:
-    a file that measured timings are taken from and added to, which makes the next build faster. `plugins`: the dense
-    pass and the heads are our Triton kernels, compiled ahead of time for the GPU at hand.
+    a file that measured timings are taken from and added to, which makes the next build faster.
     """
 
     batch: int = LAUNCH
     any_version: bool = False
     any_gpu: bool = False
     timing_cache: Path | None = None
-    plugins: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 256:
             raise ConfigError(f"a plan's batch must be from 1 to 256, got {self.batch}")
-        if self.plugins and (self.any_version or self.any_gpu):
-            raise ConfigError("plugins are compiled for the GPU at hand; leave out any_version and any_gpu, or plugins")

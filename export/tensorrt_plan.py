@@ -16,14 +16,17 @@ from glance_fast.export.plan_options import PlanOptions
 from glance_fast.files import replace_file
 
 
-def build_plan(graph: bytes, size: tuple[int, int], options: PlanOptions, cuda: Cuda) -> tuple[bytes, dict[str, str]]:
-    """The plan of an ONNX graph that takes images of `size` (height, width), and what it was built for.
+def build_plan(
+    graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, cuda: Cuda
+) -> tuple[bytes, dict[str, str]]:
+    """The plan of an ONNX graph that takes images of `size` (height, width), and what it was built for;
+    with `plugins` the graph has nodes of ours.
 
     Raises BackendError with what TensorRT says, by node where its parser refuses one.
     """
     log = make_log(trt)
     with cuda.current():
-        plan = _build(graph, size, options, log)
+        plan = _build(graph, size, options, plugins, log)
     built_for = {
         "tensorrt": trt.__version__,
         "gpu": cuda.gpu,
@@ -31,19 +34,19 @@ def build_plan(graph: bytes, size: tuple[int, int], options: PlanOptions, cuda: 
         "batch": str(options.batch),
         "any_version": str(options.any_version),
         "any_gpu": str(options.any_gpu),
-        "plugins": str(options.plugins),
+        "plugins": str(plugins),
     }
     return plan, built_for
 
 
-def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, log: Log) -> bytes:
+def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, log: Log) -> bytes:
     try:
         builder = trt.Builder(log)
     except TypeError:  # what the bindings raise for a builder that there is none of
         raise BackendError(f"TensorRT {trt.__version__} cannot build here: {log.told()}") from None
     # Every tensor has the type that the graph gives it. TensorRT 11 knows nothing else and takes the flag in silence.
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    if options.plugins:
+    if plugins:
         _register_plugins()
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
     network = builder.create_network(flags)

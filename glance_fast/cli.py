@@ -156,7 +156,7 @@ def export(
     any_version: Annotated[bool, typer.Option("--any-version", help="TensorRT: for later minor versions too.")] = False,
     any_gpu: Annotated[bool, typer.Option("--any-gpu", help="TensorRT: for other GPUs from Ampere on too.")] = False,
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: a file of timings, to build faster.")] = None,
-    plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: the dense pass as Triton kernels.")] = False,
+    plugins: Annotated[bool, typer.Option("--plugins", help="The dense pass as our kernels, in OpenVINO or TensorRT.")] = False,
 ) -> None:
     """Export a model to run without PyTorch, and compare all its exports with the dense pass and the loop."""
     from glance_fast.export.forms import export as export_model
@@ -165,10 +165,10 @@ def export(
     from glance_fast.parity import verify as compare
     from glance_fast.terminal import parity_table
 
-    given = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None or plugins
+    given = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None
     most = LAUNCH if batch is None else batch
-    plan = PlanOptions(most, any_version, any_gpu, timing_cache, plugins) if given else None
-    export_model(model, to, precision, data, plan)
+    plan = PlanOptions(most, any_version, any_gpu, timing_cache) if given else None
+    export_model(model, to, precision, data, plan, plugins)
     if verify:
         out.print(parity_table(compare(model, expand(verify), loop_images)))
 

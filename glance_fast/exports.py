@@ -30,7 +30,8 @@ RUNS: Mapping[str, str] = {"tensorrt": "tensorrt", "openvino": "openvino", "onnx
 class Record(BaseModel):
     """What stands in `exports/<form>-<precision>.json`; `model` is the SHA-256 of the weights it was made from.
 
-    `built_for`: the TensorRT version and the GPU of a plan, and how it was built; empty for portable forms.
+    `built_for`: the TensorRT version and the GPU of a plan, and how it was built; whether our kernels are nodes of it.
+    Empty for portable forms.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,11 @@ class Record(BaseModel):
     model: str
     sha256: dict[str, str]
     built_for: dict[str, str] = {}
+
+    @property
+    def plugins(self) -> bool:
+        """Whether our kernels are nodes of it."""
+        return self.built_for.get("plugins") == "True"
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,9 @@ def read_export(folder: Path, backend: str, precision: str, model: str) -> Expor
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else _faults(error)
         raise ModelFolderError(f"{path} is no record of an export: {reason}; {again}") from None
+    if record.plugins:
+        anew = f"{anew} --plugins"
+        again = f"make it again with: {anew}"
     if record.format != FORMAT:
         raise ModelFolderError(
             f"{path} has format {record.format}, written by glance_fast {record.version}; this is glance_fast "

@@ -45,6 +45,6 @@ def cpu_threads() -> int:
     return os.cpu_count() or 1
 
 
-def place(precision: str, streams: int) -> str:
+def place(precision: str, streams: int, plugins: bool = False) -> str:
     """Where a CPU runtime runs, for people."""
-    return f"cpu at {precision}" + (f", {streams} streams" if streams > 1 else "")
+    return f"cpu at {precision}" + ", with plugins" * plugins + (f", {streams} streams" if streams > 1 else "")

@@ -11,6 +11,7 @@ from openvino import CompiledModel, Core, InferRequest, Tensor
 from glance_fast.backends.base import cpu_threads, place
 from glance_fast.errors import ModelFolderError
 from glance_fast.exports import Export
+from glance_fast.kernels.cpu_extension import extension
 
 # What OpenVINO computes in; without the hint it takes bfloat16 wherever the CPU has it. Weights of 8 bits and of
 # half floats carry their precision in the graph, and what is left is float32.
@@ -31,7 +32,9 @@ class OpenVinoBackend:
 
     def __init__(self, export: Export, streams: int = 1) -> None:
         self._precision, self.streams = export.record.precision, streams
-        core = Core()
+        self._plugins, core = export.record.plugins, Core()
+        if self._plugins:
+            core.add_extension(str(extension()))
         try:
             model = core.read_model(export.files[".xml"], Tensor(np.frombuffer(export.files[".bin"], np.uint8)))
             # For one image: a graph with an open batch takes a quarter longer.
@@ -49,7 +52,7 @@ class OpenVinoBackend:
 
     @property
     def place(self) -> str:
-        return place(self._precision, self.streams)
+        return place(self._precision, self.streams, self._plugins)
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]."""

@@ -16,7 +16,7 @@ from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.exports import Export
 
 # How a plan may have been built, as its record tells and the command line asks.
-FLAGS = ("any_version", "any_gpu", "plugins")
+FLAGS = ("any_version", "any_gpu")
 
 
 class TensorRtBackend:
@@ -30,7 +30,7 @@ class TensorRtBackend:
     def __init__(self, export: Export, trt: ModuleType, cuda: Cuda, place: str) -> None:
         check_built_for(export, trt.__version__, cuda)
         self._trt, self._cuda = trt, cuda
-        plugins = ", with plugins" if export.record.built_for["plugins"] == "True" else ""
+        plugins = ", with plugins" if export.record.plugins else ""
         self._place = f"{place} at {export.record.precision}{plugins}"
         self._log = make_log(trt)
         with cuda.current():
@@ -142,7 +142,7 @@ def execute(context: Any, stream: int) -> None:
 def check_built_for(export: Export, version: str, cuda: Cuda) -> None:
     """A plan runs on what it was built for; raises ModelFolderError that names both and the command that builds it."""
     built, again = export.record.built_for, f"build it here with: {export.again}"
-    wanted = {"tensorrt", "gpu", "capability", "batch", *FLAGS}
+    wanted = {"tensorrt", "gpu", "capability", "batch", "plugins", *FLAGS}
     if set(built) != wanted or not built["batch"].isdecimal() or int(built["batch"]) < 1:
         raise ModelFolderError(f"{export.path} does not say what its plan was built for; {again}")
     again += "".join(f" --{name.replace('_', '-')}" for name in FLAGS if built[name] == "True")

@@ -1,0 +1,131 @@
+// The product of gathered rows with a convolution's weights, and what makes an entry of it:
+//
+//     out[i] = relu( ( sum[home of i] + Σ_t row[source of i at t] · W_t ) · scale[i] + b )
+//
+// Rows are read where they lie in the table: no window is ever written to memory. R rows times W vectors of columns
+// stay in registers while all taps and channels go by.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "vectors.hpp"
+
+namespace glance {
+
+// Weights [taps, C, C'] for tiles: panels of columns, each [taps, units, vectors, lanes, numbers of a unit].
+template <class T>
+class Weights {
+  public:
+    Weights(const float* weights, int taps, int channels_in, int channels)
+        : units_(int(rounded_up(channels_in, UNIT<T>)) / UNIT<T>) {
+        const int vectors = int(rounded_up(channels, LANES)) / LANES, panels = (vectors + WIDEST - 1) / WIDEST;
+        numbers_.resize(std::size_t(taps) * units_ * vectors * LANES * UNIT<T>);
+        T* to = numbers_.data();
+        for (int panel = 0, first = 0; panel < panels; ++panel) {
+            const int width = (vectors - first + panels - panel - 1) / (panels - panel);
+            panels_.push_back({to, first, width});
+            for (int row = 0; row < taps * units_; ++row)
+                for (int column = first * LANES; column < (first + width) * LANES; ++column)
+                    for (int part = 0; part < UNIT<T>; ++part, ++to) {
+                        const int tap = row / units_, channel = row % units_ * UNIT<T> + part;
+                        const bool there = channel < channels_in && column < channels;
+                        const std::size_t place = (std::size_t(tap) * channels_in + channel) * channels + column;
+                        put(to, there ? weights[place] : 0);
+                    }
+            first += width;
+        }
+    }
+
+    struct Panel {
+        const T* numbers;
+        int first, width;  // in vectors
+    };
+
+    const std::vector<Panel>& panels() const { return panels_; }
+    int units() const { return units_; }
+
+    // Vectors of a panel at most, and rows of its tiles: as many as registers hold.
+    static constexpr int WIDEST = LANES == 8 ? 2 : 4;
+    static constexpr int rows(int width) { return LANES == 8 ? (width == 2 ? 6 : 8) : width == 4 ? 6 : width == 3 ? 8 : 12; }
+
+  private:
+    int units_;
+    std::vector<T> numbers_;
+    std::vector<Panel> panels_;
+};
+
+// Rows of a table that windows read at some taps: `sources` [entries, taps].
+template <class T>
+struct Windows {
+    const T* table;
+    std::size_t stride;
+    const std::int32_t* sources;
+    const std::int32_t* taps;
+    int count;
+};
+
+// What becomes of the products of entries; `sums` and `homes` are null for entries that are summed anew.
+template <class T>
+struct Finish {
+    const float* sums;
+    const std::int32_t* homes;
+    const float* scale;
+    const float* bias;
+    T* out;
+    float* unfinished;  // where the sums themselves go, or null
+    std::size_t stride;
+};
+
+template <class T, int W>
+[[gnu::noinline]] void tile(const Windows<T>& windows, const Finish<T>& finish, const Weights<T>& weights,
+                            const typename Weights<T>::Panel& panel, int first, int stop) {
+    constexpr int R = Weights<T>::rows(W);
+    const std::size_t column = std::size_t(panel.first) * LANES, units = weights.units();
+    // Beyond the last entry the last one is computed again, and gives the same numbers.
+    int entry[R];
+    for (int r = 0; r < R; ++r) entry[r] = std::min(first + r, stop - 1);
+    Vector sum[R][W];
+    for (int r = 0; r < R; ++r)
+        for (int w = 0; w < W; ++w)
+            sum[r][w] = finish.homes ? load(finish.sums + finish.homes[entry[r]] * finish.stride + column + w * LANES)
+                                     : Vector{};
+    for (int t = 0; t < windows.count; ++t) {
+        const T* row[R];
+        for (int r = 0; r < R; ++r)
+            row[r] = windows.table + windows.sources[std::size_t(entry[r]) * windows.count + t] * windows.stride;
+        constexpr std::size_t step = W * LANES * UNIT<T>;
+        const T* many = panel.numbers + windows.taps[t] * units * step;
+        for (std::size_t u = 0; u < units; ++u, many += step)
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+                for (int w = 0; w < W; ++w) sum[r][w] = multiply_add(sum[r][w], row[r], u, many + w * LANES * UNIT<T>);
+    }
+    for (int r = 0; r < R; ++r)
+        for (int w = 0; w < W; ++w) {
+            const std::size_t place = entry[r] * finish.stride + column + w * LANES;
+            const Vector ready = sum[r][w] * finish.scale[entry[r]] + load(finish.bias + column + w * LANES);
+            store(finish.out + place, larger(ready, Vector{}));
+            if (finish.unfinished) store(finish.unfinished + place, sum[r][w]);
+        }
+}
+
+// Entries from `first` on up to `stop`.
+template <class T>
+void multiply(const Windows<T>& windows, const Finish<T>& finish, const Weights<T>& weights, int first, int stop) {
+    for (const auto& panel : weights.panels()) {
+        const int rows = Weights<T>::rows(panel.width);
+        for (int i = first; i < stop; i += rows) {
+            const int end = std::min(i + rows, stop);
+            if (panel.width == 1) tile<T, 1>(windows, finish, weights, panel, i, end);
+            if (panel.width == 2) tile<T, 2>(windows, finish, weights, panel, i, end);
+            if constexpr (LANES != 8) {
+                if (panel.width == 3) tile<T, 3>(windows, finish, weights, panel, i, end);
+                if (panel.width == 4) tile<T, 4>(windows, finish, weights, panel, i, end);
+            }
+        }
+    }
+}
+
+}  // namespace glance
