@@ -17,7 +17,7 @@ from glance_fast.step import Step
 
 
 # Keys that a kind must have to get a band of its own: a block costs these kernels next to nothing.
-LEAST = 8
+LEAST = 5
 
 
 def dense_pass_node(graph: Graph, net: GlobalNet, plan: Plan, image: str, bfloat16: bool) -> str:

@@ -55,7 +55,7 @@ class Weights {
     std::vector<Panel> panels_;
 };
 
-// Rows of a table that windows read at some taps: `sources` [entries, taps].
+// Rows of a table that windows read at some taps: `sources` [entries of the block, taps]; and which entries are wanted.
 template <class T>
 struct Windows {
     const T* table;
@@ -63,9 +63,11 @@ struct Windows {
     const std::int32_t* sources;
     const std::int32_t* taps;
     int count;
+    const std::int32_t* entries;
 };
 
-// What becomes of the products of entries; `sums` and `homes` are null for entries that are summed anew.
+// What becomes of the products: `sums` and `homes` are null for entries that are summed anew; `scale` and `homes` are of
+// the block's entries, `out` and `unfinished` hold the wanted ones one after the other.
 template <class T>
 struct Finish {
     const float* sums;
@@ -77,14 +79,13 @@ struct Finish {
     std::size_t stride;
 };
 
-template <class T, int W>
+template <class T, int W, int R>
 [[gnu::noinline]] void tile(const Windows<T>& windows, const Finish<T>& finish, const Weights<T>& weights,
                             const typename Weights<T>::Panel& panel, int first, int stop) {
-    constexpr int R = Weights<T>::rows(W);
     const std::size_t column = std::size_t(panel.first) * LANES, units = weights.units();
     // Beyond the last entry the last one is computed again, and gives the same numbers.
-    int entry[R];
-    for (int r = 0; r < R; ++r) entry[r] = std::min(first + r, stop - 1);
+    int place[R], entry[R];
+    for (int r = 0; r < R; ++r) place[r] = std::min(first + r, stop - 1), entry[r] = windows.entries[place[r]];
     Vector sum[R][W];
     for (int r = 0; r < R; ++r)
         for (int w = 0; w < W; ++w)
@@ -104,26 +105,32 @@ template <class T, int W>
     }
     for (int r = 0; r < R; ++r)
         for (int w = 0; w < W; ++w) {
-            const std::size_t place = entry[r] * finish.stride + column + w * LANES;
+            const std::size_t to = place[r] * finish.stride + column + w * LANES;
             const Vector ready = sum[r][w] * finish.scale[entry[r]] + load(finish.bias + column + w * LANES);
-            store(finish.out + place, larger(ready, Vector{}));
-            if (finish.unfinished) store(finish.unfinished + place, sum[r][w]);
+            store(finish.out + to, larger(ready, Vector{}));
+            if (finish.unfinished) store(finish.unfinished + to, sum[r][w]);
         }
 }
 
-// Entries from `first` on up to `stop`.
+// The entries of a tile; a tile of half as many rows takes what few are left.
+template <class T, int W>
+void tiles(const Windows<T>& windows, const Finish<T>& finish, const Weights<T>& weights,
+           const typename Weights<T>::Panel& panel, int first, int stop) {
+    constexpr int R = Weights<T>::rows(W);
+    for (; stop - first > R / 2; first += R)
+        tile<T, W, R>(windows, finish, weights, panel, first, std::min(first + R, stop));
+    if (first < stop) tile<T, W, R / 2>(windows, finish, weights, panel, first, stop);
+}
+
+// The first `count` of the wanted entries.
 template <class T>
-void multiply(const Windows<T>& windows, const Finish<T>& finish, const Weights<T>& weights, int first, int stop) {
+void multiply(const Windows<T>& windows, const Finish<T>& finish, const Weights<T>& weights, int count) {
     for (const auto& panel : weights.panels()) {
-        const int rows = Weights<T>::rows(panel.width);
-        for (int i = first; i < stop; i += rows) {
-            const int end = std::min(i + rows, stop);
-            if (panel.width == 1) tile<T, 1>(windows, finish, weights, panel, i, end);
-            if (panel.width == 2) tile<T, 2>(windows, finish, weights, panel, i, end);
-            if constexpr (LANES != 8) {
-                if (panel.width == 3) tile<T, 3>(windows, finish, weights, panel, i, end);
-                if (panel.width == 4) tile<T, 4>(windows, finish, weights, panel, i, end);
-            }
+        if (panel.width == 1) tiles<T, 1>(windows, finish, weights, panel, 0, count);
+        if (panel.width == 2) tiles<T, 2>(windows, finish, weights, panel, 0, count);
+        if constexpr (Weights<T>::WIDEST > 2) {
+            if (panel.width == 3) tiles<T, 3>(windows, finish, weights, panel, 0, count);
+            if (panel.width == 4) tiles<T, 4>(windows, finish, weights, panel, 0, count);
         }
     }
 }

@@ -8,6 +8,9 @@
 
 namespace glance {
 
+// Cells of a window along an axis.
+constexpr int WIDEST = 15;
+
 // Consecutive rows of a step's table whose windows read the same taps: `sources` [count, taps], rows of the table below,
 // or of its changes where the block is not `whole`.
 struct Block {
@@ -43,7 +46,7 @@ class Program {
         int rows = height, columns = width, below = channels, entries = 0;
         for (Step& step : steps) {
             step.conv = number(0, 1);
-            step.kernel = number(1, 15);
+            step.kernel = number(1, WIDEST);
             step.channels_in = below;
             step.channels = number(1, 4096);
             const int pad = step.conv ? step.kernel / 2 : 0, stride = step.conv ? 1 : step.kernel;
