@@ -78,7 +78,10 @@ setup(
         *MOVED,
     ],
     package_dir=MOVED,
-    package_data={"glance_fast": ["py.typed", "report.html.j2"], "glance_fast.kernels": ["configurations.json", "cpu/*"]},
+    package_data={
+        "glance_fast": ["py.typed", "report.html.j2"],
+        "glance_fast.kernels": ["configurations.json", "cpu/*.cpp", "cpu/*.hpp"],
+    },
     install_requires=[
         "numpy>=1.26",
         "openvino>=2025.0",

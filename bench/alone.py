@@ -1,6 +1,7 @@
 """The most memory that one case holds, in a process of its own: what `bench.runtimes` starts for each of its cases.
 
     python -m bench.alone openvino FILE.xml PRECISION THREADS BATCH
+    python -m bench.alone openvino-plugins FILE.onnx PRECISION THREADS BATCH
     python -m bench.alone onnxruntime FILE.onnx fp32 THREADS BATCH
     python -m bench.alone torch METHOD,SIZE,STRIDE fp32 THREADS BATCH
 
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.launch import Point, Run, in_onnxruntime, in_openvino, in_torch, our_model, ours_in_torch
+from bench.launch import Point, Run, in_onnxruntime, in_openvino, in_torch, our_model, ours_in_torch, with_plugins
 from glance_fast.meters import held_by, most_held
 from glance_fast.presets import PRESETS
 
@@ -36,6 +37,11 @@ def _openvino(file: str, precision: str, threads: int, batch: int) -> Run:
     import openvino
 
     return in_openvino(openvino.Core().read_model(file), batch, precision, threads)
+
+
+def _openvino_plugins(file: str, precision: str, threads: int, batch: int) -> Run:
+    core = with_plugins()
+    return in_openvino(core.read_model(file), batch, precision, threads, core=core)
 
 
 def _onnxruntime(file: str, _: str, threads: int, batch: int) -> Run:
@@ -59,6 +65,7 @@ def _torch(what: str, _: str, threads: int, batch: int) -> Run:
 
 MAKERS: dict[str, Callable[[str, str, int, int], Run]] = {
     "openvino": _openvino,
+    "openvino-plugins": _openvino_plugins,
     "onnxruntime": _onnxruntime,
     "torch": _torch,
 }

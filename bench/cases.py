@@ -32,17 +32,22 @@ from bench.launch import (
     our_model,
     ours_in_torch,
     precisions,
+    with_plugins,
 )
 from bench.turns import Case
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.calibration import Calibration
 from glance_fast.dense_strips import features
+from glance_fast.export.cpu_program import LEAST
 from glance_fast.export.pipeline import export_onnx
 from glance_fast.loop import loop_global
 from glance_fast.nets.model import GlanceModel
+from glance_fast.plan import split
 
 # Of the peers between runtimes; of bfloat16 nothing is asked, as their weights are random.
 PEER_TOLERANCE = 1e-3
+# OpenVINO with our kernels as its dense pass.
+PLUGINS = "OpenVINO, plugins"
 WIDTHS = {"fp32": 4, "bf16": 2}
 # What a peer reads once a run, for one product each.
 STREAMED = {"PaDiM ResNet-18": ("mean", "inverse")}
@@ -66,21 +71,31 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
     pixels = np.random.default_rng(0).integers(0, 256, (point.batch, *model.config.image_size, 3), np.uint8)
     by_torch = ours_in_torch(backend, pixels)
     expected = by_torch()
-    graph = export_onnx(model, CALIBRATION).SerializeToString()
+    graph, core = export_onnx(model, CALIBRATION).SerializeToString(), with_plugins()
     runs: dict[Key, Run] = {("ONNX Runtime", "fp32"): in_onnxruntime(graph, pixels, threads, "anomaly_grid")}
+    own = dict[Key, Run]()
     for precision in precisions():
         read = openvino.Core().read_model(graph)
         runs["OpenVINO", precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid")
-    for (runtime, precision), run in runs.items():
+        read = core.read_model(_with_plugins(model, precision))
+        own[PLUGINS, precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid", core)
+    for (runtime, precision), run in (runs | own).items():
         difference = apart(run(), expected)
         if difference > TOLERANCES[precision]:
             raise SystemExit(
                 f"{preset} in {runtime} at {precision}, {point}, differs by {difference:.1e}; nothing was timed"
             )
     alone = _kept(keep, preset, threads, point, (graph, openvino.Core().read_model(graph))) if keep else {}
-    macs = backend.dense.plan.macs + model.local_macs
+    if keep:
+        alone |= _kept_with_plugins(keep, model, preset, threads, point)
     streamed = 0 if model.norm is None else model.norm.lower().numel() // 2
-    return _cases(preset, {("PyTorch", "fp32"): by_torch, **runs}, (macs, streamed), point, alone)
+    costs = [(plan.macs + model.local_macs, streamed) for plan in (backend.dense.plan, split(model.plan(), LEAST))]
+    every = {("PyTorch", "fp32"): by_torch, **runs}
+    return [*_cases(preset, every, costs[0], point, alone), *_cases(preset, own, costs[1], point, alone)]
+
+
+def _with_plugins(model: GlanceModel, precision: str) -> bytes:
+    return bytes(export_onnx(model, CALIBRATION, openvino=precision).SerializeToString())
 
 
 def _cases(
@@ -104,6 +119,19 @@ def _kept(keep: Path, method: str, threads: int, point: Point, graphs: tuple[byt
     alone: dict[Key, tuple[str, ...]] = {("OpenVINO", one): ("openvino", str(graph), one, *last) for one in TOLERANCES}
     alone["ONNX Runtime", "fp32"] = ("onnxruntime", str(file), "fp32", *last)
     alone["PyTorch", "fp32"] = ("torch", f"{method},{point.size},{point.stride}", "fp32", *last)
+    return alone
+
+
+def _kept_with_plugins(
+    keep: Path, model: GlanceModel, preset: str, threads: int, point: Point
+) -> dict[Key, tuple[str, ...]]:
+    """Write the graphs whose dense pass is our kernels; give what runs each alone."""
+    alone = dict[Key, tuple[str, ...]]()
+    for precision in precisions():
+        file = keep / f"{preset}-{point.size}-{point.stride}-{point.batch}-{precision}.onnx"
+        file.write_bytes(_with_plugins(model, precision))
+        last = (precision, str(threads), str(point.batch))
+        alone[PLUGINS, precision] = ("openvino-plugins", str(file), *last)
     return alone
 
 

@@ -50,13 +50,27 @@ def apart(found: Any, expected: Any) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: int | str = 0) -> Run:
+def with_plugins() -> Any:
+    """A core of OpenVINO that knows our kernels."""
+    import openvino
+
+    from glance_fast.kernels.cpu_extension import extension
+
+    core = openvino.Core()
+    core.add_extension(str(extension()))
+    return core
+
+
+def in_openvino(
+    model: Any, pixels: Any, precision: str, threads: int, output: int | str = 0, core: Any = None
+) -> Run:
     """`model`, a graph of one input, at a precision ("fp32" or "bf16"); a run gives its `output`.
 
-    `pixels` are an array, or the number of images of zeros to run on.
+    `pixels` are an array, or the number of images of zeros to run on; `core` has read the model, if that matters.
     """
     import openvino
 
+    core = core or openvino.Core()
     if isinstance(pixels, int):
         given = model.input(0)
         _, *sides = given.get_partial_shape()
@@ -64,8 +78,13 @@ def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: i
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     model.reshape(list(pixels.shape))
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-    return lambda: request.infer([pixels])[output]
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+    def run() -> Any:
+        assert core is not None  # the core holds the code of our kernels
+        return request.infer([pixels])[output]
+
+    return run
 
 
 def in_onnxruntime(graph: bytes | str, pixels: Any, threads: int, output: str | None = None) -> Run:

@@ -15,7 +15,6 @@ from glance_fast.nets.global_net import GlobalNet
 from glance_fast.plan import Plan, split
 from glance_fast.step import Step
 
-
 # Keys that a kind must have to get a band of its own: a block costs these kernels next to nothing.
 LEAST = 5
 

@@ -40,9 +40,10 @@ def export(
 
     `to` is onnx, openvino or tensorrt, `precision` one of `FORMS[to]`. `data` names the normal photographs that int8
     takes its ranges from: a folder that `glance-fast train` takes. `plan` says how TensorRT builds; it builds from the
-    model's export to onnx where there is one, and then without PyTorch, but for int8 with `data`. With `plugins` the dense
-    pass is our kernels: for openvino those in `kernels/cpu`, compiled for the CPU at hand; for tensorrt, the heads too,
-    Triton's, compiled ahead of time for the GPU at hand. Raises BackendError for an impossible form, ConfigError, ModelFolderError, MissingDependencyError, DataError, SaveError.
+    model's export to onnx where there is one, and then without PyTorch, but for int8 with `data`. With `plugins` the
+    dense pass is our kernels: for openvino those in `kernels/cpu`, compiled for the CPU at hand; for tensorrt, and the
+    heads too, Triton's, compiled for the GPU at hand. Raises BackendError for an impossible form, ConfigError,
+    ModelFolderError, MissingDependencyError, DataError, SaveError.
     """
     if to not in FORMS:
         raise BackendError(f"unknown form {to!r}; legal are {', '.join(FORMS)}")

@@ -87,7 +87,8 @@ class Graph:
     def own(self, kind: str, inputs: Sequence[str], **settings: int) -> str:
         """A node of ours that OpenVINO knows by an extension; gives its output."""
         name = f"{self._scope}{kind}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=DOMAIN, **settings))
+        known: dict[str, Any] = {**settings}
+        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=DOMAIN, **known))
         return name
 
     def reshape(self, value: str, *shape: int) -> str:

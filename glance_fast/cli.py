@@ -156,7 +156,7 @@ def export(
     any_version: Annotated[bool, typer.Option("--any-version", help="TensorRT: for later minor versions too.")] = False,
     any_gpu: Annotated[bool, typer.Option("--any-gpu", help="TensorRT: for other GPUs from Ampere on too.")] = False,
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: a file of timings, to build faster.")] = None,
-    plugins: Annotated[bool, typer.Option("--plugins", help="The dense pass as our kernels, in OpenVINO or TensorRT.")] = False,
+    plugins: Annotated[bool, typer.Option("--plugins", help="OpenVINO, TensorRT: with our kernels.")] = False,
 ) -> None:
     """Export a model to run without PyTorch, and compare all its exports with the dense pass and the loop."""
     from glance_fast.export.forms import export as export_model

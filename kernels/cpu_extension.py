@@ -1,4 +1,4 @@
-"""The kernels for CPUs, `kernels/cpu`, as an extension of OpenVINO: compiled where they run, when they are first needed."""
+"""The kernels for CPUs, `kernels/cpu`, as an extension of OpenVINO: compiled where they run, when first needed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ log = logging.getLogger("glance_fast")
 def extension(folder: Path | None = None, arch: str = "native") -> Path:
     """The library that `openvino.Core().add_extension` takes, compiled for this CPU if it is not there yet.
 
-    It lies in `folder`, by default one in the user's cache, under a name that says what it was made from and for: these
-    sources, this OpenVINO, this CPU. `arch` is what the compiler's `-march` takes. Raises MissingDependencyError without
-    a compiler, and BackendError where it cannot compile.
+    It lies in `folder`, by default one in the user's cache, under a name that tells what it was made from and for:
+    these sources, this OpenVINO, this CPU. `arch` is what the compiler's `-march` takes. Raises MissingDependencyError
+    without a compiler, and BackendError where it cannot compile.
     """
     place = user_cache_path("glance-fast") if folder is None else folder
     library = place / f"dense_pass-{_made_from(arch)}.so"
@@ -96,4 +96,6 @@ def _compile(library: Path, arch: str) -> None:
             # Whoever else compiles it meanwhile makes the same file.
             made.replace(library)
     except OSError as error:
-        raise BackendError(f"{library.parent} cannot hold our compiled kernels: {error.strerror}; {WITHOUT[3:]}") from error
+        raise BackendError(
+            f"{library.parent} cannot hold our compiled kernels: {error.strerror}; {WITHOUT[3:]}"
+        ) from error

@@ -1,4 +1,4 @@
-"""The kernels for CPUs: the loop's numbers on every vector width, and hostile programs, compilers and folders refused."""
+"""The kernels for CPUs: the loop's numbers on every vector width; hostile programs and impossible builds refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_memory_of_one_image_is_not_seen_by_the_next(library: Path) -> None:
     case = build(LAYERS["usual"], (37, 53), 11, grid((37, 53), 11, 6), batch=2)
     first, second = (case.images[i : i + 1].float().numpy() for i in (0, 1))
     used, fresh = compiled(library, case), compiled(library, case)
-    used(1e30 * first)
+    used(np.float32(1e30) * first)
     np.testing.assert_array_equal(used(second), fresh(second))
 
 
@@ -145,9 +145,10 @@ def test_any_wrong_number_of_a_program_is_refused() -> None:
         wrong = program.copy()
         wrong[place] = random.choice(program)
         try:
-            assert compiled(library, case, program=wrong)(images).shape == expected.shape
+            found = compiled(library, case, program=wrong)(images)
         except RuntimeError as error:
-            assert "export the model again" in str(error) or "reads images" in str(error)
+            found = expected if "export the model again" in str(error) or "reads images" in str(error) else found[:0]
+        assert found.shape == expected.shape
     for short in (program[:0], program[:1], program[: len(program) // 2], program[:-1], np.append(program, 0)):
         with pytest.raises(RuntimeError, match="export the model again"):
             compiled(library, case, program=short.astype(np.int32))(images)

@@ -41,16 +41,16 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     here = len(precisions())  # in OpenVINO, of a preset, a peer, and both limits of the CPU
-    assert len(rows) == 2 * (6 + 4 * here)
-    runtimes_seen = ["loop, PyTorch", "PyTorch", "ONNX Runtime", *["OpenVINO"] * here]
-    assert [row["runtime"] for row in rows[: 3 + here]] == runtimes_seen
+    assert len(rows) == 2 * (6 + 5 * here)
+    runtimes_seen = ["loop, PyTorch", "PyTorch", "ONNX Runtime", *["OpenVINO"] * here, *["OpenVINO, plugins"] * here]
+    assert [row["runtime"] for row in rows[: 3 + 2 * here]] == runtimes_seen
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
     assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["high"] + 0.01 for row in rows)
     assert all(1e3 / row["high"] - 1 <= row["images_a_second"] <= 1e3 / row["low"] + 1 for row in rows)
-    assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[3 + here]["loop_over_it"] is None
+    assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[3 + 2 * here]["loop_over_it"] is None
     once = rows[: len(rows) // 2]
     assert all(row["of_limit"] > 0 for row in rows) and once[-1]["of_limit"] == 1  # memory is its own limit
-    alone = range(1, 5 + 2 * here)  # all but the loop and the limits
+    alone = range(1, 5 + 3 * here)  # all but the loop and the limits
     assert [i for i, row in enumerate(once) if row["memory_mb"] is not None] == [*alone]
     head, _, *table = (tmp_path / "runtimes.md").read_text().splitlines()
     assert head.startswith("Medians of 3 turns.") and rows[-1]["commit"] in head

@@ -32,11 +32,12 @@ class OpenVinoBackend:
 
     def __init__(self, export: Export, streams: int = 1) -> None:
         self._precision, self.streams = export.record.precision, streams
-        self._plugins, core = export.record.plugins, Core()
+        # The core holds the code of our kernels as long as a graph may run them.
+        self._plugins, self._core = export.record.plugins, Core()
         if self._plugins:
-            core.add_extension(str(extension()))
+            self._core.add_extension(str(extension()))
         try:
-            model = core.read_model(export.files[".xml"], Tensor(np.frombuffer(export.files[".bin"], np.uint8)))
+            model = self._core.read_model(export.files[".xml"], Tensor(np.frombuffer(export.files[".bin"], np.uint8)))
             # For one image: a graph with an open batch takes a quarter longer.
             model.reshape({"image": [1, *(side.get_length() for side in list(model.input("image").partial_shape)[1:])]})
             settings = {
@@ -45,7 +46,9 @@ class OpenVinoBackend:
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": cpu_threads(),
             }
-            self._compiled: CompiledModel = core.compile_model(model, "CPU", settings)
+            self._compiled: CompiledModel = self._core.compile_model(model, "CPU", settings)
+            if self._plugins:
+                self._first_run()
         except RuntimeError as error:
             raise ModelFolderError(f"{export.path}: OpenVINO cannot read this graph: {error}") from error
         self._free: list[InferRequest] = []
@@ -53,6 +56,11 @@ class OpenVinoBackend:
     @property
     def place(self) -> str:
         return place(self._precision, self.streams, self._plugins)
+
+    def _first_run(self) -> None:
+        """Make our kernels read and check their program: what is wrong with it is told when a model is loaded."""
+        given = self._compiled.input("image")
+        self._compiled.create_infer_request().infer({"image": np.zeros(given.shape, np.uint8)})
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]."""

@@ -45,9 +45,12 @@ class Weights {
     const std::vector<Panel>& panels() const { return panels_; }
     int units() const { return units_; }
 
-    // Vectors of a panel at most, and rows of its tiles: as many as registers hold.
-    static constexpr int WIDEST = LANES == 8 ? 2 : 4;
-    static constexpr int rows(int width) { return LANES == 8 ? (width == 2 ? 6 : 8) : width == 4 ? 6 : width == 3 ? 8 : 12; }
+    // Vectors of a panel at most, and rows of its tiles: what 32 registers hold, or 16.
+    static constexpr int WIDEST = REGISTERS == 32 ? 4 : 2;
+    static constexpr int rows(int width) {
+        if (REGISTERS == 16) return width == 2 ? 6 : 8;
+        return width == 4 ? 6 : width == 3 ? 8 : 12;
+    }
 
   private:
     int units_;

@@ -19,6 +19,12 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int REGISTERS = 32;
+#else
+constexpr int REGISTERS = 16;
+#endif
+
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef float UnalignedVector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
