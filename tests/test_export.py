@@ -33,6 +33,7 @@ from glance_fast.export.pipeline import export_onnx
 from glance_fast.exports import FORMS, export_path
 from glance_fast.geometry import Patches, image_score, map_weights
 from glance_fast.images import read_image
+from glance_fast.kernels.cpu_extension import COMPILERS
 from glance_fast.nets.model import GlanceModel
 from glance_fast.parity import verify
 from glance_fast.plan import split
@@ -41,9 +42,11 @@ from glance_fast.store import WEIGHTS
 from tests.reference import loop_grids
 from tests.test_engine import photo, same
 from tests.tiny import save_tiny, tiny_calibration, tiny_config, tiny_model
-from tests.tolerances import EXPORT_TOLERANCES, assert_close
+from tests.tolerances import EXPORT_TOLERANCES, TOLERANCES, assert_close, deviation
 
 ROOT = Path(__file__).resolve().parent.parent
+# Whether our kernels for CPUs can be compiled here.
+COMPILES = sys.platform == "linux" and any(map(shutil.which, COMPILERS))
 TRUNK: dict[str, Any] = {
     "local_net": "trunk", "patch": 83, "stride": 24, "overhang": 38, "global_channels": (6, 8, 8, 8), "global_convs": 2,
     "location_norm": True,
@@ -111,12 +114,20 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
 
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 def test_the_graph_is_the_loop_in_openvino(changes: dict[str, Any], tmp_path: Path) -> None:
+    """As plain operators and with our kernels; these in bfloat16 too."""
     model = usual_model(changes)
     folder = save_tiny(tmp_path / "model", model)
-    export(folder, "openvino", "fp32")
     images = photos(model, 2)
-    found = np.stack(Engine.load(folder, "openvino").backend.grids(list(images)))
-    assert_close(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)), torch.float32)
+    reference = torch.from_numpy(loop_grids(model, images))
+    for plugins in (False, True) if COMPILES else (False,):
+        export(folder, "openvino", "fp32", plugins=plugins)
+        backend = Engine.load(folder, "openvino").backend
+        assert backend.place == "cpu at fp32" + ", with plugins" * plugins
+        assert_close(torch.from_numpy(np.stack(backend.grids(list(images)))), reference, torch.float32)
+    if COMPILES and multiplies_bfloat16():
+        export(folder, "openvino", "bf16", plugins=True)
+        found = Engine.load(folder, "openvino", precision="bf16").backend.grids(list(images))
+        assert TOLERANCES[torch.float32] < deviation(np.stack(found), reference) < EXPORT_TOLERANCES["bf16"]
 
 
 @pytest.mark.parametrize("changes", [{}, {"top": 5, "smooth": 0.5}], ids=str)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,14 @@ def test_modules_are_short_and_say_what_they_are_for(file: Path) -> None:
     first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
     assert first.endswith("."), f"first line of the docstring: {first!r}"
     assert len(text.splitlines()) <= 300
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "kernels" / "cpu").iterdir()), ids=label)
+def test_so_are_files_in_cpp(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = [*takewhile(lambda line: line.startswith("//"), lines)]
+    assert comment and re.search(r"[.:]( |$)", " ".join(comment)), f"first comment: {comment}"
+    assert len(lines) <= 300 and max(map(len, lines)) <= 120
 
 
 def test_fresh_memory_is_not_a_number() -> None:

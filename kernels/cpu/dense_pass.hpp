@@ -37,7 +37,8 @@ class DensePass {
             for (const Block& block : step.blocks) (step.conv ? convolve : pool)(block, layer.entries);
             if (!step.conv) {
                 const std::size_t below = layers_.size() - 2;
-                layer.joined = layers_.size() > 1 && program_.steps[below].conv && join(program_.steps[below], layer.entries);
+                layer.joined =
+                    layers_.size() > 1 && program_.steps[below].conv && join(program_.steps[below], layer.entries);
                 if (layer.joined) layers_[below].entries.clear();
                 continue;
             }
@@ -168,8 +169,12 @@ class DensePass {
         const Layer& layer = layers_[i];
         const Block& block = *run.block;
         const bool base = &block == &step.base;
-        const Windows<T> windows{block.whole ? from.values : from.changes, from.stride,           block.sources.data(),
-                                 block.taps.data(),                        int(block.taps.size()), run.entries.data()};
+        const Windows<T> windows{block.whole ? from.values : from.changes,
+                                 from.stride,
+                                 block.sources.data(),
+                                 block.taps.data(),
+                                 int(block.taps.size()),
+                                 run.entries.data()};
         const Finish<T> finish{sums,
                                block.whole ? nullptr : step.homes.data() + block.first - step.cells(),
                                step.scale.data() + block.first,
@@ -180,8 +185,10 @@ class DensePass {
         multiply(windows, finish, *layer.weights, int(run.entries.size()));
     }
 
-    // Pooled entries, or base cells, of the step `i`, from the convolution's table, or from what is computed of it here.
-    void pooled(std::size_t i, const Task& task, const Level& below, const Level& from, const Level& to, float* sums) const {
+    // Pooled entries, or base cells, of the step `i`, from the convolution's table, or from what is computed of it
+    // here.
+    void pooled(std::size_t i, const Task& task, const Level& below, const Level& from, const Level& to,
+                float* sums) const {
         static thread_local std::vector<T> computed;
         std::size_t rows = 0;
         for (const Run& run : task.runs) rows += run.entries.size();

@@ -39,7 +39,8 @@ class Operator : public ov::op::Op {
     explicit Operator(const ov::OutputVector& inputs) : Op(inputs) {}
 
     void validate_and_infer_types() override {
-        OPENVINO_ASSERT(get_input_size() == 3, "DensePass takes an image, a program and weights, got ", get_input_size());
+        OPENVINO_ASSERT(get_input_size() == 3, "DensePass takes an image, a program and weights, got ",
+                        get_input_size());
         const ov::PartialShape image = get_input_partial_shape(0);
         OPENVINO_ASSERT(image.rank().compatible(4), "DensePass reads images [B, C, H, W], got ", image);
         OPENVINO_ASSERT(locations_ > 0 && width_ > 0, "DensePass gives at least one location, and one number of each");
@@ -97,7 +98,8 @@ class Operator : public ov::op::Op {
         OPENVINO_ASSERT(std::size_t(locations_) == std::size_t(program.locations) && std::size_t(width_) == width,
                         "this DensePass gives [", program.locations, ", ", width, "] an image; export the model again");
         for (std::size_t i = 0; i < shape[0]; ++i)
-            pass.run(images.data<float>() + i * shape[1] * shape[2] * shape[3], out.data<float>() + i * locations_ * width);
+            pass.run(images.data<float>() + i * shape[1] * shape[2] * shape[3],
+                     out.data<float>() + i * locations_ * width);
     }
 };
 

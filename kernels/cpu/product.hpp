@@ -69,8 +69,8 @@ struct Windows {
     const std::int32_t* entries;
 };
 
-// What becomes of the products: `sums` and `homes` are null for entries that are summed anew; `scale` and `homes` are of
-// the block's entries, `out` and `unfinished` hold the wanted ones one after the other.
+// What becomes of the products: `sums` and `homes` are null for entries that are summed anew; `scale` and `homes` are
+// of the block's entries, `out` and `unfinished` hold the wanted ones one after the other.
 template <class T>
 struct Finish {
     const float* sums;

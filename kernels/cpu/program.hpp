@@ -11,8 +11,8 @@ namespace glance {
 // Cells of a window along an axis.
 constexpr int WIDEST = 15;
 
-// Consecutive rows of a step's table whose windows read the same taps: `sources` [count, taps], rows of the table below,
-// or of its changes where the block is not `whole`.
+// Consecutive rows of a step's table whose windows read the same taps: `sources` [count, taps], rows of the table
+// below, or of its changes where the block is not `whole`.
 struct Block {
     int first, count;
     bool whole;
@@ -36,9 +36,9 @@ class Program {
   public:
     int channels, height, width;
     std::vector<Step> steps;
-    int locations, cells;                // `cells` are read at each location
+    int locations, cells;               // `cells` are read at each location
     std::vector<std::int32_t> readout;  // rows of the last table [locations, cells]
-    bool changes;                        // whether the first step reads what holes change in the image
+    bool changes;                       // whether the first step reads what holes change in the image
 
     explicit Program(const std::int32_t* numbers, std::size_t count) : next_(numbers), end_(numbers + count) {
         channels = number(1, 4096), height = number(1, 16384), width = number(1, 16384);
@@ -96,7 +96,8 @@ class Program {
         step.entries = number(0, 1 << 28);
         step.homes = several(step.entries, 0, step.cells() - 1);
         if (step.conv)
-            for (std::int32_t valid : several(std::size_t(step.zero()), 1, taps)) step.scale.push_back(float(taps) / valid);
+            for (std::int32_t valid : several(std::size_t(step.zero()), 1, taps))
+                step.scale.push_back(float(taps) / valid);
         step.blocks.resize(number(0, 1 << 20));
         std::int64_t first = step.cells();
         for (Block& block : step.blocks) {

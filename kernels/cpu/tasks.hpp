@@ -1,7 +1,7 @@
 // What is to do for a level, cut into tasks that cores take one by one; found once, before any image is seen.
 //
-// A pool reads most entries of the convolution below once. So the tasks of the two are one: it computes the entries that
-// some pooled ones read, and keeps them in a core's cache instead of a table.
+// A pool reads most entries of the convolution below once. So the tasks of the two are one: it computes the entries
+// that some pooled ones read, and keeps them in a core's cache instead of a table.
 #pragma once
 
 #include <algorithm>
@@ -20,8 +20,8 @@ struct Run {
     std::vector<std::int32_t> entries;
 };
 
-// Entries of a convolution, or pooled ones `first` and the next, each the maximum of `sources` [count, taps]: rows of the
-// table below, or from −1 downwards of those that the runs have written.
+// Entries of a convolution, or pooled ones `first` and the next, each the maximum of `sources` [count, taps]: rows of
+// the table below, or from −1 downwards of those that the runs have written.
 struct Task {
     std::vector<Run> runs;
     int first = 0, count = 0;
