@@ -2,8 +2,8 @@
 
     python docs/pictures/runtimes.py bench/results/runtimes.jsonl
 
-A bar a method: OpenVINO in float32, with its bfloat16 as a mark, and ours with our kernels in it too; and the loops of our
-presets, in PyTorch.
+A bar a method: OpenVINO in float32, with its bfloat16 as a mark, and ours with our kernels in it too; and the loops of
+our presets, in PyTorch.
 """
 
 from __future__ import annotations
