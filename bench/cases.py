@@ -73,11 +73,12 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
     expected = by_torch()
     graph, core = export_onnx(model, CALIBRATION).SerializeToString(), with_plugins()
     runs: dict[Key, Run] = {("ONNX Runtime", "fp32"): in_onnxruntime(graph, pixels, threads, "anomaly_grid")}
-    own = dict[Key, Run]()
+    own, own_graphs = dict[Key, Run](), dict[str, bytes]()
     for precision in precisions():
         read = openvino.Core().read_model(graph)
         runs["OpenVINO", precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid")
-        read = core.read_model(_with_plugins(model, precision))
+        own_graphs[precision] = export_onnx(model, CALIBRATION, openvino=precision).SerializeToString()
+        read = core.read_model(own_graphs[precision])
         own[PLUGINS, precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid", core)
     for (runtime, precision), run in (runs | own).items():
         difference = apart(run(), expected)
@@ -87,15 +88,11 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
             )
     alone = _kept(keep, preset, threads, point, (graph, openvino.Core().read_model(graph))) if keep else {}
     if keep:
-        alone |= _kept_with_plugins(keep, model, preset, threads, point)
+        alone |= _kept_with_plugins(keep, preset, threads, point, own_graphs)
     streamed = 0 if model.norm is None else model.norm.lower().numel() // 2
     costs = [(plan.macs + model.local_macs, streamed) for plan in (backend.dense.plan, split(model.plan(), LEAST))]
     every = {("PyTorch", "fp32"): by_torch, **runs}
     return [*_cases(preset, every, costs[0], point, alone), *_cases(preset, own, costs[1], point, alone)]
-
-
-def _with_plugins(model: GlanceModel, precision: str) -> bytes:
-    return bytes(export_onnx(model, CALIBRATION, openvino=precision).SerializeToString())
 
 
 def _cases(
@@ -123,13 +120,13 @@ def _kept(keep: Path, method: str, threads: int, point: Point, graphs: tuple[byt
 
 
 def _kept_with_plugins(
-    keep: Path, model: GlanceModel, preset: str, threads: int, point: Point
+    keep: Path, preset: str, threads: int, point: Point, graphs: Mapping[str, bytes]
 ) -> dict[Key, tuple[str, ...]]:
     """Write the graphs whose dense pass is our kernels; give what runs each alone."""
     alone = dict[Key, tuple[str, ...]]()
-    for precision in precisions():
+    for precision, graph in graphs.items():
         file = keep / f"{preset}-{point.size}-{point.stride}-{point.batch}-{precision}.onnx"
-        file.write_bytes(_with_plugins(model, precision))
+        file.write_bytes(graph)
         last = (precision, str(threads), str(point.batch))
         alone[PLUGINS, precision] = ("openvino-plugins", str(file), *last)
     return alone

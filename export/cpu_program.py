@@ -25,7 +25,7 @@ def dense_pass_node(graph: Graph, net: GlobalNet, plan: Plan, image: str, bfloat
     width = plan.readout.shape[1] * plan.steps[-1].layer.channels
     given = [image, graph.const(program(plan)), graph.const(weights(net))]
     settings = {"locations": plan.locations, "width": width, "bfloat16": int(bfloat16)}
-    return linear(graph, graph.own("DensePass", given, **settings), net.project)
+    return linear(graph, graph.own("DensePass", given, **settings)[0], net.project)
 
 
 def program(plan: Plan) -> Array:

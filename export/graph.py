@@ -76,20 +76,16 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=name, **attributes))
         return name
 
-    def plugin(self, kind: str, inputs: Sequence[str], outputs: int = 1, **settings: int) -> list[str]:
-        """A node that no runtime but TensorRT knows, by a plugin of ours whose kernel is compiled ahead of time."""
+    def own(self, kind: str, inputs: Sequence[str], outputs: int = 1, **settings: Any) -> list[str]:
+        """A node of ours, that OpenVINO knows by an extension and TensorRT by a plugin; gives its outputs."""
         name = f"{self._scope}{kind}_{len(self._nodes)}"
         names = [f"{name}_{i}" for i in range(outputs)]
-        known: dict[str, Any] = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1, **settings}
-        self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=DOMAIN, **known))
+        self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=DOMAIN, **settings))
         return names
 
-    def own(self, kind: str, inputs: Sequence[str], **settings: int) -> str:
-        """A node of ours that OpenVINO knows by an extension; gives its output."""
-        name = f"{self._scope}{kind}_{len(self._nodes)}"
-        known: dict[str, Any] = {**settings}
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=DOMAIN, **known))
-        return name
+    def plugin(self, kind: str, inputs: Sequence[str], outputs: int = 1, **settings: int) -> list[str]:
+        """A node that no runtime but TensorRT knows, by a plugin of ours whose kernel is compiled ahead of time."""
+        return self.own(kind, inputs, outputs, plugin_namespace=DOMAIN, plugin_version="1", aot=1, **settings)
 
     def reshape(self, value: str, *shape: int) -> str:
         """0 keeps a dimension, −1 takes what is left."""

@@ -19,8 +19,9 @@ from glance_fast.files import replace_file
 def build_plan(
     graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, cuda: Cuda
 ) -> tuple[bytes, dict[str, str]]:
-    """The plan of an ONNX graph that takes images of `size` (height, width), and what it was built for;
-    with `plugins` the graph has nodes of ours.
+    """The plan of an ONNX graph that takes images of `size` (height, width), and what it was built for.
+
+    With `plugins` the graph has nodes of ours.
 
     Raises BackendError with what TensorRT says, by node where its parser refuses one.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from glance_fast.kernels.cpu_extension import SOURCES, extension
 from glance_fast.layers import conv, pool
 from glance_fast.nets.global_net import global_layers
 from tests.test_dense import Case, build, grid
-from tests.test_engine import photo, same
-from tests.test_export import COMPILES
+from tests.test_export import COMPILES, threads_agree
 from tests.tiny import save_tiny, tiny_model
 from tests.tolerances import EXPORT_TOLERANCES, TOLERANCES, assert_close, deviation
 
@@ -168,13 +166,7 @@ def test_any_thread_may_score(tmp_path: Path, streams: int, monkeypatch: pytest.
     monkeypatch.setattr("glance_fast.backends.cpu_threads", lambda: 2)
     folder = save_tiny(tmp_path / "model", tiny_model())
     export(folder, "openvino", plugins=True)
-    engine = Engine.load(folder, "openvino", streams=streams)
-    images = [photo(48, 56, seed) for seed in range(12)]
-    expected = [engine.score(image) for image in images]
-    with ThreadPoolExecutor(4) as threads:
-        for _ in range(3):
-            for found, result in zip(threads.map(engine.score, images), expected, strict=True):
-                same(found, result)
+    threads_agree(Engine.load(folder, "openvino", streams=streams))
 
 
 def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

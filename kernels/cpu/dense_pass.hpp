@@ -37,9 +37,8 @@ class DensePass {
             for (const Block& block : step.blocks) (step.conv ? convolve : pool)(block, layer.entries);
             if (!step.conv) {
                 const std::size_t below = layers_.size() - 2;
-                layer.joined =
-                    layers_.size() > 1 && program_.steps[below].conv && join(program_.steps[below], layer.entries);
-                if (layer.joined) layers_[below].entries.clear();
+                if (layers_.size() > 1 && program_.steps[below].conv && join(program_.steps[below], layer.entries))
+                    layers_[below].entries.clear();
                 continue;
             }
             const int taps = step.kernel * step.kernel;
@@ -97,7 +96,6 @@ class DensePass {
         std::unique_ptr<Weights<T>> weights;
         std::vector<float> bias;
         std::vector<Task> base, entries;
-        bool joined = false;
     };
 
     struct Level {
