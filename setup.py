@@ -75,12 +75,14 @@ setup(
     python_requires=">=3.11",
     packages=[
         *find_packages(include=["glance_fast", "glance_fast.*"], exclude=[f"{name}*" for name in MOVED]),
-        *MOVED,
+        *(f"glance_fast.{name}" for name in find_packages(include=["kernels*", "export*"])),
     ],
     package_dir=MOVED,
     package_data={
-        "glance_fast": ["py.typed", "report.html.j2"],
-        "glance_fast.kernels": ["configurations.json", "cpu/*.cpp", "cpu/*.hpp"],
+        "glance_fast": ["py.typed"],
+        "glance_fast.evaluation": ["report.html.j2"],
+        "glance_fast.kernels.cpu": ["*.cpp", "*.hpp"],
+        "glance_fast.kernels.gpu": ["configurations.json"],
     },
     install_requires=[
         "numpy>=1.26",

@@ -1,7 +1,7 @@
 """What must not change when code only moves: `python -m tests.replay.record` writes it to recorded.json.
 
-Plans and the structure of exported graphs are hashed exactly; the weights of a graph are told by two sums, as CPUs round
-differently. PTX is that of one version of Triton, without names and line numbers.
+Plans and the structure of exported graphs are hashed exactly; a graph's weights are compared by two sums, as CPUs
+round differently. PTX is that of one version of Triton, without names and line numbers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from onnx import AttributeProto, ModelProto, numpy_helper
 
-from glance_fast.calibration import Calibration
 from glance_fast.config import ModelConfig
-from glance_fast.export.pipeline import export_onnx
-from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, split
+from glance_fast.export.graph.pipeline import export_onnx
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.plan import Plan, split
+from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.presets import PRESETS
 
 RECORDED = Path(__file__).with_name("recorded.json")
@@ -59,29 +59,26 @@ def preset_model(preset: str) -> GlanceModel:
 def plan_hash(plan: Plan) -> str:
     """SHA-256 of every table that a plan is made of."""
     digest = hashlib.sha256()
-    for part in (plan.holes_y, plan.holes_x, plan.patch, plan.macs, plan.loop_macs, plan.peak, plan.readout):
-        _feed(digest, part)
+    _feed(digest, plan.holes_y, plan.holes_x, plan.patch, plan.macs, plan.loop_macs, plan.peak, plan.readout)
     for step in plan.steps:
-        for part in (step.layer, step.table.base, step.table.entries, step.below.homes(), step.table.homes(), step.valid()):
-            _feed(digest, part)
+        _feed(digest, step.layer, step.table.base, step.table.entries)
+        _feed(digest, step.below.homes(), step.table.homes(), step.valid())
         for block in step.blocks():
-            for part in (block.entries, block.taps, block.sources, block.whole):
-                _feed(digest, part)
+            _feed(digest, block.entries, block.taps, block.sources, block.whole)
     return digest.hexdigest()
 
 
-def _feed(digest: Any, value: Any) -> None:
-    """Add a number, a tuple, a slice, an array or a frozen record to a hash."""
-    if isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
-    elif isinstance(value, tuple):
-        for part in (len(value), *value):
-            _feed(digest, part)
-    elif is_dataclass(value):
-        for field in fields(value):
-            _feed(digest, getattr(value, field.name))
-    else:
-        digest.update(repr(value).encode() + b";")
+def _feed(digest: Any, *values: Any) -> None:
+    """Add numbers, tuples, slices, arrays and frozen records to a hash."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
+        elif isinstance(value, tuple):
+            _feed(digest, len(value), *value)
+        elif is_dataclass(value):
+            _feed(digest, *(getattr(value, field.name) for field in fields(value)))
+        else:
+            digest.update(repr(value).encode() + b";")
 
 
 def graph_hash(model: ModelProto) -> tuple[str, list[float]]:
@@ -138,15 +135,15 @@ def graphs(preset: str) -> dict[str, tuple[str, list[float]]]:
 
 def kernels() -> Iterator[tuple[str, str]]:
     """The PTX of every kernel in half and full floats; run where Triton's interpreter is off."""
-    from bench.compile_kernels import SAMPLES, Shape, Stem, _of_heads, _of_layer, _of_stem, _types
-    from glance_fast.kernels.ahead_of_time import compile_ahead
+    from bench.compile_kernels import SAMPLES, argument_types, launches_of
+    from glance_fast.kernels.gpu.ahead_of_time import compile_ahead
 
     for part in SAMPLES:
-        of = _of_stem if isinstance(part, Stem) else _of_layer if isinstance(part, Shape) else _of_heads
         for dtype in ("fp16", "fp32"):
-            for number, (kernel, settings) in enumerate(of(part, dtype)):
-                code = compile_ahead(kernel, _types(kernel, settings, dtype), settings, TARGET)
-                yield f"{type(part).__name__} {part.before} {part.after} {number} {dtype}", ptx_hash(code.ptx, code.name)
+            for number, (kernel, settings) in enumerate(launches_of(part, dtype)):
+                code = compile_ahead(kernel, argument_types(kernel, settings, dtype), settings, TARGET)
+                name = f"{type(part).__name__} {part.before} {part.after} {number} {dtype}"
+                yield name, ptx_hash(code.ptx, code.name)
 
 
 def ptx_hash(ptx: str, name: str) -> str:

@@ -14,8 +14,8 @@ import triton
 
 from glance_fast.engine import Engine
 from glance_fast.presets import PRESETS
+from tests.helpers.tolerances import TOLERANCES, deviation
 from tests.replay.record import RECORDED, graphs, kernels_elsewhere, plans
-from tests.tolerances import TOLERANCES, deviation
 
 HERE = Path(__file__).parent
 
@@ -66,9 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trunk", "torch", "dense"),
     ],
 )
-def test_a_model_folder_of_version_0_1_0_gives_its_scores(
-    name: str, backend: str, method: str, folders: Path
-) -> None:
+def test_a_model_folder_of_version_0_1_0_gives_its_scores(name: str, backend: str, method: str, folders: Path) -> None:
     expected = np.load(HERE / "expected_0_1_0.npz")
     engine = Engine.load(folders / name, backend=backend)
     limits = [engine.threshold, engine.pixel_threshold]
