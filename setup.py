@@ -42,6 +42,7 @@ CHECKS = [
     "pytest-benchmark>=4",
     "hypothesis>=6.100",
     "ruff>=0.6",
+    "clang-format>=19",
     "mypy>=1.11",
     "pre-commit>=3.7",
     # ModelOpt, and of what its part for ONNX needs that which is not there yet.
