@@ -45,7 +45,7 @@ BLOCKS = (
     BlockSpec(3, 2, 40, 6, 80),
 )
 # Image AUROC on magnetic tiles of a Gaussian a location, 761 images: the last map alone 0.916, with the three other
-# taps 0.928 (bench/LOG.md).
+# taps 0.928 (bench/log/accuracy.md).
 TAPS = (Tap(5, 1), Tap(4, 3), Tap(2, 5), Tap(2, 17))
 
 
