@@ -179,7 +179,7 @@ def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
     scorers: dict[str, Scorer] = {trial.method: engine}
     heard: dict[bytes, tuple[Tensor, Tensor]] = {}
     for head, lam in (("IAD", 1.0), ("DAD", 0.0)):
-        files = dataclasses.replace(engine.files, model=model.model_copy(update={"lam": lam}))
+        files = dataclasses.replace(engine.files, model=model.model_copy(update={"iad_weight": lam}))
         remembered = _Remembered(build_model(files), backend.device)
         remembered.heard = heard
         scorers[f"{trial.method}, {head} alone"] = Engine(files, remembered)

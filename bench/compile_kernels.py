@@ -126,7 +126,7 @@ def _parts(model: GlanceModel) -> Iterator[Part]:
             yield Shape(before, layer.channels, behind == ["conv"], i > 0 and behind == ["pool"])
         before = layer.channels
     c = model.config
-    yield Heads(c.features, c.dad_width, c.location_norm, c.wide)
+    yield Heads(c.features, c.dad_width, c.location_whitening, c.context_features)
 
 
 def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:

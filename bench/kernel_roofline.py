@@ -133,7 +133,7 @@ def _tables(step: Step) -> int:
 def _score(model: GlanceModel, locations: int, batch: int) -> Need:
     """The heads, with what is read out and projected before them; float32, half of each location's matrix."""
     c = model.config
-    total, inputs = c.features + c.wide, (2 if model.norm else 3) * c.features
+    total, inputs = c.features + c.context_features, (2 if model.norm else 3) * c.features
     read = c.readout**2 * c.global_channels[-1]
     triangle = total * (total + 1) // 2 if model.norm else 0
     head = inputs * c.dad_width + c.dad_width**2 + c.dad_width

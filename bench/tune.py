@@ -227,7 +227,7 @@ def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[Job]:
 
 def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> Job:
     rows, cols = model.grid
-    n, total = model.config.features, model.config.features + model.config.wide
+    n, total = model.config.features, model.config.features + model.config.context_features
     z_local, z_global = (torch.randn(batch, len(rows) * len(cols), size, device=device) for size in (total, n))
     weights = head_weights(model, device).tensors()
     place = place_of("score_kernel", (total, model.config.dad_width), device, z_local.dtype)

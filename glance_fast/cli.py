@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from glance_fast.config import ModelConfig, TrainConfig, checked
+from glance_fast.config import ModelConfig, TrainConfig, checked, renamed
 from glance_fast.errors import ConfigError, GlanceError
 from glance_fast.presets import DEFAULT, PRESETS, preset as preset_tables
 from glance_fast.storage.atomic_write import append_file
@@ -217,6 +217,8 @@ def read_settings(
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         table = next((t for t, kind in _KINDS.items() if name in kind.model_fields), None)
+        if message := renamed(name, *_KINDS.values()):
+            raise ConfigError(f"--set {assignment!r}: {message}")
         if not equals or table is None:
             legal = ", ".join(field for kind in _KINDS.values() for field in kind.model_fields)
             raise ConfigError(f"--set {assignment!r}: give name=value; legal names are {legal}")

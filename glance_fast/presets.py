@@ -12,35 +12,47 @@ DEFAULT = "fast"
 
 # docs/networks.md says what these are and why; bench/log/accuracy.md what else was tried.
 _NETWORKS: dict[str, Any] = {
-    "local_net": "trunk",
+    "local_net": "pretrained",
     "patch": 83,
     "stride": 8,
-    "overhang": 38,
-    "lean": 5,
-    "location_norm": True,
-    "read_block": 3,
+    "border_padding": 38,
+    "center_offset": 5,
+    "location_whitening": True,
+    "feature_block": 3,
     "global_convs": (1, 1, 2),
-    "smooth": 0.75,
+    "smoothing_sigma": 0.75,
 }
 _TRAINING: dict[str, Any] = {
-    "images": 4,
-    "holes": 8,
-    "dad_holes": 32,
+    "images_per_step": 4,
+    "holes_per_axis": 8,
+    "dad_holes_per_axis": 32,
     # DAD gains more from many steps on the pool than from many images, and from a pool that is full early: 300 steps of
     # 4 images give 0.942 image AUROC on magnetic tiles where 600 steps on 1,000 images give 0.951 to 0.961.
-    "dad_images": 3,
+    "dad_images_per_step": 3,
     "dad_steps": 900,
-    "dad_fill": 1 / 3,
+    "dad_pool_fraction": 1 / 3,
     "learning_rate": 2e-3,
 }
 
 PRESETS: dict[str, Tables] = {
     "fast": {
-        "model": {**_NETWORKS, "features": 96, "wide": 64, "lam": 0.4, "global_channels": (32, 48, 64)},
+        "model": {
+            **_NETWORKS,
+            "features": 96,
+            "context_features": 64,
+            "iad_weight": 0.4,
+            "global_channels": (32, 48, 64),
+        },
         "train": {**_TRAINING, "global_steps": 1200},
     },
     "accurate": {
-        "model": {**_NETWORKS, "features": 168, "wide": 64, "lam": 0.3, "global_channels": (64, 96, 128)},
+        "model": {
+            **_NETWORKS,
+            "features": 168,
+            "context_features": 64,
+            "iad_weight": 0.3,
+            "global_channels": (64, 96, 128),
+        },
         "train": {**_TRAINING, "global_steps": 600},
     },
     "paper": {"model": {}, "train": {}},

@@ -39,9 +39,9 @@ distil_steps = 30
 finetune_steps = 30
 global_steps = 30
 dad_steps = 30
-patches = 16
-images = 2
-holes = 2
+patches_per_step = 16
+images_per_step = 2
+holes_per_axis = 2
 false_alarm_rate = 0.25
 """
 
@@ -138,6 +138,7 @@ def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
         (["evaluate", "DATA/train", "--model", "MODEL", "--output", "o"], "has no test folder"),
         (["train", "DATA", "--model", "x", "--set", "patch=7"], "patch = 7"),
         (["train", "DATA", "--model", "x", "--set", "petch=8"], "legal names are"),
+        (["train", "DATA", "--model", "x", "--set", "wide=8"], "setting 'wide' is now 'context_features'"),
         (["train", "DATA", "--model", "x", "--effort", "0"], "--effort must be"),
         (["train", "DATA", "--model", "MODEL"], "--overwrite"),
         (["demo", "--texture", "wool"], "brick, grass, gravel"),
@@ -168,9 +169,9 @@ def test_settings_come_from_the_file_then_from_the_command(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_whole_model_that_settings_change(name: str) -> None:
-    model, train = cli.read_settings(None, ["lam=0.125", "seed=9"], 1.0, name)
-    assert (model.lam, train.seed) == (0.125, 9)
-    assert GlanceModel(model).plan().locations == len(grid_starts(256, model.patch, 8, model.overhang)) ** 2
+    model, train = cli.read_settings(None, ["iad_weight=0.125", "seed=9"], 1.0, name)
+    assert (model.iad_weight, train.seed) == (0.125, 9)
+    assert GlanceModel(model).plan().locations == len(grid_starts(256, model.patch, 8, model.border_padding)) ** 2
 
 
 @pytest.mark.parametrize("name, most", [("fast", 6), ("accurate", 38)])

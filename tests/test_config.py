@@ -38,7 +38,7 @@ def test_every_setting_is_kept() -> None:
         "patch": 9,
         "stride": 3,
         "global_channels": (4, 5),
-        "lam": 0.0,
+        "iad_weight": 0.0,
     }
     config = checked(ModelConfig, values, "here")
     assert {name: getattr(config, name) for name in values} == values
@@ -49,21 +49,21 @@ IMPOSSIBLE: dict[str, Any] = {
     "resize": ["crop", "", 1],
     "patch": [7, 513, 0, -8, 8.5, "big"],
     "stride": [0, -1, 1.5],
-    "overhang": [-1, 16, 257, 1.5],
-    "lean": [16, -16, 65, 0.5],
+    "border_padding": [-1, 16, 257, 1.5],
+    "center_offset": [16, -16, 65, 0.5],
     "local_net": ["deep", None],
-    "location_norm": ["maybe", None, 2],
-    "wide": [-1, 113, 5],
+    "location_whitening": ["maybe", None, 2],
+    "context_features": [-1, 113, 5],
     "features": [0, 4097],
-    "read_block": [1, 5, 2.5],
+    "feature_block": [1, 5, 2.5],
     "local_channels": [(), (0,), (4097,), (8, -1), 8],
     "global_channels": [(), (0,), (4097,), (8, -1), (4,) * 10, 8],
     "global_convs": [0, 9],
     "readout": [0, 10],
     "dad_width": [0, 4097],
-    "lam": [-0.1, 1.1, float("nan"), float("inf"), "half"],
-    "smooth": [-0.1, 17, float("nan")],
-    "top": [0, -1],
+    "iad_weight": [-0.1, 1.1, float("nan"), float("inf"), "half"],
+    "smoothing_sigma": [-0.1, 17, float("nan")],
+    "top_k": [0, -1],
     "teacher": ["vgg", "", None],
 }
 IMPOSSIBLE_TRAINING: dict[str, Any] = {
@@ -72,16 +72,16 @@ IMPOSSIBLE_TRAINING: dict[str, Any] = {
     "finetune_steps": [0],
     "global_steps": [0],
     "dad_steps": [0],
-    "patches": [1],
-    "images": [0],
-    "holes": [0],
-    "dad_images": [0],
-    "dad_holes": [0],
-    "location_shrinkage": [0, -1, 1.1, float("nan")],
-    "dad_fill": [0, 1.1],
+    "patches_per_step": [1],
+    "images_per_step": [0],
+    "holes_per_axis": [0],
+    "dad_images_per_step": [0],
+    "dad_holes_per_axis": [0],
+    "whitening_shrinkage": [0, -1, 1.1, float("nan")],
+    "dad_pool_fraction": [0, 1.1],
     "learning_rate": [0, -1e-3, 1.1, float("nan")],
     "jitter": [-0.1, 0.6],
-    "compactness": [-1, float("inf")],
+    "compactness_weight": [-1, float("inf")],
     "stain_weight": [-1, float("nan")],
     "calibration_fraction": [0, 1],
     "false_alarm_rate": [0, 1],
@@ -121,12 +121,35 @@ def test_an_unknown_name_lists_the_legal_ones() -> None:
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize(
+    "kind, old, new",
+    [(kind, old, new) for kind in (ModelConfig, TrainConfig) for old, new in kind.former_names.items()],
+)
+def test_the_former_name_of_a_setting_is_refused_with_the_new_one(
+    kind: type[ModelConfig | TrainConfig], old: str, new: str
+) -> None:
+    assert new in kind.model_fields and old not in kind.model_fields
+    with pytest.raises(ConfigError, match=f"^mine.toml: setting '{old}' is now '{new}'$"):
+        checked(kind, {old: getattr(kind(), new)}, "mine.toml")
+
+
+@pytest.mark.parametrize(("old", "new"), ModelConfig.former_values["local_net"].items())
+def test_the_former_value_of_a_setting_is_refused_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=f"^mine.toml: local_net = '{old}' is now '{new}'$"):
+        checked(ModelConfig, {"local_net": old}, "mine.toml")
+
+
+@pytest.mark.parametrize("kind", [ModelConfig, TrainConfig])
+def test_every_setting_is_described(kind: type[ModelConfig | TrainConfig]) -> None:
+    assert [name for name, field in kind.model_fields.items() if not field.description] == []
+
+
 def test_every_wrong_value_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        checked(TrainConfig, {"images": 0, "jitter": 0.9, "speed": 1}, "train.json")
+        checked(TrainConfig, {"images_per_step": 0, "jitter": 0.9, "speed": 1}, "train.json")
     message = str(caught.value)
     assert message.count("; ") >= 2
-    assert "images = 0: Input should be greater than or equal to 1" in message
+    assert "images_per_step = 0: Input should be greater than or equal to 1" in message
     assert "jitter = 0.9: Input should be less than or equal to 0.5" in message
     assert "unknown setting 'speed'" in message
 

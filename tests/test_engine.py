@@ -72,8 +72,8 @@ def test_dense_is_the_loop(engine: Engine, size: tuple[int, int]) -> None:
     [
         {"stride": 5},
         {"patch": 11, "stride": 3},
-        {"lam": 1.0, "top": 4},
-        {"lam": 0.0, "readout": 2},
+        {"iad_weight": 1.0, "top_k": 4},
+        {"iad_weight": 0.0, "readout": 2},
         {"global_channels": (6, 8, 8), "global_convs": 2},
     ],
     ids=str,
@@ -107,7 +107,7 @@ def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:
 
 
 def test_is_anomalous_and_top_follow_the_calibration(tmp_path: Path) -> None:
-    model = tiny_model(top=1000)
+    model = tiny_model(top_k=1000)
     engine = Engine.load(save_tiny(tmp_path / "model", model))
     close(engine.score(photo(48, 56)).score, engine.backend.grids([photo(48, 56)])[0].numpy().mean())
     for shift, verdict in ((-1e-3, True), (1e-3, False)):

@@ -53,7 +53,7 @@ def _trunk(graph: Graph, net: TrunkNet, image: str, step: int, grid: tuple[int, 
                 "Conv", cells, graph.const(weight), strides=[stride] * 2, dilations=[dilation] * 2, group=wide
             )
         taps.append(graph.slice(graph.slice(mean, 2, 0, grid[0]), 3, 0, grid[1]))
-    centred = graph.op("Sub", maps[net.read_block], graph.const(array(net.read_mean)))
+    centred = graph.op("Sub", maps[net.feature_block], graph.const(array(net.read_mean)))
     read = graph.op("Div", centred, graph.const(array(net.read_deviation)))
     z_local = _conv(graph, graph.concat(taps, 1), net.project)
     if net.wide is None:

@@ -67,10 +67,10 @@ def export_onnx(
 
         scores = Plugins(graph, sm, half).scores(model, z_local, read)
     grid = graph.reshape(scores, 0, rows, cols)
-    if config.smooth:
+    if config.smoothing_sigma:
         grid = _resampled(graph, grid, array(model.blur_rows), array(model.blur_cols))
     scores = graph.reshape(grid, 0, rows * cols)
-    top = graph.const(np.array([min(config.top, rows * cols)], np.int64))
+    top = graph.const(np.array([min(config.top_k, rows * cols)], np.int64))
     score = _mean(graph, _top(graph, scores, top), axis=1)
     sides = (map_weights(patches.side, patches) for patches in config.patches)
     anomaly_map = _resampled(graph, grid, *sides)
@@ -101,7 +101,7 @@ def _normalised(graph: Graph, model: GlanceModel, image: str) -> str:
     scaled = graph.op("Mul", graph.op("Cast", image, to=FLOAT), graph.const(1 / (255 * std)))
     # The transposition comes last: where a convolution wants channels last in memory it costs nothing.
     seen = graph.op("Transpose", graph.op("Sub", scaled, graph.const(mean / std)), perm=[0, 3, 1, 2])
-    edge = model.config.overhang
+    edge = model.config.border_padding
     return graph.op("Pad", seen, graph.ints(0, 0, edge, edge, 0, 0, edge, edge)) if edge else seen
 
 
@@ -113,7 +113,7 @@ def _cropped(graph: Graph, model: GlanceModel, read: str) -> str:
 
 def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
     """`s` of every location, [B, locations]."""
-    norm, lam, n, wide = model.norm, model.config.lam, model.config.features, model.config.wide
+    norm, lam, n, wide = model.norm, model.config.iad_weight, model.config.features, model.config.context_features
     if norm is None:
         difference = graph.op("Sub", z_local, z_global)
         square = graph.op("Mul", difference, difference)

@@ -36,7 +36,7 @@ HALF = 256
 TRAIN_CROPS, CALIBRATION_CROPS, TEST_CROPS = 100, 60, 16
 
 MODEL = ModelConfig(image_size=(SIDE, SIDE))
-TRAIN = TrainConfig(distil_steps=150, finetune_steps=500, global_steps=160, dad_steps=200, patches=96)
+TRAIN = TrainConfig(distil_steps=150, finetune_steps=500, global_steps=160, dad_steps=200, patches_per_step=96)
 
 Grey = NDArray[np.uint8]
 Defect = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, Image.Image]]

@@ -65,7 +65,7 @@ def loop_features(model: GlanceModel, images: Tensor, batch: int = 1) -> tuple[T
 
     The pixels of a patch are erased before anything that Global-Net reads is computed.
     """
-    plan, size, margin = model.plan(), model.config.patch, model.config.overhang
+    plan, size, margin = model.plan(), model.config.patch, model.config.border_padding
     corners = [(y + margin, x + margin) for y, x in _product(*model.grid)]
     holes = _product(plan.holes_y, plan.holes_x)
     z_local, z_global = [], []

@@ -16,7 +16,9 @@ class TritonHeads:
     def __init__(self, model: GlanceModel, device: torch.device | str, precision: str = "ieee") -> None:
         self._weights = head_weights(model, device).tensors()
         self._precision = precision
-        self._blur = [getattr(model, name).to(device) for name in ("blur_rows", "blur_cols") if model.config.smooth]
+        self._blur = [
+            getattr(model, name).to(device) for name in ("blur_rows", "blur_cols") if model.config.smoothing_sigma
+        ]
         rows, cols = model.grid
         self._shape = (len(rows), len(cols))
 
@@ -39,6 +41,6 @@ def head_weights(model: GlanceModel, device: torch.device | str) -> HeadWeights:
         mean, whiten = norm.mean, norm.lower().mT
     tensors = (
         first.weight.mT, first.bias, second.weight.mT, second.bias, last.weight[0], last.bias,
-        torch.tensor([*scale, model.config.lam]), mean, whiten,
+        torch.tensor([*scale, model.config.iad_weight]), mean, whiten,
     )  # fmt: skip
     return HeadWeights(*(tensor.detach().to(device, torch.float32).contiguous() for tensor in tensors))

@@ -46,7 +46,7 @@ class TritonPipeline:
 
 def first_convolution(model: GlanceModel) -> tuple[nn.Conv2d, int, int, float]:
     """Local-Net's first convolution on the model's grid, its stride, the overhang, and where its values are cut off."""
-    net, overhang = model.local_net, model.config.overhang
+    net, overhang = model.local_net, model.config.border_padding
     if isinstance(net, TrunkNet):
         return net.stem, STEM_STRIDE, overhang, 6.0
     conv, (stride, _) = net.convs[0], net.sampling(model.config.stride)[0]

@@ -72,7 +72,7 @@ def feature_map_spec(block: int) -> FeatureMapSpec:
 class TrunkNet(nn.Module):
     """Local-Net from the teacher: the same calls as `LocalNet`, for patches of PATCH pixels.
 
-    Steps must be divisible by the stride of the map behind `read_block`, which Global-Net reads.
+    Steps must be divisible by the stride of the map behind `feature_block`, which Global-Net reads.
 
     With `wide` directions of `WideNet` they stand behind z_l, for patches that lie on a grid.
     """
@@ -80,9 +80,9 @@ class TrunkNet(nn.Module):
     read_mean: Tensor
     read_deviation: Tensor
 
-    def __init__(self, features: int, wide: int = 0, read_block: int = 2) -> None:
+    def __init__(self, features: int, wide: int = 0, feature_block: int = 2) -> None:
         super().__init__()
-        self.read_block, self.feature_map_spec = read_block, feature_map_spec(read_block)
+        self.feature_block, self.feature_map_spec = feature_block, feature_map_spec(feature_block)
         # Brings the map that Global-Net reads to mean 0, variance 1: left as it is, training does not get going.
         self.register_buffer("read_mean", torch.zeros(self.feature_map_spec.channels, 1, 1))
         self.register_buffer("read_deviation", torch.ones(self.feature_map_spec.channels, 1, 1))
@@ -90,7 +90,7 @@ class TrunkNet(nn.Module):
         self.blocks = nn.ModuleList(Block(spec) for spec in BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
         self.wide = WideNet(wide) if wide else None
-        # One 256x256 image with its overhang, 2 cores: 15 ms in this layout, 26 ms in the usual one.
+        # One 256x256 image with its border padding, 2 cores: 15 ms in this layout, 26 ms in the usual one.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, step: int | None = None) -> Tensor:
@@ -127,7 +127,7 @@ class TrunkNet(nn.Module):
     def read(self, images: Tensor) -> Tensor:
         """The map that Global-Net reads, [B, channels, h, w] of `feature_map_spec`."""
         x = self.stem_of(images)
-        for block, spec in zip(self.blocks[: self.read_block + 1], BLOCKS, strict=False):
+        for block, spec in zip(self.blocks[: self.feature_block + 1], BLOCKS, strict=False):
             x = block(x, spec.stride, 1)
         return self._standardised(x)
 
@@ -144,7 +144,7 @@ class TrunkNet(nn.Module):
             maps.append(x)
         taps = [_mean(maps[tap.block], tap, *middle(sampling.spacings[tap.block], tap, step)) for tap in TAPS]
         cut = [tap[:, :, : size[0], : size[1]] for tap in taps]
-        return torch.cat(cut, dim=1), self._standardised(maps[self.read_block])
+        return torch.cat(cut, dim=1), self._standardised(maps[self.feature_block])
 
     @staticmethod
     def sampling(step: int) -> Sampling:
@@ -167,7 +167,7 @@ class TrunkNet(nn.Module):
         return F.relu6(F.conv2d(x, self.stem.weight, self.stem.bias, stride=STEM_STRIDE))
 
     def macs(self, image_size: tuple[int, int], step: int) -> int:
-        """Multiply-adds of one image, its overhang included in `image_size`; the means are not counted."""
+        """Multiply-adds of one image, its border padding included in `image_size`; the means are not counted."""
         height, width = ((side - 3) // 2 + 1 for side in image_size)
         total = height * width * self.stem.weight.numel()
         for spec, (stride, dilation) in zip(BLOCKS, self.sampling(step).blocks, strict=True):

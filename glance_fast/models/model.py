@@ -44,15 +44,15 @@ class GlanceModel(nn.Module):
         layers = global_layers(config.global_channels, config.global_convs)
         self.global_net = GlobalNet(layers, config.features, config.readout, spec.channels)
         self.norm: LocationNorm | None = None
-        if config.location_norm:
+        if config.location_whitening:
             rows, cols = self.grid
-            self.norm = LocationNorm(len(rows) * len(cols), config.features + config.wide)
+            self.norm = LocationNorm(len(rows) * len(cols), config.features + config.context_features)
             self.register_buffer("usual", torch.zeros(2))
             self.register_buffer("spread", torch.ones(2))
         self.distortion = DistortionHead((2 if self.norm else 3) * config.features, config.dad_width)
-        if config.smooth:
+        if config.smoothing_sigma:
             for name, starts in zip(("blur_rows", "blur_cols"), self.grid, strict=True):
-                weights = torch.from_numpy(blur_weights(len(starts), config.smooth))
+                weights = torch.from_numpy(blur_weights(len(starts), config.smoothing_sigma))
                 self.register_buffer(name, weights, persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
@@ -72,8 +72,8 @@ class GlanceModel(nn.Module):
         return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
 
     def padded(self, images: Tensor) -> Tensor:
-        """Normalised images with the overhang around them, where everything has the mean colour."""
-        return F.pad(images, (self.config.overhang,) * 4)
+        """Normalised images with the border padding around them, where everything has the mean colour."""
+        return F.pad(images, (self.config.border_padding,) * 4)
 
     def cropped(self, read: Tensor) -> Tensor:
         """The part of a map that Global-Net reads: the cells in the middle of whose field the image lies."""
@@ -84,13 +84,13 @@ class GlanceModel(nn.Module):
     def cells(self) -> tuple[range, range]:
         """The rows and columns of the map that Global-Net reads which lie in the image."""
         c, spec = self.config, self.local_net.feature_map_spec
-        rows, cols = (spec.cells(side, c.overhang) for side in c.image_size)
+        rows, cols = (spec.cells(side, c.border_padding) for side in c.image_size)
         return rows, cols
 
     @property
     def local_macs(self) -> int:
-        """Multiply-adds of Local-Net for one image with its overhang."""
-        height, width = (side + 2 * self.config.overhang for side in self.config.image_size)
+        """Multiply-adds of Local-Net for one image with its border padding."""
+        height, width = (side + 2 * self.config.border_padding for side in self.config.image_size)
         return self.local_net.macs((height, width), self.config.stride)
 
     def plan(self, rows: Sequence[int] | None = None, cols: Sequence[int] | None = None) -> Plan:
@@ -103,7 +103,7 @@ class GlanceModel(nn.Module):
         size = 0
         for starts, some, cells in zip(self.grid, (rows, cols), self.cells, strict=True):
             chosen = starts if some is None else [starts[i] for i in some]
-            seen = [spec.hole(start + c.overhang, c.patch) for start in chosen]
+            seen = [spec.hole(start + c.border_padding, c.patch) for start in chosen]
             size = len(seen[0])
             holes.append([hole.start - cells.start for hole in seen])
         read = tuple(len(cells) for cells in self.cells)
@@ -156,9 +156,9 @@ class GlanceModel(nn.Module):
 
     def mix(self, inconsistency: Tensor, distortion: Tensor) -> Tensor:
         """The score of what the two heads say, each [B, locations]."""
-        lam = self.config.lam
+        lam = self.config.iad_weight
         scores = lam * inconsistency + (1 - lam) * distortion
-        if not self.config.smooth:
+        if not self.config.smoothing_sigma:
             return scores
         grid = scores.view(len(scores), len(self.blur_rows), len(self.blur_cols))
         smoothed: Tensor = self.blur_rows @ grid @ self.blur_cols.mT
@@ -166,17 +166,17 @@ class GlanceModel(nn.Module):
 
 
 def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:
-    if config.local_net == "plain":
+    if config.local_net == "distilled":
         return LocalNet(config.patch, config.features, config.local_channels)
-    block = config.read_block
+    block = config.feature_block
     apart = trunk.feature_map_spec(block).stride
     legal = {
         "teacher": (config.teacher, config.teacher == "efficientnet-lite0", "efficientnet-lite0"),
         "patch": (config.patch, config.patch == trunk.PATCH, f"{trunk.PATCH}"),
-        "stride": (config.stride, config.stride % apart == 0, f"a multiple of {apart} where read_block = {block}"),
+        "stride": (config.stride, config.stride % apart == 0, f"a multiple of {apart} where feature_block = {block}"),
         "features": (config.features, config.features <= trunk.WIDTH, f"at most {trunk.WIDTH}"),
     }
     wrong = [f"{name} must be {due}, got {given!r}" for name, (given, fits, due) in legal.items() if not fits]
     if wrong:
-        raise ConfigError(f"local_net = 'trunk': {'; '.join(wrong)}; or use local_net = 'plain'")
-    return trunk.TrunkNet(config.features, config.wide, block)
+        raise ConfigError(f"local_net = 'pretrained': {'; '.join(wrong)}; or use local_net = 'distilled'")
+    return trunk.TrunkNet(config.features, config.context_features, block)

@@ -5,37 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-def grid_starts(side: int, patch: int, stride: int, overhang: int = 0) -> tuple[int, ...]:
-    """First pixels of the patches along one axis, which may reach `overhang` pixels beyond both borders.
+def grid_starts(side: int, patch: int, stride: int, border_padding: int = 0) -> tuple[int, ...]:
+    """First pixels of the patches along one axis, which may reach `border_padding` pixels beyond both borders.
 
-    There are (side + 2 * overhang - patch) // stride + 1 of them, the first at -overhang.
+    There are (side + 2 * border_padding - patch) // stride + 1 of them, the first at -border_padding.
     """
-    return tuple(range(-overhang, side + overhang - patch + 1, stride))
+    return tuple(range(-border_padding, side + border_padding - patch + 1, stride))
 
 
 @dataclass(frozen=True)
 class Patches:
     """The patches along one axis of an image of `side` pixels.
 
-    What is said of a patch is said of its middle, less `lean`: a network may see the pixels before the middle better
-    than those behind it.
+    A patch's score belongs to the point `center_offset` pixels before its centre: a network may see the pixels before
+    the centre better than those behind it.
     """
 
     side: int
     patch: int
     stride: int
-    overhang: int = 0
-    lean: int = 0
+    border_padding: int = 0
+    center_offset: int = 0
 
     @property
     def starts(self) -> tuple[int, ...]:
         """Their first pixels."""
-        return grid_starts(self.side, self.patch, self.stride, self.overhang)
+        return grid_starts(self.side, self.patch, self.stride, self.border_padding)
 
     @property
     def first(self) -> float:
-        """Where the first of them lies."""
-        return self.patch / 2 - self.overhang - self.lean
+        """Coordinate of the point that the first patch scores."""
+        return self.patch / 2 - self.border_padding - self.center_offset
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class FeatureMapSpec:
     stride: int
     channels: int
 
-    def cells(self, side: int, overhang: int) -> range:
+    def cells(self, side: int, border_padding: int) -> range:
         """The cells whose centre pixel lies in the image; the rest of the map is not read."""
         centre = (self.kernel - 1) // 2
-        first = -(-max(overhang - centre, 0) // self.stride)
-        last = min(overhang + side - 1 - centre, side + 2 * overhang - self.kernel) // self.stride
+        first = -(-max(border_padding - centre, 0) // self.stride)
+        last = min(border_padding + side - 1 - centre, side + 2 * border_padding - self.kernel) // self.stride
         return range(first, last + 1)
 
     def hole(self, start: int, patch: int) -> range:

@@ -46,7 +46,7 @@ class Result(Generic[Map]):
 def finish(grid: Any, image: Prepared, config: ModelConfig, calibration: Calibration) -> Result[Any]:
     """The result of an image whose patches score `grid`, float32 [gy, gx], an array or a tensor."""
     scores = grid.cpu().numpy() if is_tensor(grid) else grid
-    score = image_score(scores, config.top)
+    score = image_score(scores, config.top_k)
     return Result(
         score=score,
         p_value=calibration.p_value(score),

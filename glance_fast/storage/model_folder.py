@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
+from glance_fast.storage.migrations import FORMAT, READABLE_FORMATS, upgrade_config
 from glance_fast.version import __version__
 
 if TYPE_CHECKING:
     from glance_fast.models.model import GlanceModel
 
-FORMAT = 1
 WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "config.json"
 
 
@@ -73,6 +73,7 @@ def read_model(folder: Path) -> ModelFiles:
     calibration = _checked_bytes(folder / CALIBRATION, config["sha256"].get(CALIBRATION))
     again = "install the version that wrote it or train the model again"
     try:
+        config = upgrade_config(config, str(folder / CONFIG))
         return ModelFiles(
             path=folder,
             model=checked(ModelConfig, config["model"], f"{folder / CONFIG}, model"),
@@ -103,10 +104,11 @@ def _config(path: Path) -> dict[str, Any]:
         raise ModelFolderError(f"{path} cannot be read ({error}); {again}") from None
     if not isinstance(config, dict) or "format" not in config:
         raise ModelFolderError(f"{path} is not a glance_fast configuration; point --model at a trained model")
-    if config["format"] != FORMAT:
+    if config["format"] not in READABLE_FORMATS:
+        known = " and ".join(str(number) for number in READABLE_FORMATS)
         raise ModelFolderError(
             f"{path} has format {config['format']!r}, written by glance_fast {config.get('version')}; "
-            f"this is glance_fast {__version__}, which reads format {FORMAT}: install the matching version "
+            f"this is glance_fast {__version__}, which reads formats {known}: install the matching version "
             "or train again"
         )
     parts = ("model", "train", "facts", "sha256")

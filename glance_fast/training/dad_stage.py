@@ -64,7 +64,7 @@ class Judge(Stage):
         inputs = self.distortion.classify[0].in_features
         assert isinstance(inputs, int)
         self._normal, self._stained = Pool(inputs), Pool(inputs)
-        self._to_gather = max(1, round(steps * context.train.dad_fill))
+        self._to_gather = max(1, round(steps * context.train.dad_pool_fraction))
 
     def resume(self, past: Sequence[np.random.Generator]) -> None:
         for rng in past[: self._to_gather]:
@@ -87,12 +87,12 @@ class Judge(Stage):
         """Add the locations of some new images to the pools: a stained one each, and a quarter as many plain ones."""
         self._to_gather -= 1
         c = self.context
-        count = c.train.dad_images
+        count = c.train.dad_images_per_step
         clean = draw_images(c.photos, count + max(1, count // 4), c.train.jitter, rng)
         stained, masks = stain_images(clean[:count], c.stain, rng)
         masks = np.concatenate([masks, np.zeros((len(clean) - count, *masks.shape[1:]), np.bool_)])
         images = c.model.normalise(c.tensor(np.concatenate([stained, clean[count:]])))
-        places, dense = some_places(c, c.train.dad_holes, rng)
+        places, dense = some_places(c, c.train.dad_holes_per_axis, rng)
         z_local, read = c.model.local_net.see_alone(c.model.padded(images), c.model.config.stride)
         z_global = dense(c.model.global_net, c.model.cropped(read))
         which = torch.from_numpy(places.numbers).to(c.device)
@@ -125,7 +125,7 @@ def _changed(context: Context, mask: NDArray[np.bool_], places: Places, reach: i
     config = context.model.config
     spans = []
     for patches, numbers in zip(config.patches, (places.rows, places.cols), strict=True):
-        first = np.array(patches.starts) + (config.patch - config.stride) // 2 - config.lean
+        first = np.array(patches.starts) + (config.patch - config.stride) // 2 - config.center_offset
         low, high = first - reach * config.stride, first + (1 + reach) * config.stride
         low[0], high[-1] = 0, patches.side  # what lies beyond the outermost middles is theirs
         spans.append(np.stack([low, high], axis=1)[list(numbers)].clip(0, patches.side))

@@ -50,8 +50,8 @@ class _Student(Stage):
     def _draw(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Floats, int]:
         """Some images, and how many patches to cut from each."""
         train = self.context.train
-        count = max(1, train.patches // 16)
-        return draw_images(photos, count, train.jitter, rng), -(-train.patches // count)
+        count = max(1, train.patches_per_step // 16)
+        return draw_images(photos, count, train.jitter, rng), -(-train.patches_per_step // count)
 
     def distillation(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """z_l [N, n] and `l_k = ‖D(L(p)) − R(p)‖²` a feature, of patches in 0..1."""
@@ -109,7 +109,11 @@ class FineTune(_Student):
         z_stained = self.local_net(self.context.model.normalise(stained)).flatten(1)
         logit = self.tell(torch.cat([z, z_stained])).squeeze(1)
         normal, told = balanced_bce(logit, torch.cat([counts.new_zeros(len(z)), counts]))
-        return {"l_k": l_k, "w l_c": train.compactness * compactness(z), "v l_s": train.stain_weight * (normal + told)}
+        return {
+            "l_k": l_k,
+            "w l_c": train.compactness_weight * compactness(z),
+            "v l_s": train.stain_weight * (normal + told),
+        }
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -33,8 +33,8 @@ class Expect(Stage):
     @torch.no_grad()
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         c = self.context
-        images = c.model.normalise(c.tensor(draw_images(c.photos, c.train.images, c.train.jitter, rng)))
-        places, self._dense = some_places(c, c.train.holes, rng)
+        images = c.model.normalise(c.tensor(draw_images(c.photos, c.train.images_per_step, c.train.jitter, rng)))
+        places, self._dense = some_places(c, c.train.holes_per_axis, rng)
         z_local, read = c.model.local_net.see_alone(c.model.padded(images), c.model.config.stride)
         return c.model.cropped(read), z_local.flatten(2).mT[:, places.numbers]
 
@@ -50,7 +50,7 @@ class Expect(Stage):
         if model.norm is None:
             return
         seen = (features(model, dense, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
-        model.norm.fit((model.difference(*both) for both in seen), self.context.train.location_shrinkage)
+        model.norm.fit((model.difference(*both) for both in seen), self.context.train.whitening_shrinkage)
 
 
 def some_places(context: Context, count: int, rng: np.random.Generator) -> tuple[Places, DensePass]:

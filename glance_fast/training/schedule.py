@@ -23,7 +23,7 @@ def build_stages(context: Context) -> list[Stage]:
     """The stages of a run, on one model; what they start from depends on the seed alone."""
     train, config = context.train, context.model.config
     stages: list[Stage] = []
-    if config.local_net == "plain":
+    if config.local_net == "distilled":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             decoder = nn.Linear(config.features, context.teacher.dim).to(context.device)

@@ -144,7 +144,7 @@ def _calibrate(context: Context, split: Split) -> Calibration:
     backend = TorchBackend(model, context.device)
     batches = [split.held_out[low : low + BATCH] for low in range(0, len(split.held_out), BATCH)]
     grids = np.concatenate([np.stack([grid.cpu().numpy() for grid in backend.grids(list(batch))]) for batch in batches])
-    scores = [image_score(grid, model.config.top) for grid in grids]
+    scores = [image_score(grid, model.config.top_k) for grid in grids]
     return calibrate(scores, grids, train.false_alarm_rate, train.pixel_false_alarm_rate)
 
 

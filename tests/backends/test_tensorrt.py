@@ -41,7 +41,12 @@ ROOT = Path(__file__).resolve().parents[2]
 API: dict[str, Any] = json.loads((ROOT / "tests" / "helpers" / "tensorrt_api.json").read_text())
 OURS = tuple(
     f"glance_fast.{name}"
-    for name in ("export.tensorrt.build", "export.tensorrt.plugins", "backends.tensorrt_backend", "backends.cuda_driver.device")
+    for name in (
+        "export.tensorrt.build",
+        "export.tensorrt.plugins",
+        "backends.tensorrt_backend",
+        "backends.cuda_driver.device",
+    )
 )
 
 
@@ -87,14 +92,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture
 def folder(tmp_path: Path, machine: Machine) -> Path:
     """A model with a plan for the machine's GPU."""
-    path = save_tiny(tmp_path / "model", usual_model({"smooth": 0.5}))
+    path = save_tiny(tmp_path / "model", usual_model({"smoothing_sigma": 0.5}))
     export(path, "tensorrt", plan=PlanOptions(batch=3))
     return path
 
 
 def test_the_plan_gives_the_loops_numbers_in_batches_and_one_by_one(folder: Path) -> None:
     backend = Engine.load(folder, "tensorrt", "cuda").backend
-    model = usual_model({"smooth": 0.5})
+    model = usual_model({"smoothing_sigma": 0.5})
     images = photos(model, 8)
     reference = loop_grids(model, images)
     for count in (1, 2, 3, 8):
@@ -175,9 +180,9 @@ def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_els
 
 
 PLUGIN_MODELS: list[dict[str, Any]] = [
-    {"smooth": 0.5},
+    {"smoothing_sigma": 0.5},
     {"image_size": (25, 22), "patch": 9, "stride": 7, "readout": 2, "global_convs": 2, "global_channels": (5, 70)},
-    {"image_size": (98, 115), **TRUNK, "wide": 5},
+    {"image_size": (98, 115), **TRUNK, "context_features": 5},
 ]
 
 

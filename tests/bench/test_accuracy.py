@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 TRAIN = TrainConfig(false_alarm_rate=0.25)
 SMALL = (
     "image_size=[150, 150]", "stride=24", "global_channels=[4, 4, 4, 4]", "global_convs=2", "features=6", "dad_width=8",
-    "dad_holes=9", "false_alarm_rate=0.25", "global_steps=2", "dad_steps=2",
+    "dad_holes_per_axis=9", "false_alarm_rate=0.25", "global_steps=2", "dad_steps=2",
 )  # fmt: skip
 
 

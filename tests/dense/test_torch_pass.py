@@ -188,10 +188,10 @@ def test_gradients(dtype: torch.dtype, convs: int, readout: int) -> None:
 
 
 TRUNK: dict[str, Any] = {
-    "local_net": "trunk",
+    "local_net": "pretrained",
     "patch": 83,
     "stride": 24,
-    "overhang": 38,
+    "border_padding": 38,
     "global_channels": (6, 8, 8, 8),
     "global_convs": 2,
 }
@@ -200,12 +200,12 @@ MODELS: list[dict[str, Any]] = [
     {"image_size": (37, 53), "patch": 11, "stride": 3},
     {"image_size": (64, 41), "stride": 9, "global_convs": 2, "readout": 2},
     {"image_size": (53, 37), "patch": 8, "stride": 5, "readout": 3, "global_channels": (6, 8, 8)},
-    {"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9},
+    {"image_size": (37, 53), "patch": 19, "stride": 4, "border_padding": 9},
     {"image_size": (150, 131), **TRUNK},
-    {"image_size": (140, 125), **TRUNK, "stride": 20, "overhang": 30, "readout": 2},
-    {"image_size": (171, 163), **TRUNK, "stride": 28, "overhang": 0, "features": 168},
-    {"image_size": (130, 111), **TRUNK, "stride": 8, "location_norm": True, "wide": 5},
-    {"image_size": (230, 187), **TRUNK, "read_block": 3, "global_channels": (6, 8, 8)},
+    {"image_size": (140, 125), **TRUNK, "stride": 20, "border_padding": 30, "readout": 2},
+    {"image_size": (171, 163), **TRUNK, "stride": 28, "border_padding": 0, "features": 168},
+    {"image_size": (130, 111), **TRUNK, "stride": 8, "location_whitening": True, "context_features": 5},
+    {"image_size": (230, 187), **TRUNK, "feature_block": 3, "global_channels": (6, 8, 8)},
 ]
 
 

@@ -23,13 +23,19 @@ from tests.helpers.reference import in_double, loop_grids
 from tests.helpers.tiny_models import save_tiny, tiny_calibration
 from tests.helpers.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
 
-NORM: dict[str, Any] = {"image_size": (37, 53), "patch": 19, "stride": 12, "overhang": 9, "location_norm": True}
+NORM: dict[str, Any] = {
+    "image_size": (37, 53),
+    "patch": 19,
+    "stride": 12,
+    "border_padding": 9,
+    "location_whitening": True,
+}
 SMALL: dict[str, Any] = {"image_size": (25, 22), "patch": 9, "stride": 7}
 MODELS: list[dict[str, Any]] = [
     {"image_size": (37, 45), "patch": 11, "stride": 9},
-    {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smooth": 0.75},
+    {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smoothing_sigma": 0.75},
     {**NORM, "features": 37, "dad_width": 20},
-    {"image_size": (150, 131), **TRUNK, "stride": 36, "smooth": 1.5, "wide": 5},
+    {"image_size": (150, 131), **TRUNK, "stride": 36, "smoothing_sigma": 1.5, "context_features": 5},
 ]
 
 
@@ -49,7 +55,11 @@ def test_it_is_near_the_loop_in_half_floats() -> None:
     assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
 
 
-HEADS = [{"dad_width": 40}, {**NORM, "features": 70, "dad_width": 20}, {"image_size": (150, 131), **TRUNK, "wide": 21}]
+HEADS = [
+    {"dad_width": 40},
+    {**NORM, "features": 70, "dad_width": 20},
+    {"image_size": (150, 131), **TRUNK, "context_features": 21},
+]
 
 
 @pytest.mark.parametrize("changes", HEADS, ids=str)
@@ -58,7 +68,7 @@ def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
     """More images than a program takes, features and hidden units that no power of two is."""
     model = usual_model(changes)
     locations = len(model.grid[0]) * len(model.grid[1])
-    z_local = torch.randn(batch, locations, model.config.features + model.config.wide)
+    z_local = torch.randn(batch, locations, model.config.features + model.config.context_features)
     z_global = torch.randn(batch, locations, model.config.features)
     reference = in_double(model).score(z_local.double(), z_global.double()).detach()
     found = TritonHeads(model, DEVICE)(z_local.to(DEVICE), z_global.to(DEVICE))
@@ -78,7 +88,7 @@ STEMS = [
     ({"image_size": (150, 131), **TRUNK}, 6.0),
     ({"image_size": (97, 84), **TRUNK}, 6.0),
     ({"image_size": (37, 45), "patch": 11, "stride": 9}, math.inf),
-    ({"image_size": (41, 53), "patch": 19, "stride": 4, "overhang": 9}, math.inf),
+    ({"image_size": (41, 53), "patch": 19, "stride": 4, "border_padding": 9}, math.inf),
 ]
 
 

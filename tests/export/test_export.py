@@ -49,20 +49,27 @@ ROOT = Path(__file__).resolve().parents[2]
 # Whether our kernels for CPUs can be compiled here.
 COMPILES = sys.platform == "linux" and any(map(shutil.which, COMPILERS))
 TRUNK: dict[str, Any] = {
-    "local_net": "trunk", "patch": 83, "stride": 24, "overhang": 38, "global_channels": (6, 8, 8, 8), "global_convs": 2,
-    "location_norm": True,
+    "local_net": "pretrained", "patch": 83, "stride": 24, "border_padding": 38, "location_whitening": True,
+    "global_channels": (6, 8, 8, 8), "global_convs": 2,
 }  # fmt: skip
 MODELS: list[dict[str, Any]] = [
     {},
-    {"image_size": (37, 53), "patch": 11, "stride": 3, "top": 4},
+    {"image_size": (37, 53), "patch": 11, "stride": 3, "top_k": 4},
     {"image_size": (64, 41), "stride": 9, "global_convs": 2, "readout": 2},
-    {"image_size": (53, 37), "patch": 8, "stride": 5, "readout": 3, "global_channels": (6, 8, 8), "smooth": 0.75},
-    {"image_size": (37, 53), "patch": 19, "stride": 4, "overhang": 9, "location_norm": True},
-    {"image_size": (150, 131), **TRUNK, "smooth": 1.5},
-    {"image_size": (140, 125), **TRUNK, "stride": 20, "overhang": 30, "readout": 2},
-    {"image_size": (171, 163), **TRUNK, "stride": 28, "overhang": 0, "features": 168},
-    {"image_size": (98, 115), **TRUNK, "stride": 8, "wide": 5},
-    {"image_size": (170, 187), **TRUNK, "read_block": 3, "global_channels": (6, 8, 8)},
+    {
+        "image_size": (53, 37),
+        "patch": 8,
+        "stride": 5,
+        "readout": 3,
+        "global_channels": (6, 8, 8),
+        "smoothing_sigma": 0.75,
+    },
+    {"image_size": (37, 53), "patch": 19, "stride": 4, "border_padding": 9, "location_whitening": True},
+    {"image_size": (150, 131), **TRUNK, "smoothing_sigma": 1.5},
+    {"image_size": (140, 125), **TRUNK, "stride": 20, "border_padding": 30, "readout": 2},
+    {"image_size": (171, 163), **TRUNK, "stride": 28, "border_padding": 0, "features": 168},
+    {"image_size": (98, 115), **TRUNK, "stride": 8, "context_features": 5},
+    {"image_size": (170, 187), **TRUNK, "feature_block": 3, "global_channels": (6, 8, 8)},
 ]
 # What https://docs.nvidia.com/deeplearning/tensorrt's operator table lists for the types that our graphs use.
 TENSORRT = {
@@ -131,7 +138,7 @@ def test_the_graph_is_the_loop_in_openvino(changes: dict[str, Any], tmp_path: Pa
         assert TOLERANCES[torch.float32] < deviation(np.stack(found), reference) < EXPORT_TOLERANCES["bf16"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"top": 5, "smooth": 0.5}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"top_k": 5, "smoothing_sigma": 0.5}], ids=str)
 def test_all_outputs_follow_from_the_grid(changes: dict[str, Any]) -> None:
     model = usual_model(changes)
     runs = session(model)
@@ -140,7 +147,7 @@ def test_all_outputs_follow_from_the_grid(changes: dict[str, Any]) -> None:
     images = photos(model, 3)
     score, label, anomaly_map, mask, grid = runs.run(names, {"image": images})
     rows, cols = map_weights(48, Patches(48, 16, 8)), map_weights(56, Patches(56, 16, 8))
-    np.testing.assert_allclose(score, [image_score(one, model.config.top) for one in grid], rtol=1e-5)
+    np.testing.assert_allclose(score, [image_score(one, model.config.top_k) for one in grid], rtol=1e-5)
     np.testing.assert_allclose(anomaly_map, rows @ grid @ cols.T, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(label, score > np.float32(tiny_calibration().threshold))
     np.testing.assert_array_equal(mask, anomaly_map > np.float32(tiny_calibration().pixel_threshold))
@@ -185,7 +192,7 @@ def test_the_file_says_what_it_is() -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with exports; to be read only."""
-    folder = save_tiny(tmp_path_factory.mktemp("exported") / "model", usual_model({"smooth": 0.5}))
+    folder = save_tiny(tmp_path_factory.mktemp("exported") / "model", usual_model({"smoothing_sigma": 0.5}))
     for to, precisions in (("onnx", ("fp32", "fp16")), ("openvino", ("fp32", "bf16", "fp16"))):
         for precision in precisions:
             export(folder, to, precision)

@@ -23,7 +23,7 @@ from tests.helpers.tiny_models import tiny_calibration  # noqa: E402
 
 if __name__ == "__main__":
     target = int(sys.argv[1])
-    model = usual_model({"image_size": (98, 115), **TRUNK, "wide": 5})
+    model = usual_model({"image_size": (98, 115), **TRUNK, "context_features": 5})
     graph = export_onnx(model, tiny_calibration(), half=True, sm=target)
     ReferenceEvaluator(graph, new_ops=fake_plugin.operators()).run(None, {"image": photos(model, 1)})
     rows = [(*row, resources(row[1], target)[0]) for row in fake_plugin.compiled]

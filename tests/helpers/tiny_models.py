@@ -14,7 +14,7 @@ from glance_fast.storage.atomic_write import replace_folder
 from glance_fast.storage.model_folder import write_model
 
 FACTS = {"data": "tiles", "teacher": "none"}
-TRAIN = TrainConfig(seed=3, images=2)
+TRAIN = TrainConfig(seed=3, images_per_step=2)
 
 
 def tiny_config(**changes: Any) -> ModelConfig:

@@ -54,8 +54,8 @@ def test_a_patch_is_what_the_last_cell_sees(net: TrunkNet) -> None:
 
 def test_it_leans_as_far_as_the_presets_say(net: TrunkNet) -> None:
     """The middle of the squared gradient lies before the patch's: so the teacher learned, its weights random not."""
-    due = PRESETS["fast"]["model"]["lean"]
-    assert due == PRESETS["accurate"]["model"]["lean"]
+    due = PRESETS["fast"]["model"]["center_offset"]
+    assert due == PRESETS["accurate"]["model"]["center_offset"]
     assert _lean(net) == pytest.approx([-due, -due], abs=0.5)
     assert _lean(TrunkNet(7).double()) == pytest.approx([0, 0], abs=1.5)
 
@@ -89,7 +89,7 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
 ) -> None:
     """Of the map behind a block exactly the cells of a hole change where its pixels do, whatever the step."""
     assert feature_map_spec(block) == FeatureMapSpec(kernel, stride, channels)
-    net = TrunkNet(5, read_block=block)
+    net = TrunkNet(5, feature_block=block)
     copy_teacher(net, teacher)
     picture = images((260, 240), 1)
     erased = picture.clone()
@@ -165,7 +165,7 @@ def test_macs_are_those_that_are_counted(step: int, around: int) -> None:
 
 
 def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teacher) -> None:
-    config = ModelConfig(local_net="trunk", patch=83, stride=8, overhang=38, features=9, image_size=(64, 72))
+    config = ModelConfig(local_net="pretrained", patch=83, stride=8, border_padding=38, features=9, image_size=(64, 72))
     model = GlanceModel(config)
     assert isinstance(model.local_net, TrunkNet)
     copy_teacher(model.local_net, teacher)
@@ -185,10 +185,10 @@ def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teache
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"patch": 64}, {"stride": 6}, {"stride": 4, "read_block": 3}, {"features": 169}, {"teacher": "resnet18"}],
+    [{"patch": 64}, {"stride": 6}, {"stride": 4, "feature_block": 3}, {"features": 169}, {"teacher": "resnet18"}],
     ids=str,
 )
 def test_what_the_trunk_cannot_do_is_refused(wrong: dict[str, object]) -> None:
-    settings = {"local_net": "trunk", "patch": 83, "stride": 8, **wrong}
-    with pytest.raises(ConfigError, match=rf"local_net = 'trunk': {next(iter(wrong))} must be"):
+    settings = {"local_net": "pretrained", "patch": 83, "stride": 8, **wrong}
+    with pytest.raises(ConfigError, match=rf"local_net = 'pretrained': {next(iter(wrong))} must be"):
         GlanceModel(ModelConfig.model_validate(settings))

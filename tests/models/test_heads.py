@@ -61,7 +61,7 @@ def test_the_distortion_head_is_its_formula(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_the_score_mixes_both_heads_by_lam(lam: float) -> None:
-    model = tiny_model(lam=lam).double()
+    model = tiny_model(iad_weight=lam).double()
     z_local, z_global = features(2, 5, 8)
     with torch.no_grad():
         found = model.score(z_local, z_global)

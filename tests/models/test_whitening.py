@@ -61,7 +61,7 @@ def test_constant_photographs_leave_it_finite() -> None:
 
 
 def fitted(**changes: Any) -> GlanceModel:
-    model = tiny_model(location_norm=True, lam=0.3, **changes).double()
+    model = tiny_model(location_whitening=True, iad_weight=0.3, **changes).double()
     assert model.norm is not None
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(40, 3, *model.config.image_size, generator=generator, dtype=torch.float64)
@@ -73,7 +73,7 @@ def fitted(**changes: Any) -> GlanceModel:
     return model
 
 
-@pytest.mark.parametrize("changes", [{}, {"overhang": 7, "stride": 4, "image_size": (37, 45)}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"border_padding": 7, "stride": 4, "image_size": (37, 45)}], ids=str)
 def test_the_whitened_score_is_its_formula_and_the_loops(changes: dict[str, Any]) -> None:
     model = fitted(**changes)
     images = torch.randn(2, 3, *model.config.image_size, dtype=torch.float64)

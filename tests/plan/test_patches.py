@@ -100,7 +100,7 @@ def test_patches_that_overhang_start_before_the_image_and_end_behind_it() -> Non
 
 
 def test_what_is_said_of_a_patch_lies_before_its_middle_by_the_lean() -> None:
-    weights = map_weights(20, Patches(20, 9, 4, 3, lean=2))
+    weights = map_weights(20, Patches(20, 9, 4, 3, center_offset=2))
     for i, start in enumerate(grid_starts(20, 9, 4, 3)[1:], 1):
         np.testing.assert_array_equal(weights[start + 4 - 2], np.eye(5)[i])
     np.testing.assert_array_equal(weights[-3:], np.tile(np.eye(5)[4], (3, 1)))
@@ -108,16 +108,16 @@ def test_what_is_said_of_a_patch_lies_before_its_middle_by_the_lean() -> None:
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(20, 90), st.integers(0, 40), st.data())
 def test_a_reading_s_holes_are_the_cells_that_see_the_patch(
-    kernel: int, stride: int, side: int, overhang: int, data: st.DataObject
+    kernel: int, stride: int, side: int, border_padding: int, data: st.DataObject
 ) -> None:
-    spec, whole = FeatureMapSpec(kernel, stride, 3), side + 2 * overhang
+    spec, whole = FeatureMapSpec(kernel, stride, 3), side + 2 * border_padding
     patch = data.draw(st.integers(1, whole))
     start = data.draw(st.integers(0, whole - patch))
     sees = [c for c in range(-40, whole) if stride * c < start + patch and stride * c + kernel > start]
     assert list(spec.hole(start, patch)) == sees
-    cells = spec.cells(side, overhang)
+    cells = spec.cells(side, border_padding)
     fits = [c for c in range(whole) if stride * c + kernel <= whole]
-    middles = [c for c in fits if overhang <= stride * c + (kernel - 1) // 2 < overhang + side]
+    middles = [c for c in fits if border_padding <= stride * c + (kernel - 1) // 2 < border_padding + side]
     assert list(cells) == middles
 
 
@@ -138,15 +138,15 @@ def test_no_blur_is_the_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    "pixels, side, patch, stride, overhang", [(50, 37, 8, 7, 0), (37, 37, 19, 4, 9), (9, 48, 48, 8, 0)]
+    "pixels, side, patch, stride, border_padding", [(50, 37, 8, 7, 0), (37, 37, 19, 4, 9), (9, 48, 48, 8, 0)]
 )
 def test_interpolating_is_the_product_of_weights(
-    pixels: int, side: int, patch: int, stride: int, overhang: int
+    pixels: int, side: int, patch: int, stride: int, border_padding: int
 ) -> None:
-    count = len(grid_starts(side, patch, stride, overhang))
+    count = len(grid_starts(side, patch, stride, border_padding))
     grid = np.random.default_rng(0).normal(size=(count, count)).astype(np.float32)
-    weights = map_weights(pixels, Patches(side, patch, stride, overhang))
-    lies = bilinear_indices(pixels, Patches(side, patch, stride, overhang))
+    weights = map_weights(pixels, Patches(side, patch, stride, border_padding))
+    lies = bilinear_indices(pixels, Patches(side, patch, stride, border_padding))
     found = interpolate(grid, lies, lies)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)

@@ -66,9 +66,9 @@ def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
     "changes",
     [
         {"image_size": (150, 45), "patch": 16, "stride": 6},
-        {"image_size": (190, 131), **TRUNK, "stride": 20, "overhang": 30},
-        {"image_size": (190, 131), **TRUNK, "stride": 8, "wide": 5},
-        {"image_size": (260, 187), **TRUNK, "read_block": 3, "global_channels": (6, 8, 8)},
+        {"image_size": (190, 131), **TRUNK, "stride": 20, "border_padding": 30},
+        {"image_size": (190, 131), **TRUNK, "stride": 8, "context_features": 5},
+        {"image_size": (260, 187), **TRUNK, "feature_block": 3, "global_channels": (6, 8, 8)},
     ],
     ids=["plain", "trunk", "wide", "deeper reading"],
 )

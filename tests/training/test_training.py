@@ -37,8 +37,8 @@ from glance_fast.training.train import Job, train_model
 from tests.helpers.tiny_models import tiny_config, tiny_model
 
 TRAIN = TrainConfig(
-    seed=5, distil_steps=3, finetune_steps=3, global_steps=3, dad_steps=3, patches=16, images=2, holes=2,
-    dad_images=2,
+    seed=5, distil_steps=3, finetune_steps=3, global_steps=3, dad_steps=3, patches_per_step=16,
+    images_per_step=2, holes_per_axis=2, dad_images_per_step=2,
     false_alarm_rate=0.25,
 )  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_a_change_belongs_to_the_location_whose_middle_is_nearest(teacher: Teach
 
 def test_a_change_belongs_to_the_location_that_leans_over_it(teacher: Teacher) -> None:
     c = context(teacher)
-    leaning = replace(c, model=GlanceModel(c.model.config.model_copy(update={"lean": 3})))
+    leaning = replace(c, model=GlanceModel(c.model.config.model_copy(update={"center_offset": 3})))
     places = draw_places((5, 6), 9, np.random.default_rng(0))
     mask = np.random.default_rng(1).random((48, 56)) < 0.2
     moved = np.pad(mask, ((3, 0), (3, 0)))[:48, :56]
@@ -210,7 +210,7 @@ def test_a_change_belongs_to_the_location_that_leans_over_it(teacher: Teacher) -
     np.testing.assert_array_equal(judge._changed(leaning, mask, places, 1).reshape(5, 6)[inner], expected)
 
 
-TRUNK = TRAIN.model_copy(update={"dad_holes": 9, "dad_images": 3, "images": 4})
+TRUNK = TRAIN.model_copy(update={"dad_holes_per_axis": 9, "dad_images_per_step": 3, "images_per_step": 4})
 
 
 def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(tmp
         pixels = np.random.default_rng(i).integers(60, 190, (90, 101, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(photos / f"{i}.png")
     config = ModelConfig(
-        local_net="trunk", image_size=(150, 150), patch=83, stride=24, overhang=38, location_norm=True,
-        features=6, wide=3, global_channels=(4, 4, 4, 4), global_convs=2, dad_width=8,
+        local_net="pretrained", image_size=(150, 150), patch=83, stride=24, border_padding=38, location_whitening=True,
+        features=6, context_features=3, global_channels=(4, 4, 4, 4), global_convs=2, dad_width=8,
     )  # fmt: skip
     train_model(Job(photos, tmp_path / "whole"), config, TRUNK)
     assert {row["stage"] for row in read_rows(tmp_path / "whole" / "log.jsonl")} == {"global", "dad"}

@@ -1,0 +1,37 @@
+"""Upgrades model folders of earlier formats in memory as they are read; nothing on disk is rewritten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.errors import ConfigError
+
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+
+
+def upgrade_config(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """config.json of any readable format as format 2; ConfigError, which names `source`, for an unknown setting."""
+    if config["format"] == FORMAT:
+        return config
+    settings = {
+        table: _upgrade_settings(kind, config[table], f"{source}, {table}")
+        for table, kind in (("model", ModelConfig), ("train", TrainConfig))
+    }
+    return config | settings | {"format": FORMAT}
+
+
+def _upgrade_settings(kind: type[ModelConfig | TrainConfig], values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings of format 1, by the names and values of format 2; ConfigError for a name that format 1 has not."""
+    names = {field: field for field in kind.model_fields if field not in kind.former_names.values()} | kind.former_names
+    unknown = [name for name in values if name not in names]
+    if unknown:
+        raise ConfigError(
+            f"{source}: unknown setting '{unknown[0]}'; legal settings of format 1 are {', '.join(names)}"
+        )
+    return {names[name]: _upgrade_value(kind, names[name], value) for name, value in values.items()}
+
+
+def _upgrade_value(kind: type[ModelConfig | TrainConfig], name: str, value: Any) -> Any:
+    return kind.former_values.get(name, {}).get(value, value) if isinstance(value, str) else value
