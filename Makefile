@@ -1,4 +1,4 @@
-# make demo, make test, make lint: each first makes .venv and installs into it what constraints.txt pins.
+# make demo, make test, make lint, make docs: each first makes .venv and installs into it what constraints.txt pins.
 
 PYTHON ?= python3
 CANDIDATES := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench-check lint venv clean
+.PHONY: demo test bench-check lint docs venv clean
 
 demo: venv
 	$(BIN)/glance-fast demo --output demo
@@ -22,6 +22,10 @@ bench-check: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The site in site/, warnings are errors. -m: what the pages are generated from is imported from this checkout.
+docs: venv
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 venv: $(READY)
 
@@ -39,5 +43,5 @@ $(READY): setup.py constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .coverage *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo site build dist .coverage *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
