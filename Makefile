@@ -5,6 +5,7 @@ CANDIDATES := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CPP := $(wildcard kernels/cpu/*.hpp kernels/cpu/*.cpp examples/*.cpp)
 
 .PHONY: demo test bench-check lint docs venv clean
 
@@ -21,6 +22,8 @@ bench-check: venv
 
 lint: venv
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
 # The site in site/, warnings are errors. -m: what the pages are generated from is imported from this checkout.

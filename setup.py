@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+
+PAPER = (
+    "https://openaccess.thecvf.com/content/CVPR2021/html/"
+    "Wang_Glancing_at_the_Patch_Anomaly_Localization_With_Global_and_Local_CVPR_2021_paper.html"
+)
+
+KEYWORDS = ["anomaly detection", "anomaly localization", "defect detection", "industrial inspection", "openvino"]
+
+CLASSIFIERS = [
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Manufacturing",
+    "Intended Audience :: Science/Research",
+    # Windows is not tested, and the kernels in C++ are compiled on Linux alone.
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: C++",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+    "Typing :: Typed",
+]
 
 # Folders at the top that ship inside the package. The links in glance_fast/ serve running from the sources;
 # they are kept out of the search below, which would find every file a second time.
@@ -45,8 +71,10 @@ CHECKS = [
     "pytest-benchmark>=4",
     "hypothesis>=6.100",
     "ruff>=0.6",
+    "clang-format>=19",
     "mypy>=1.11",
     "pre-commit>=3.7",
+    "pyyaml>=6",
     # ModelOpt, and of what its part for ONNX needs that which is not there yet.
     "nvidia-modelopt>=0.40",
     "lief>=0.17",
@@ -67,23 +95,37 @@ def version() -> str:
     raise RuntimeError("glance_fast/version.py has no line __version__ = '...'")
 
 
+def without_relative_links(readme: str) -> str:
+    """`readme` for a package index, which has none of the repository's files: pictures go, relative links are text."""
+    web = r"(?!https?://|mailto:|#)"
+    pictures = re.sub(rf"!\[[^\]]*\]\({web}[^)]*\)\n?", "", readme)
+    return re.sub(rf"(?<!!)\[([^\]]*)\]\({web}[^)]*\)", r"\1", pictures)
+
+
 setup(
     name="glance-fast",
     version=version(),
     description="Find and locate defects in photographs, learned from normal photographs alone.",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=without_relative_links((ROOT / "README.md").read_text(encoding="utf-8")),
     long_description_content_type="text/markdown",
+    author="the glance_fast developers",
+    # No Source or Issues yet: the repository has no public address.
+    project_urls={"Paper": PAPER},
+    keywords=KEYWORDS,
+    classifiers=CLASSIFIERS,
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[
         *find_packages(include=["glance_fast", "glance_fast.*"], exclude=[f"{name}*" for name in MOVED]),
-        *MOVED,
+        *(f"glance_fast.{name}" for name in find_packages(include=["kernels*", "export*"])),
     ],
     package_dir=MOVED,
     package_data={
-        "glance_fast": ["py.typed", "report.html.j2"],
-        "glance_fast.kernels": ["configurations.json", "cpu/*.cpp", "cpu/*.hpp"],
+        "glance_fast": ["py.typed"],
+        "glance_fast.evaluation": ["report.html.j2"],
+        "glance_fast.kernels.cpu": ["*.cpp", "*.hpp"],
+        "glance_fast.kernels.gpu": ["configurations.json"],
     },
     install_requires=[
         "numpy>=1.26",

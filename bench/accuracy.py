@@ -4,7 +4,7 @@ DATA is a folder in MVTec AD's layout, or one that holds such folders, one a cat
 learn from the same normal photographs, resized alike, with the same teacher, and are judged on the same test images
 in the same run. Each of our heads is judged alone too. The rows of a method, category and seed go to `accuracy.json`
 as soon as they are there, and all of them as a table to `accuracy.md`. A row holds the figures of all test images, and
-of the two parts of `bench.parts`: one that settings may be chosen by, and one that none was.
+of the two parts of `bench.harness.splits`: one that settings may be chosen by, and one that none was.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python bench/accuracy.py` finds bench
 
-from bench.machine import machine
-from bench.parts import PARTS, part_of
-from bench.peers import PEERS, Peer
+from bench.harness.environment import machine
+from bench.harness.splits import PARTS, part_of
+from bench.peers.methods import PEERS, Peer
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.dense_strips import features
+from glance_fast.dense.strip_pass import features
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
-from glance_fast.evaluation import Evaluation, Scorer, Seen, look, summarise, write_files
-from glance_fast.files import replace_file
+from glance_fast.evaluation.evaluate import look, summarise, write_files
+from glance_fast.evaluation.results import Evaluation, Scorer, Seen
 from glance_fast.presets import PRESETS
-from glance_fast.store import build_model
+from glance_fast.storage.atomic_write import replace_file
+from glance_fast.storage.model_folder import build_model
 from glance_fast.teachers import load_teacher
-from glance_fast.training.photos import read_split
+from glance_fast.training.dataset import read_split
 from glance_fast.training.train import Job, train_model
 
 # Wang, Wu, Cui, Shen, CVPR 2021: mean over the 15 categories of MVTec AD.

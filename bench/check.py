@@ -19,17 +19,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.cases import CALIBRATION, PLUGINS, loops, ours, peers
 from bench.compile_kernels import SAMPLES, compile_part
-from bench.launch import precisions
-from bench.machine import machine
+from bench.harness.cases import CALIBRATION, PLUGINS, loops, ours, peers
+from bench.harness.environment import machine
+from bench.harness.interleaved import Case
+from bench.harness.runners import precisions
 from bench.runtimes import measure
-from bench.turns import Case
 from glance_fast.config import ModelConfig
-from glance_fast.export.pipeline import export_onnx
-from glance_fast.files import replace_file
-from glance_fast.nets.model import GlanceModel
+from glance_fast.export.graph.pipeline import export_onnx
+from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
+from glance_fast.storage.atomic_write import replace_file
 
 EXPECTED = Path(__file__).resolve().parent / "results" / "expected.json"
 # Slower and faster thing of each ratio, by method, runtime and precision.

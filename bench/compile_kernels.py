@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.config import ModelConfig
-from glance_fast.geometry import IMAGE
-from glance_fast.kernels.triton_tables import BLOCK, TABLES
+from glance_fast.kernels.gpu.tables import BLOCK, TABLES
+from glance_fast.plan.patches import IMAGE
 from glance_fast.presets import PRESETS
 
 if TYPE_CHECKING:
-    from glance_fast.nets.model import GlanceModel
+    from glance_fast.models.model import GlanceModel
 
 # A kernel, and what a launch of it takes by name.
 Launch = tuple[Any, dict[str, Any]]
@@ -108,14 +108,14 @@ def main(output: Annotated[Path, typer.Option("--output", "-o", help="Where the 
 
 def parts() -> list[Part]:
     """The distinct parts of all presets."""
-    from glance_fast.nets.model import GlanceModel
+    from glance_fast.models.model import GlanceModel
 
     models = [GlanceModel(ModelConfig.model_validate(tables["model"])) for tables in PRESETS.values()]
     return list(dict.fromkeys(part for model in models for part in _parts(model)))
 
 
 def _parts(model: GlanceModel) -> Iterator[Part]:
-    from glance_fast.pipeline_triton import first_convolution
+    from glance_fast.dense.triton_pipeline import first_convolution
 
     conv, stride, overhang, most = first_convolution(model)
     yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], stride, overhang, most)
@@ -131,25 +131,28 @@ def _parts(model: GlanceModel) -> Iterator[Part]:
 
 def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:
     """All launches of a part for one target; those of a layer with the pooling of what it gives."""
+    return [_compile(kernel, settings, part, dtype, target) for kernel, settings in launches_of(part, dtype)]
+
+
+def launches_of(part: Part, dtype: str) -> list[Launch]:
+    """The kernels that a part launches, each with its settings."""
     if isinstance(part, Stem):
-        launches = _of_stem(part, dtype)
-    else:
-        launches = _of_layer(part, dtype) if isinstance(part, Shape) else _of_heads(part, dtype)
-    return [_compile(kernel, settings, part, dtype, target) for kernel, settings in launches]
+        return _of_stem(part, dtype)
+    return _of_layer(part, dtype) if isinstance(part, Shape) else _of_heads(part, dtype)
 
 
 def _of_stem(stem: Stem, dtype: str) -> list[Launch]:
-    from glance_fast.kernels.triton_pixel_conv import pixel_conv_kernel, pixel_settings
+    from glance_fast.kernels.gpu.pixel_conv import pixel_conv_kernel, pixel_settings
 
     weight = (stem.kernel, stem.kernel, stem.before, stem.after)
     return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.stride, stem.overhang, stem.most))]
 
 
 def _of_layer(shape: Shape, dtype: str) -> list[Launch]:
-    from glance_fast.kernels import triton_conv_pool
-    from glance_fast.kernels.triton_max_pool import pool_kernel, pool_settings
-    from glance_fast.kernels.triton_partial_conv import base_kernel, base_settings, entries_kernel, entries_settings
-    from glance_fast.kernels.triton_pixel_level import level_settings, pixel_base_kernel, pixel_entries_kernel
+    from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
+    from glance_fast.kernels.gpu.max_pool import pool_kernel, pool_settings
+    from glance_fast.kernels.gpu.partial_conv import base_kernel, base_settings, entries_kernel, entries_settings
+    from glance_fast.kernels.gpu.pixel_level import level_settings, pixel_base_kernel, pixel_entries_kernel
 
     weight, of = (3, 3, shape.before, shape.after), DTYPES[dtype]
     as_changes = {"AS_CHANGES": shape.as_changes}
@@ -168,7 +171,7 @@ def _of_layer(shape: Shape, dtype: str) -> list[Launch]:
 
 
 def _of_heads(heads: Heads, dtype: str) -> list[Launch]:
-    from glance_fast.kernels.triton_score import score_kernel, score_settings
+    from glance_fast.kernels.gpu.score import score_kernel, score_settings
 
     precision = "ieee" if dtype == "fp32" else "tf32"
     total = heads.before + heads.wide
@@ -176,9 +179,9 @@ def _of_heads(heads: Heads, dtype: str) -> list[Launch]:
 
 
 def _compile(kernel: Any, settings: dict[str, Any], part: Part, dtype: str, target: int) -> Compiled:
-    from glance_fast.kernels.ahead_of_time import compile_ahead
+    from glance_fast.kernels.gpu.ahead_of_time import compile_ahead
 
-    code = compile_ahead(kernel, _types(kernel, settings, dtype), settings, target)
+    code = compile_ahead(kernel, argument_types(kernel, settings, dtype), settings, target)
     registers, spilled = resources(code.ptx, target)
     return Compiled(
         kernel=kernel.fn.__name__,
@@ -193,7 +196,7 @@ def _compile(kernel: Any, settings: dict[str, Any], part: Part, dtype: str, targ
     )
 
 
-def _types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[str, str]:
+def argument_types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[str, str]:
     """The types of a kernel's arguments; `first` is a table of the layers' kernels and a matrix of the heads'."""
     of_heads = kernel.fn.__name__ == "score_kernel"
     types = {}

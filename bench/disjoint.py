@@ -18,9 +18,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from glance_fast.data.datasets import normal_images, test_samples
 from glance_fast.errors import DataError
-from glance_fast.files import replace_folder
-from glance_fast.folders import normal_images, test_samples
+from glance_fast.storage.atomic_write import replace_folder
 
 
 def main(
@@ -36,9 +36,7 @@ def main(
     good = [sample.path for sample in samples if sample.is_normal]
     kept = [good[i] for i in sorted(np.random.default_rng(seed).permutation(len(good))[:normal])]
     numbers = np.array([number(path, pattern) for path in kept])
-    train = [
-        path for path in normal_images(data) if np.abs(numbers - number(path, pattern)).min() > within
-    ]
+    train = [path for path in normal_images(data) if np.abs(numbers - number(path, pattern)).min() > within]
     if not train:
         raise DataError(f"every training image of {data} is related to a kept one; lower --within or --normal")
     with replace_folder(out) as folder:

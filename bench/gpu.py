@@ -29,21 +29,21 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from bench.forward import FORWARD
-from bench.machine import machine
-from bench.needs import Need, needs
+from bench.harness.environment import machine
+from bench.kernel_roofline import Need, needs
+from bench.peers.networks import FORWARD
 from bench.tune import Job, jobs
 from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
 from glance_fast.config import ModelConfig
-from glance_fast.dense import DensePass
-from glance_fast.dense_triton import JOINED
-from glance_fast.files import replace_file
-from glance_fast.kernels import triton_conv_pool
-from glance_fast.kernels.configurations import block_of, trying
-from glance_fast.kernels.triton_tables import BLOCK
-from glance_fast.loop import loop_global
-from glance_fast.nets.model import GlanceModel
+from glance_fast.dense.loop import loop_global
+from glance_fast.dense.torch_pass import DensePass
+from glance_fast.dense.triton_pass import JOINED
+from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
+from glance_fast.kernels.gpu.configurations import block_of, trying
+from glance_fast.kernels.gpu.tables import BLOCK
+from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
+from glance_fast.storage.atomic_write import replace_file
 
 TESTS = ("tests/test_triton.py", "tests/test_pipeline_triton.py", "tests/test_tune.py")
 SANITIZERS = ("memcheck", "racecheck")

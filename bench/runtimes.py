@@ -3,10 +3,10 @@
 Networks of random weights, at one point or at all of several sizes, strides and batches (`--size 256 --size 512
 --batch 1 --batch 8`). Cases take turns, so that a machine that slows down slows them all; milliseconds an image are the
 median of a case's turns, a ratio that of the turns' ratios, and latencies (p50, p95, p99) are of a whole batch. Nothing
-is timed before every case has given the reference's numbers (`bench.cases`).
+is timed before every case has given the reference's numbers (`bench.harness.cases`).
 
-The limit stands beside them (`bench.limits`): each case tells how much of its time its roofline is. So do the most
-memory that a process holds which runs nothing else (`bench.alone`), and joules where the machine tells them.
+Each row also has the share of its time that its roofline takes (`bench.harness.roofline`), the peak memory of a process
+that runs nothing else (`bench.harness.peak_memory`), and joules per image where the machine has counters.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from bench.alone import held
-from bench.cases import loops, ours, peers
-from bench.forward import FORWARD, SIZE
-from bench.launch import BASE, Point, precisions
-from bench.limits import bytes_a_second, limits, of_limit, rooflines
-from bench.machine import machine
-from bench.turns import Case, Taken, take_turns
-from glance_fast.files import replace_file
+from bench.harness.cases import loops, ours, peers
+from bench.harness.environment import machine
+from bench.harness.interleaved import Case, Taken, take_turns
+from bench.harness.peak_memory import held
+from bench.harness.roofline import bytes_a_second, limits, of_limit, rooflines
+from bench.harness.runners import BASE, Point, precisions
+from bench.peers.networks import FORWARD, SIZE
 from glance_fast.presets import PRESETS
+from glance_fast.storage.atomic_write import replace_file
 
 METHODS = (*PRESETS, *FORWARD)
 

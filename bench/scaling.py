@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.machine import machine
+from bench.harness.environment import machine
 
 ROOT = Path(__file__).resolve().parents[1]
-# In the order of `bench.scaling_point`'s arguments.
+# In the order of `bench.harness.scaling_point`'s arguments.
 BASE: dict[str, int] = {"side": 256, "stride": 8, "patch": 32, "batch": 1, "threads": 2}
 SHARED: dict[str, tuple[int, ...]] = {"stride": (32, 16, 8, 4), "patch": (16, 32, 48, 64, 96), "threads": (1, 2)}
 SWEEPS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -90,7 +90,7 @@ def measure(runtime: str, sweep: str, point: dict[str, int], runs: int) -> dict[
 
 
 def _told(what: str, arguments: list[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.scaling_point", what, *arguments]
+    command = [sys.executable, "-m", "bench.harness.scaling_point", what, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")

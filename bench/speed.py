@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bench.cases import check_loop, spread
-from bench.machine import machine
+from bench.harness.cases import check_loop, spread
+from bench.harness.environment import machine
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.config import ModelConfig
-from glance_fast.loop import loop_global
-from glance_fast.nets.model import GlanceModel
+from glance_fast.dense.loop import loop_global
+from glance_fast.models.model import GlanceModel
 
 BATCHES = (1, 4, 16)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}

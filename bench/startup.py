@@ -21,9 +21,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.machine import machine
-from glance_fast.backends import PLACES, installed
-from glance_fast.exports import RUNS, exported
+from bench.harness.environment import machine
+from glance_fast.backends.registry import PLACES, installed
+from glance_fast.storage.export_record import RUNS, exported
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = """

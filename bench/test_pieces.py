@@ -15,22 +15,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.cases import CALIBRATION
+from bench.harness.cases import CALIBRATION
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.dense import DensePass, dense_features
-from glance_fast.engine import Engine, Result
-from glance_fast.export.forms import export
-from glance_fast.files import replace_folder
-from glance_fast.geometry import between, interpolate, map_weights
-from glance_fast.images import resize
-from glance_fast.loop import loop_global
-from glance_fast.nets.model import GlanceModel
-from glance_fast.overlay import overlay
-from glance_fast.plan import Plan
+from glance_fast.data.images import resize
+from glance_fast.dense.loop import loop_global
+from glance_fast.dense.torch_pass import DensePass, dense_features
+from glance_fast.dense.workspace import Workspace
+from glance_fast.engine import Engine
+from glance_fast.export.export import export
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.plan import Plan
+from glance_fast.postprocessing.anomaly_map import bilinear_indices, interpolate, map_weights
+from glance_fast.postprocessing.result import Result
 from glance_fast.presets import PRESETS
-from glance_fast.store import write_model
-from glance_fast.workspace import Workspace
-from tests.tolerances import assert_close
+from glance_fast.storage.atomic_write import replace_folder
+from glance_fast.storage.model_folder import write_model
+from glance_fast.visualization.overlay import overlay
+from tests.helpers.tolerances import assert_close
 
 CONFIG = ModelConfig.model_validate(PRESETS["fast"]["model"])
 LEVELS = len(GlanceModel(CONFIG).global_net.layers)
@@ -133,7 +134,7 @@ def test_heads(benchmark: Any, model: GlanceModel, features: tuple[Tensor, Tenso
 
 def test_map(benchmark: Any) -> None:
     grid = np.random.default_rng(0).random((32, 32), np.float32)
-    lies = [between(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True)]
+    lies = [bilinear_indices(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True)]
     found = benchmark(interpolate, grid, *lies)
     rows, cols = (map_weights(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True))
     np.testing.assert_allclose(found, rows @ grid @ cols.T, atol=1e-5)

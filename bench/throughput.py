@@ -20,11 +20,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.machine import machine
+from bench.harness.environment import machine
+from glance_fast.commands.score_files import score_files
+from glance_fast.data.datasets import expand
+from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
-from glance_fast.folders import expand
-from glance_fast.images import read_image
-from glance_fast.scoring import score_files
 
 REST = 0.5
 

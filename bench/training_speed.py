@@ -15,12 +15,12 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from bench.machine import machine
+from bench.harness.environment import machine
 from glance_fast.config import ModelConfig
-from glance_fast.dense import DensePass
-from glance_fast.loop import loop_global
-from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan
+from glance_fast.dense.loop import loop_global
+from glance_fast.dense.torch_pass import DensePass
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.plan import Plan
 from glance_fast.training.sampling import draw_places
 
 TOLERANCE = 1e-4  # of the largest gradient: sums of 36 holes in another order, in float32

@@ -25,17 +25,17 @@ from rich.progress import track
 from torch import Tensor
 
 from glance_fast.config import ModelConfig
-from glance_fast.dense_triton import JOINED, level_tables, packed
+from glance_fast.dense.triton_heads import head_weights
+from glance_fast.dense.triton_pass import JOINED, level_tables, packed
 from glance_fast.errors import GlanceError
-from glance_fast.files import replace_file
-from glance_fast.geometry import IMAGE
-from glance_fast.heads_triton import head_weights
-from glance_fast.kernels import configurations, ops
-from glance_fast.kernels.configurations import Place, block_of, configured, place_of
-from glance_fast.kernels.triton_tables import BLOCK
-from glance_fast.nets.model import GlanceModel
+from glance_fast.kernels.gpu import configurations, ops
+from glance_fast.kernels.gpu.configurations import Place, block_of, configured, place_of
+from glance_fast.kernels.gpu.tables import BLOCK
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.patches import IMAGE
+from glance_fast.plan.step import Step
 from glance_fast.presets import DEFAULT, PRESETS
-from glance_fast.step import Step
+from glance_fast.storage.atomic_write import replace_file
 
 # What is tried of each kernel: all combinations.
 CHOICES: dict[str, dict[str, tuple[int, ...]]] = {

@@ -1,11 +1,11 @@
 // Scores one photograph with an exported model, in C++ and without Python.
 //
-//     g++ -std=c++17 score.cpp -I"$OPENVINO/include" "$OPENVINO"/libs/libopenvino.so.* -Wl,-rpath,"$OPENVINO/libs" -o score
-//     ./score tiles.model/exports/openvino-fp32.xml photo.ppm
+// g++ -std=c++17 score.cpp -I"$OPENVINO/include" "$OPENVINO"/libs/libopenvino.so.* -Wl,-rpath,"$OPENVINO/libs" -o score
+// ./score tiles.model/exports/openvino-fp32.xml photo.ppm
 //
 // $OPENVINO is an installation of OpenVINO; the Python package is one:
 //
-//     OPENVINO=$(python -c "import openvino; print(openvino.__path__[0])")
+// OPENVINO=$(python -c "import openvino; print(openvino.__path__[0])")
 //
 // The photograph is a binary PPM (P6, 8 bits) at the model's size. Printed are its score and whether it is above the
 // threshold; the map is in the output `anomaly_map`, float32 [1, H, W].
@@ -25,8 +25,8 @@ ov::Tensor read_ppm(const std::string& path, const ov::Shape& shape) {
     if (!(file >> magic >> width >> height >> most) || magic != "P6" || most != 255)
         throw std::runtime_error(path + " is no binary PPM of 8 bits");
     if (height != shape[1] || width != shape[2])
-        throw std::runtime_error(path + " is " + std::to_string(height) + "x" + std::to_string(width) + ", the model sees " +
-                                 std::to_string(shape[1]) + "x" + std::to_string(shape[2]));
+        throw std::runtime_error(path + " is " + std::to_string(height) + "x" + std::to_string(width) +
+                                 ", the model sees " + std::to_string(shape[1]) + "x" + std::to_string(shape[2]));
     file.get();  // the one white space after the header
     ov::Tensor image(ov::element::u8, shape);
     if (!file.read(static_cast<char*>(image.data()), static_cast<std::streamsize>(image.get_byte_size())))

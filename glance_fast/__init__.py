@@ -10,7 +10,8 @@ from glance_fast.errors import GlanceError, MissingDependencyError
 from glance_fast.version import __version__
 
 if TYPE_CHECKING:
-    from glance_fast.engine import Engine, Result
+    from glance_fast.engine import Engine
+    from glance_fast.postprocessing.result import Result
     from glance_fast.training.train import Job, train_model
 
 __all__ = ["Engine", "GlanceError", "Job", "ModelConfig", "Result", "TrainConfig", "__version__", "train_model"]

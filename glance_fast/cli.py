@@ -14,9 +14,8 @@ from rich.logging import RichHandler
 
 from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, GlanceError
-from glance_fast.files import append_file
-from glance_fast.presets import DEFAULT, PRESETS
-from glance_fast.presets import preset as preset_tables
+from glance_fast.presets import DEFAULT, PRESETS, preset as preset_tables
+from glance_fast.storage.atomic_write import append_file
 from glance_fast.version import __version__
 
 app = typer.Typer(
@@ -108,9 +107,9 @@ def score(
     streams: Annotated[int | None, typer.Option(help="Images at once on a CPU; 2 where the backend can.")] = None,
 ) -> None:
     """Score images: a heat map with contour, score and threshold for each, and one table as CSV and JSON lines."""
+    from glance_fast.commands.score_files import score_files
+    from glance_fast.data.datasets import expand
     from glance_fast.engine import Engine
-    from glance_fast.folders import expand
-    from glance_fast.scoring import score_files
 
     paths = expand(images)
     engine = Engine.load(model, backend, device, precision, streams)
@@ -134,9 +133,9 @@ def evaluate(
     precision: Precision = "fp32",
 ) -> None:
     """Score a test set: AUROC, AUPRO, F1-max with their thresholds, a line a defect class, timings, an HTML report."""
+    from glance_fast.commands.tables import evaluation_table
     from glance_fast.engine import Engine
-    from glance_fast.evaluation import evaluate as evaluate_folder
-    from glance_fast.terminal import evaluation_table
+    from glance_fast.evaluation.evaluate import evaluate as evaluate_folder
 
     engine = Engine.load(model, backend, device, precision)
     evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", facts=engine.facts())
@@ -159,11 +158,11 @@ def export(
     plugins: Annotated[bool, typer.Option("--plugins", help="OpenVINO, TensorRT: with our kernels.")] = False,
 ) -> None:
     """Export a model to run without PyTorch, and compare all its exports with the dense pass and the loop."""
-    from glance_fast.export.forms import export as export_model
-    from glance_fast.export.plan_options import LAUNCH, PlanOptions
-    from glance_fast.folders import expand
-    from glance_fast.parity import verify as compare
-    from glance_fast.terminal import parity_table
+    from glance_fast.commands.tables import parity_table
+    from glance_fast.data.datasets import expand
+    from glance_fast.evaluation.parity import verify as compare
+    from glance_fast.export.export import export as export_model
+    from glance_fast.export.tensorrt.options import LAUNCH, PlanOptions
 
     given = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None
     most = LAUNCH if batch is None else batch
@@ -182,10 +181,10 @@ def bench(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file that JSON lines are added to.")] = None,
 ) -> None:
     """Time every backend that can run a model, in turn, after checking that they give the same map."""
-    from glance_fast.folders import expand
-    from glance_fast.images import read_image
-    from glance_fast.terminal import timing_table
-    from glance_fast.timing import as_lines, time_backends
+    from glance_fast.commands.benchmark import as_lines, time_backends
+    from glance_fast.commands.tables import timing_table
+    from glance_fast.data.datasets import expand
+    from glance_fast.data.images import read_image
 
     rows = time_backends(model, [read_image(path) for path in expand(images or [])], turns)
     out.print(timing_table(rows))
@@ -199,7 +198,7 @@ def demo(
     texture: Annotated[str, typer.Option(help="The normal class: brick, grass or gravel.")] = "brick",
 ) -> None:
     """Train on crops of a photograph, find defects made on held-out crops, compare the loop and the dense pass."""
-    from glance_fast.demo import run_demo
+    from glance_fast.commands.demo import run_demo
 
     run_demo(output, texture, out)
 

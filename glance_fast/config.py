@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from glance_fast.errors import ConfigError
-from glance_fast.geometry import Patches
+from glance_fast.plan.patches import Patches
 
 
 class _Settings(BaseModel):

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glance_fast.backends import METHODS, Backend, make_backend
-from glance_fast.calibration import Calibration
-from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError
-from glance_fast.geometry import between, frame, image_score, interpolate, map_weights
-from glance_fast.images import ImageInput, as_rgb, is_tensor, resize
-from glance_fast.overlap import overlapped
-from glance_fast.store import CONFIG, ModelFiles, read_model
+from glance_fast.backends.base import METHODS, Backend
+from glance_fast.backends.registry import make_backend
+from glance_fast.data.images import ImageInput, is_tensor
+from glance_fast.data.prefetch import overlapped
+from glance_fast.data.prepare import prepare, rgb
+from glance_fast.errors import BackendError, ConfigError, ModelFolderError
+from glance_fast.postprocessing.calibration import Calibration
+from glance_fast.postprocessing.result import Result, finish
+from glance_fast.storage.model_folder import CONFIG, ModelFiles, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Map = TypeVar("Map", NDArray[np.float32], "Tensor")
-
 BATCH = 8
-
-
-@dataclass(frozen=True)
-class Result(Generic[Map]):
-    """What the engine says of one image.
-
-    `score`: the image's anomaly score. `p_value`: share of normal images that score as high. `is_anomalous`:
-    score above `threshold`. `map`: float32 [H, W] in the image's own size, a tensor on the image's device
-    when the image was one.
-    """
-
-    score: float
-    p_value: float
-    threshold: float
-    is_anomalous: bool
-    map: Map = field(repr=False)
-    pixel_threshold: float
-
-    @property
-    def mask(self) -> Any:
-        """Pixels that the map marks, bool [H, W]: above the pixel threshold."""
-        return self.map > self.pixel_threshold
 
 
 class Engine:
@@ -143,68 +119,18 @@ class Engine:
         its results before it gives more is better scored one by one. Raises what `score` raises, at that image's turn.
         """
         at_once = self.backend.streams
-        return overlapped(images, _rgb, lambda pixels: self.score(pixels, method), lambda result: result, at_once)
+        return overlapped(images, rgb, lambda pixels: self.score(pixels, method), lambda result: result, at_once)
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
-        pixels = [_rgb(image) for image in images]
-        for image in pixels:
-            self._check_size(image.shape[0], image.shape[1])
-        inputs, at_once = [self._input(image) for image in pixels], min(self.backend.streams, len(pixels))
-        if at_once > 1:
-            with ThreadPoolExecutor(at_once) as pool:
-                grids = [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]
-        else:
-            grids = [*self.backend.grids(inputs, method)]
-        return [self._result(grid, image) for grid, image in zip(grids, pixels, strict=True)]
+        prepared = [prepare(image, self.config, self.backend.takes_tensors) for image in images]
+        grids = self._grids([image.input for image in prepared], method)
+        pairs = zip(grids, prepared, strict=True)
+        return [finish(grid, image, self.config, self.calibration) for grid, image in pairs]
 
-    def _check_size(self, height: int, width: int) -> None:
-        patch = self.config.patch
-        if min(height, width) < patch:
-            raise ImageError(
-                f"an image of {height}x{width} pixels is smaller than one {patch}x{patch} patch; "
-                "give a larger image or train a model with a smaller patch"
-            )
-
-    def _input(self, pixels: Any) -> Any:
-        """An image at the model's size, uint8 [H, W, 3]; a tensor only where the backend takes one."""
-        if not is_tensor(pixels):
-            return resize(pixels, self.config.image_size, self.config.resize)
-        from glance_fast.tensors import resize_tensor
-
-        resized = resize_tensor(pixels, self.config.image_size, self.config.resize)
-        return resized if self.backend.takes_tensors else resized.cpu().numpy()
-
-    def _result(self, grid: Any, pixels: Any) -> Result[Any]:
-        scores = grid.cpu().numpy() if is_tensor(grid) else grid
-        score = image_score(scores, self.config.top)
-        anomaly_map: Any
-        c, size = self.config, (pixels.shape[0], pixels.shape[1])
-        axes = zip(size, c.patches, frame(size, c.image_size, c.resize), strict=True)
-        if is_tensor(pixels):
-            from glance_fast.tensors import resample
-
-            weights = [map_weights(*axis) for axis in axes]
-            anomaly_map = resample(grid, weights[0], weights[1], pixels.device)
-        else:
-            lies = [_between(*axis) for axis in axes]
-            anomaly_map = interpolate(scores, lies[0], lies[1])
-        return Result(
-            score=score,
-            p_value=self.calibration.p_value(score),
-            threshold=self.threshold,
-            is_anomalous=score > self.threshold,
-            map=anomaly_map,
-            pixel_threshold=self.pixel_threshold,
-        )
-
-
-def _rgb(image: Any) -> Any:
-    """Any accepted image as uint8 [H, W, 3], a tensor where it is one."""
-    if not is_tensor(image):
-        return as_rgb(image)
-    from glance_fast.tensors import tensor_as_rgb
-
-    return tensor_as_rgb(image)
-
-
-_between = lru_cache(maxsize=64)(between)
+    def _grids(self, inputs: Sequence[Any], method: str) -> Sequence[Any]:
+        """The scores of all patches of each image, as many images at once as the backend has streams."""
+        at_once = min(self.backend.streams, len(inputs))
+        if at_once <= 1:
+            return self.backend.grids(inputs, method)
+        with ThreadPoolExecutor(at_once) as pool:
+            return [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]

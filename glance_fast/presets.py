@@ -10,7 +10,7 @@ Tables = dict[str, dict[str, Any]]
 
 DEFAULT = "fast"
 
-# docs/networks.md says what these are and why; bench/LOG.md what else was tried.
+# docs/networks.md says what these are and why; bench/log/accuracy.md what else was tried.
 _NETWORKS: dict[str, Any] = {
     "local_net": "trunk",
     "patch": 83,

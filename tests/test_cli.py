@@ -17,13 +17,13 @@ from PIL import Image
 
 from glance_fast import cli
 from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.data.datasets import normal_images, test_samples
+from glance_fast.data.images import read_image
 from glance_fast.errors import ConfigError
-from glance_fast.folders import normal_images, test_samples
-from glance_fast.geometry import grid_starts
-from glance_fast.images import read_image
-from glance_fast.nets.model import GlanceModel
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.patches import grid_starts
 from glance_fast.presets import PRESETS
-from tests.tiny import save_tiny, tiny_config, tiny_model
+from tests.helpers.tiny_models import save_tiny, tiny_config, tiny_model
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
@@ -200,7 +200,7 @@ def test_the_module_runs_as_the_command_does() -> None:
 
 
 def test_the_demos_data_is_in_the_layout_and_shares_no_crop(tmp_path: Path) -> None:
-    from glance_fast.demo import DEFECTS, TEST_CROPS, TRAIN_CROPS, make_data
+    from glance_fast.commands.demo import DEFECTS, TEST_CROPS, TRAIN_CROPS, make_data
 
     make_data(tmp_path, "gravel")
     assert len(normal_images(tmp_path)) == TRAIN_CROPS

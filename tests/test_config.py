@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, GlanceError
-from glance_fast.nets.model import GlanceModel
+from glance_fast.models.model import GlanceModel
 
 
 def test_the_default_model_is_the_one_of_the_docs() -> None:
@@ -101,9 +101,7 @@ IMPOSSIBLE_TRAINING: dict[str, Any] = {
         for value in values
     ],
 )
-def test_an_impossible_value_is_refused_by_name(
-    kind: type[ModelConfig | TrainConfig], name: str, value: Any
-) -> None:
+def test_an_impossible_value_is_refused_by_name(kind: type[ModelConfig | TrainConfig], name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^model\.json: .*({name}|Global-Net levels)"):
         checked(kind, {name: value}, "model.json")
 
@@ -117,9 +115,7 @@ def test_an_unknown_name_lists_the_legal_ones() -> None:
     with pytest.raises(ConfigError) as caught:
         checked(ModelConfig, {"patches": 32}, "config.json")
     message = str(caught.value)
-    assert message.startswith(
-        "config.json: unknown setting 'patches'; legal settings are image_size, resize, "
-    )
+    assert message.startswith("config.json: unknown setting 'patches'; legal settings are image_size, resize, ")
     assert all(name in message for name in ModelConfig.model_fields)
     assert issubclass(ConfigError, GlanceError) and issubclass(ConfigError, ValueError)
     assert caught.value.__suppress_context__
@@ -140,8 +136,7 @@ def test_every_wrong_value_is_named_at_once() -> None:
     [
         (
             {"image_size": (31, 64)},
-            "image_size 31x64 is smaller than one 32x32 patch; "
-            "use an image_size of at least 32x32 or a smaller patch",
+            "image_size 31x64 is smaller than one 32x32 patch; use an image_size of at least 32x32 or a smaller patch",
         ),
         ({"image_size": (64, 16385)}, "image_size 64x16385 is beyond 16384 pixels a side"),
         (

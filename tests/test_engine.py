@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glance_fast import images
-from glance_fast.engine import BATCH, Engine, Result
+from glance_fast.data import images
+from glance_fast.data.tensors import resize_tensor, tensor_as_rgb
+from glance_fast.engine import BATCH, Engine
 from glance_fast.errors import BackendError, ImageError, ModelFolderError
-from glance_fast.geometry import Patches, map_weights
-from glance_fast.tensors import resize_tensor, tensor_as_rgb
-from tests.tiny import save_tiny, tiny_calibration, tiny_model
+from glance_fast.plan.patches import Patches
+from glance_fast.postprocessing.anomaly_map import map_weights
+from glance_fast.postprocessing.result import Result
+from tests.helpers.tiny_models import save_tiny, tiny_calibration, tiny_model
 
 SIZES = ((48, 56), (16, 16), (37, 53), (150, 17), (96, 112))
 
@@ -309,9 +311,7 @@ def test_what_is_no_image_is_an_image_error(engine: Engine, name: str) -> None:
 
 
 def test_a_tiny_image_says_what_to_do(engine: Engine) -> None:
-    with pytest.raises(
-        ImageError, match="15x200 pixels is smaller than one 16x16 patch; give a larger image"
-    ):
+    with pytest.raises(ImageError, match="15x200 pixels is smaller than one 16x16 patch; give a larger image"):
         engine.score(BAD_IMAGES["tiny"])
 
 

@@ -1,6 +1,6 @@
-"""Draws docs/pictures/accuracy.png from the rows of `bench/accuracy.py` and `bench.pace`: accuracy against cost.
+"""Draws docs/pictures/accuracy.png from the rows of `bench/accuracy.py` and `bench.latency`: accuracy against cost.
 
-    python docs/pictures/accuracy.py bench/results/mt.json bench/results/mt-pace.json
+python docs/pictures/accuracy.py bench/results/mt.json bench/results/mt-pace.json
 """
 
 from __future__ import annotations

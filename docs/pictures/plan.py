@@ -11,14 +11,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Polygon, Rectangle
 from plan_look import DENSE, FACE, INK, LOOP, QUIET, Kind, box, canvas, frame, legend, save, style
 
-from glance_fast.axis import Keys, Reads
 from glance_fast.config import ModelConfig
-from glance_fast.geometry import grid_starts
-from glance_fast.layers import OUTSIDE, conv, pool
-from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, compile_plan
-from glance_fast.step import Step
-from glance_fast.table import Table
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.axis import Keys, Reads
+from glance_fast.plan.layer import OUTSIDE, conv, pool
+from glance_fast.plan.patches import grid_starts
+from glance_fast.plan.plan import Plan, compile_plan
+from glance_fast.plan.step import Step
+from glance_fast.plan.table import Table
 
 # Small enough to draw every cell, deep enough for all kinds of cells: levels of 32, 16 and 8 cells a side.
 LAYERS = (conv(4), pool(4), conv(4), pool(4), conv(4))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.export.levels import run_of
-from glance_fast.geometry import grid_starts
-from glance_fast.nets.global_net import global_layers
-from glance_fast.nets.model import GlanceModel
-from glance_fast.plan import Plan, compile_plan, split
-from glance_fast.step import Step
+from glance_fast.export.graph.levels import run_of
+from glance_fast.models.global_net import global_layers
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.patches import grid_starts
+from glance_fast.plan.plan import Plan, compile_plan, split
+from glance_fast.plan.step import Step
 
 PAGE = Path(__file__).resolve().parent.parent / "plan.md"
 

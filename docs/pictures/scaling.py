@@ -1,6 +1,6 @@
 """Draws docs/pictures/scaling.png from the rows of `bench.scaling`: time and memory against what the plan says.
 
-    python docs/pictures/scaling.py bench/results/scaling.jsonl
+python docs/pictures/scaling.py bench/results/scaling.jsonl
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.nets.model import GlanceModel
-from glance_fast.pipeline_triton import TritonPipeline
+from glance_fast.dense.triton_pipeline import TritonPipeline
+from glance_fast.models.model import GlanceModel
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Images that one launch takes at most; fewer are rounded up to a power of two.

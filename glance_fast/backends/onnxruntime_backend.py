@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from glance_fast.backends.base import cpu_threads, place
 from glance_fast.errors import ModelFolderError
-from glance_fast.exports import Export
+from glance_fast.storage.export_record import Export
 
 
 class OnnxRuntimeBackend:

@@ -10,8 +10,8 @@ from openvino import CompiledModel, Core, InferRequest, Tensor
 
 from glance_fast.backends.base import cpu_threads, place
 from glance_fast.errors import ModelFolderError
-from glance_fast.exports import Export
-from glance_fast.kernels.cpu_extension import extension
+from glance_fast.kernels.cpu.build import extension
+from glance_fast.storage.export_record import Export
 
 # What OpenVINO computes in; without the hint it takes bfloat16 wherever the CPU has it. Weights of 8 bits and of
 # half floats carry their precision in the graph, and what is left is float32.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glance_fast.cuda.capture import CapturedWork
-from glance_fast.cuda.device import Cuda
-from glance_fast.cuda.tensorrt_log import make_log
+from glance_fast.backends.cuda_driver.capture import CapturedWork
+from glance_fast.backends.cuda_driver.device import Cuda
+from glance_fast.backends.cuda_driver.tensorrt_log import make_log
 from glance_fast.errors import BackendError, ModelFolderError
-from glance_fast.exports import Export
+from glance_fast.storage.export_record import Export
 
 # How a plan may have been built, as its record tells and the command line asks.
 FLAGS = ("any_version", "any_gpu")
@@ -67,7 +67,7 @@ class TensorRtBackend:
     def enqueue(self, addresses: Mapping[str, int], batch: int, stream: int, context: Any) -> None:
         """Put a run on memory of the caller's into a stream of the caller's; nothing is copied and nothing waits.
 
-        `addresses` are the GPU addresses of `image` (uint8 [batch, H, W, 3]) and of every output that docs/export.md
+        `addresses` are the GPU addresses of `image` (uint8 [batch, H, W, 3]) and of every output that docs/how_to/export.md
         lists, `stream` is a CUDA stream's handle, `context` comes from `new_context()`, one for each thread.
         Raises BackendError.
         """

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.dense_strips import features, make_pass
+from glance_fast.dense.loop import loop_features
+from glance_fast.dense.strip_pass import features, make_pass
 from glance_fast.errors import BackendError
-from glance_fast.loop import loop_features
-from glance_fast.nets.model import GlanceModel
+from glance_fast.models.model import GlanceModel
 
 
 class TorchBackend:

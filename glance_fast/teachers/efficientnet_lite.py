@@ -44,8 +44,7 @@ def _package(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise MissingDependencyError(
-            f"the teacher {NAME} needs the Python package {name} ({error}); "
-            'run pip install "glance-fast[train]"'
+            f'the teacher {NAME} needs the Python package {name} ({error}); run pip install "glance-fast[train]"'
         ) from error
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from glance_fast.config import TrainConfig
 from glance_fast.errors import TrainingError
-from glance_fast.files import replace_file
-from glance_fast.training.journal import Journal
+from glance_fast.storage.atomic_write import replace_file
+from glance_fast.training.base_stage import Stage
+from glance_fast.training.checkpoint import Place, load_state, read_place, save_state
+from glance_fast.training.log import Journal
 from glance_fast.training.sampling import step_rng
-from glance_fast.training.stage import Stage
-from glance_fast.training.state import Place, load_state, read_place, save_state
 
 LONGEST_GRADIENT = 5.0
 
@@ -70,9 +70,7 @@ def _where(run: Run) -> tuple[Place, dict[str, Tensor]]:
     return place, tensors
 
 
-def _run_stage(
-    run: Run, stage: Stage, start: Place, rest: tuple[dict[str, Tensor], Journal, Progress]
-) -> None:
+def _run_stage(run: Run, stage: Stage, start: Place, rest: tuple[dict[str, Tensor], Journal, Progress]) -> None:
     tensors, journal, progress = rest
     fabric = run.fabric
     stage.train()

@@ -16,23 +16,23 @@ from lightning_fabric import Fabric
 from rich.progress import track
 
 from glance_fast.backends.torch_backend import TorchBackend
-from glance_fast.calibration import Calibration, calibrate
 from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.data.datasets import normal_images
 from glance_fast.errors import SaveError, TrainingError
-from glance_fast.files import replace_folder
-from glance_fast.folders import normal_images
-from glance_fast.geometry import image_score
-from glance_fast.nets.model import GlanceModel
-from glance_fast.nets.trunk import TrunkNet
+from glance_fast.models.backbone_local_net import TrunkNet
+from glance_fast.models.model import GlanceModel
+from glance_fast.postprocessing.anomaly_map import image_score
+from glance_fast.postprocessing.calibration import Calibration, calibrate
 from glance_fast.stains import default_stains
-from glance_fast.store import write_model
+from glance_fast.storage.atomic_write import replace_folder
+from glance_fast.storage.model_folder import write_model
 from glance_fast.teachers import load_teacher
-from glance_fast.training.journal import draw_curves, read_rows
-from glance_fast.training.photos import Photos, Split, read_photos, read_split
+from glance_fast.training.backbone_init import copy_teacher, fit_to_photographs
+from glance_fast.training.base_stage import Context
+from glance_fast.training.dataset import Photos, Split, read_photos, read_split
+from glance_fast.training.log import draw_curves, read_rows
 from glance_fast.training.runner import Run, run_stages
-from glance_fast.training.stage import Context
-from glance_fast.training.stages import build_stages
-from glance_fast.training.trunk import copy_teacher, fit_to_photographs
+from glance_fast.training.schedule import build_stages
 
 log = logging.getLogger("glance_fast")
 

@@ -7,9 +7,9 @@
 #include <mutex>
 #include <vector>
 
-#include "product.hpp"
-#include "program.hpp"
-#include "tasks.hpp"
+#include "gather_gemm.hpp"
+#include "plan.hpp"
+#include "schedule.hpp"
 
 namespace glance {
 

@@ -1,0 +1,1 @@
+"""What the benchmarks share: cases, runners, interleaved timing, rooflines."""

@@ -1,0 +1,42 @@
+"""Test images in two parts: one to choose settings by, one to report.
+
+Photographs of one thing must not lie on both sides, or the choice has seen what is reported. Where their numbers tell
+that they are related, they go together; else each photograph goes by its own name. Which side a group goes to follows
+from a hash of its class and its first name, so it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.disjoint import number
+from glance_fast.data.datasets import Sample
+
+PARTS = ("choosing", "reporting")
+
+
+def part_of(samples: Sequence[Sample], pattern: str | None, within: int) -> dict[Path, str]:
+    """The part of each sample, by its path; `pattern` and `within` are those of `bench.disjoint`."""
+    parts: dict[Path, str] = {}
+    for defect in sorted({sample.defect for sample in samples}):
+        paths = [sample.path for sample in samples if sample.defect == defect]
+        for group in related(paths, pattern, within):
+            first = hashlib.sha256(f"{defect}/{min(path.stem for path in group)}".encode()).digest()[0]
+            parts |= dict.fromkeys(group, PARTS[first >= 128])
+    return parts
+
+
+def related(paths: Sequence[Path], pattern: str | None, within: int) -> list[list[Path]]:
+    """Groups of photographs whose numbers follow each other at most `within` apart; without a pattern each alone."""
+    if pattern is None:
+        return [[path] for path in paths]
+    groups: list[list[Path]] = []
+    last = None
+    for path in sorted(paths, key=lambda path: number(path, pattern)):
+        if last is None or number(path, pattern) - last > within:
+            groups.append([])
+        groups[-1].append(path)
+        last = number(path, pattern)
+    return groups

@@ -1,0 +1,1 @@
+"""The methods that ours are compared with."""

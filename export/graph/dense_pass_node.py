@@ -1,0 +1,60 @@
+"""The dense pass as one node `DensePass` that OpenVINO runs by an extension of ours, `kernels/cpu`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import nn
+
+from glance_fast.export.graph.builder import Array, Graph
+from glance_fast.export.graph.dense_pass import array, linear
+from glance_fast.kernels.reference.partial_conv import tap_weights
+from glance_fast.models.global_net import GlobalNet
+from glance_fast.plan.layer import Ints
+from glance_fast.plan.plan import Plan, split
+from glance_fast.plan.step import Step
+
+# Keys that a kind must have to get a band of its own: a block costs these kernels next to nothing.
+LEAST = 5
+
+
+def dense_pass_node(graph: Graph, net: GlobalNet, plan: Plan, image: str, bfloat16: bool) -> str:
+    """`z_g` [B, locations, n] of what Global-Net reads, float32 [B, C, H, W]; with `bfloat16` products are of that."""
+    plan = split(plan, LEAST)
+    width = plan.readout.shape[1] * plan.steps[-1].layer.channels
+    given = [image, graph.const(program(plan)), graph.const(weights(net))]
+    settings = {"locations": plan.locations, "width": width, "bfloat16": int(bfloat16)}
+    return linear(graph, graph.own("DensePass", given, **settings)[0], net.project)
+
+
+def program(plan: Plan) -> Array:
+    """The plan as `kernels/cpu/plan.hpp` reads it, int32 [n]."""
+    first = plan.steps[0]
+    parts = [np.array([first.channels_in, *first.below.base_shape, len(plan.steps)])]
+    for step in plan.steps:
+        parts += _step(step)
+    parts += [np.array([*plan.readout.shape]), plan.readout]
+    return np.concatenate([np.ravel(part) for part in parts]).astype(np.int32)
+
+
+def _step(step: Step) -> Iterator[Ints]:
+    layer, blocks = step.layer, step.blocks()
+    yield np.array([layer.kind == "conv", layer.kernel, layer.channels, step.table.entries])
+    yield step.table.homes()
+    if layer.kind == "conv":
+        yield step.valid()
+    yield np.array([len(blocks)])
+    for block in blocks:
+        yield np.array([len(block), block.whole, len(block.taps), *block.taps])
+        yield block.sources
+
+
+def weights(net: GlobalNet) -> Array:
+    """Of each convolution its weights [k², C, C'] and then its bias [C'], one after the other, float32 [n]."""
+    return np.concatenate([part for conv in net.convs for part in _weights(conv)])
+
+
+def _weights(conv: nn.Module) -> tuple[Array, Array]:
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    return array(tap_weights(conv.weight)).ravel(), array(conv.bias)

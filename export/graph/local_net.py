@@ -1,0 +1,95 @@
+"""Both Local-Nets as graphs: `z_l` of every patch of an image, and the map that Global-Net reads."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from glance_fast.export.graph.builder import Graph
+from glance_fast.export.graph.dense_pass import array
+from glance_fast.models.backbone_local_net import BLOCKS, TAPS, TrunkNet, middle
+from glance_fast.models.context_net import WideNet, every, filling
+from glance_fast.models.inverted_bottleneck import Block
+from glance_fast.models.local_net import LocalNet
+
+
+def local_net(graph: Graph, net: LocalNet | TrunkNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
+    """`z_l` [B, locations, n] of padded normalised images [B, 3, H, W], and what Global-Net reads of them."""
+    if isinstance(net, TrunkNet):
+        features, read = _trunk(graph, net, image, step, grid)
+    else:
+        features, read = _plain(graph, net, image, step)
+    flat = graph.reshape(features, 0, -1, grid[0] * grid[1])
+    return graph.op("Transpose", flat, perm=[0, 2, 1]), read
+
+
+def _plain(graph: Graph, net: LocalNet, image: str, step: int) -> tuple[str, str]:
+    x = image
+    for conv, (stride, dilation) in zip(net.convs, net.sampling(step), strict=True):
+        x = graph.op("Relu", _conv(graph, x, conv, stride, dilation))
+    return _conv(graph, x, net.project), image
+
+
+def _trunk(graph: Graph, net: TrunkNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
+    x, maps = _relu6(graph, _conv(graph, image, net.stem, 2)), []
+    sampling = net.sampling(step)
+    for block, (stride, dilation) in zip(net.blocks, sampling.blocks, strict=True):
+        assert isinstance(block, Block)
+        x = _block(graph, x, block, stride, dilation)
+        maps.append(x)
+    taps = []
+    for tap in TAPS:
+        first, dilation, stride = middle(sampling.spacings[tap.block], tap, step)
+        cells = maps[tap.block]
+        if first:
+            ends = graph.const(np.array([2**31 - 1] * 2, np.int64))
+            cells = graph.op("Slice", cells, graph.ints(first, first), ends, graph.ints(2, 3))
+        wide, shape = BLOCKS[tap.block].after, [tap.cells, tap.cells]
+        if dilation == 1:
+            mean = graph.op("AveragePool", cells, kernel_shape=shape, strides=[stride] * 2)
+        else:
+            weight = np.full((wide, 1, *shape), 1 / tap.cells**2, np.float32)
+            mean = graph.op(
+                "Conv", cells, graph.const(weight), strides=[stride] * 2, dilations=[dilation] * 2, group=wide
+            )
+        taps.append(graph.slice(graph.slice(mean, 2, 0, grid[0]), 3, 0, grid[1]))
+    centred = graph.op("Sub", maps[net.read_block], graph.const(array(net.read_mean)))
+    read = graph.op("Div", centred, graph.const(array(net.read_deviation)))
+    z_local = _conv(graph, graph.concat(taps, 1), net.project)
+    if net.wide is None:
+        return z_local, read
+    return graph.concat([z_local, _wide(graph, net.wide, taps[0], step, grid)], 1), read
+
+
+def _wide(graph: Graph, net: WideNet, cells: str, step: int, grid: tuple[int, int]) -> str:
+    ends, apart = graph.const(np.array([2**31 - 1] * 2, np.int64)), graph.ints(every(step), every(step))
+    x = graph.op("Slice", cells, graph.ints(0, 0), ends, graph.ints(2, 3), apart)
+    for block in net.blocks:
+        assert isinstance(block, Block)
+        x = _block(graph, x, block)
+    rows, cols = (array(filling(side, step, net.project.weight)) for side in grid)
+    found = graph.op("MatMul", graph.const(rows), _conv(graph, x, net.project))
+    return graph.op("MatMul", found, graph.const(cols.T))
+
+
+def _block(graph: Graph, x: str, block: Block, stride: int = 1, dilation: int = 1) -> str:
+    y = x if block.expand is None else _relu6(graph, _conv(graph, x, block.expand))
+    depthwise = _conv(graph, y, block.depthwise, stride, dilation, block.padding * dilation)
+    y = _conv(graph, _relu6(graph, depthwise), block.project)
+    if block.shortcut:
+        edge = (block.reach - block.padding) * dilation
+        if edge:
+            x = graph.op("Slice", x, graph.ints(edge, edge), graph.ints(-edge, -edge), graph.ints(2, 3))
+        y = graph.op("Add", y, x)
+    return y
+
+
+def _conv(graph: Graph, x: str, conv: nn.Module, stride: int = 1, dilation: int = 1, edge: int = 0) -> str:
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    weight, bias = graph.const(array(conv.weight)), graph.const(array(conv.bias))
+    spread = {"strides": [stride] * 2, "dilations": [dilation] * 2, "pads": [edge] * 4}
+    return graph.op("Conv", x, weight, bias, **spread, group=conv.groups)
+
+
+def _relu6(graph: Graph, x: str) -> str:
+    return graph.op("Clip", x, *(graph.const(np.array(end, np.float32)) for end in (0, 6)))

@@ -1,0 +1,1 @@
+"""What the commands of `glance-fast` do, and how they print it."""

@@ -1,0 +1,1 @@
+"""Images and data folders: reading, checking, resizing, prefetching."""

@@ -1,0 +1,149 @@
+"""Which files of a folder are what: MVTec AD's layout, a plain folder of normal images, files and globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glance_fast.data.images import IMAGE_SUFFIXES, read_gray
+from glance_fast.errors import DataError
+
+NORMAL = "good"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test image, its class ("good" for a normal one) and the file of its mask, if it has one."""
+
+    path: Path
+    defect: str
+    mask: Path | None
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether the image shows no defect."""
+        return self.defect == NORMAL
+
+
+def normal_images(folder: Path) -> list[Path]:
+    """The normal images to train on, sorted: `train/good` of MVTec AD's layout, or a plain folder's own images.
+
+    Raises DataError when there is no such folder or no image in it.
+    """
+    _require_folder(folder)
+    places = (folder / "train" / NORMAL, folder / "train", folder)
+    place = next(place for place in places if place.is_dir())
+    paths = _images_in(place)
+    if not paths:
+        raise DataError(
+            f"{place} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); put normal photographs into "
+            f"{folder / 'train' / NORMAL}, or name a folder that holds them"
+        )
+    return paths
+
+
+def test_samples(folder: Path) -> list[Sample]:
+    """All test images of MVTec AD's layout: `test/<class>`, masks in `ground_truth/<class>/<stem>_mask.png`.
+
+    A class without a `ground_truth` folder has no masks. Raises DataError for a missing folder, an image without
+    its mask, and a mask without its image.
+    """
+    _require_folder(folder)
+    if not (folder / "test").is_dir():
+        raise DataError(f"{folder} has no test folder; MVTec AD's layout has test/{NORMAL} and test/<defect>")
+    classes = sorted(path for path in (folder / "test").iterdir() if path.is_dir())
+    _require_classes(classes, folder / "ground_truth")
+    samples = [sample for place in classes for sample in _samples_in(place, folder / "ground_truth" / place.name)]
+    if not samples:
+        raise DataError(f"{folder / 'test'} holds no images in folders {NORMAL} and <defect>")
+    return samples
+
+
+test_samples.__test__ = False  # type: ignore[attr-defined]  # its name is the field's; pytest must not collect it
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask, bool [H, W], True on the defect (grey 128 and above).
+
+    Raises DataError unless it has `size`, and for one that is dark but not black, as masks of classes 0 and 1
+    are; ImageError for a file that cannot be read.
+    """
+    gray = read_gray(path)
+    mask: NDArray[np.bool_] = gray >= 128
+    if gray.any() and not mask.any():
+        raise DataError(f"{path} is no brighter than {gray.max()} of 255; a mask is white on the defect, else black")
+    if mask.shape != size:
+        raise DataError(
+            f"{path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image {size[0]}x{size[1]} (height x width); "
+            "a mask must have its image's size"
+        )
+    return mask
+
+
+def expand(inputs: Iterable[str | Path]) -> list[Path]:
+    """The image files that files, folders (searched to any depth) and globs name, each once, in their order.
+
+    Raises DataError naming an input that leads to no image.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        paths = _expand_one(Path(given))
+        if not paths:
+            raise DataError(f"{given} leads to no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def _expand_one(given: Path) -> list[Path]:
+    if os.path.isdir(given):  # unlike Path.is_dir, no OSError for a name that is too long
+        return sorted(path for path in given.rglob("*") if _is_image(path))
+    if os.path.isfile(given):
+        return [given]
+    matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
+    found = [path for match in matches for path in (_expand_one(match) if match.is_dir() else [match])]
+    return [path for path in found if _is_image(path)]
+
+
+def _samples_in(place: Path, masks: Path) -> list[Sample]:
+    images = _images_in(place)
+    if place.name == NORMAL or not masks.is_dir():
+        return [Sample(path, place.name, None) for path in images]
+    samples = [Sample(path, place.name, masks / f"{path.stem}_mask.png") for path in images]
+    wanted = {sample.mask for sample in samples}
+    for sample in samples:
+        if sample.mask is not None and not sample.mask.is_file():
+            raise DataError(f"{sample.path} has no mask {sample.mask}; add it, or take the image out")
+    for mask in _images_in(masks):
+        if mask not in wanted:
+            raise DataError(f"{mask} has no image {place / mask.stem.removesuffix('_mask')}.*; take the mask out")
+    return samples
+
+
+def _require_classes(classes: list[Path], masks: Path) -> None:
+    """Masks of a class that has no images are a class with another name, or one left out."""
+    names = {place.name for place in classes}
+    for place in sorted(masks.iterdir()) if masks.is_dir() else []:
+        if place.is_dir() and place.name not in names and _images_in(place):
+            raise DataError(
+                f"{place} has masks but there is no folder test/{place.name}; add it, or take the masks out"
+            )
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what}; give a folder of images, or one in MVTec AD's layout")
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_image(path))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")

@@ -1,0 +1,65 @@
+"""Images given as torch tensors: checked and resized on the device that they are on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glance_fast.data.resizing import letterbox_window, reflect_indices
+from glance_fast.errors import ImageError
+
+
+def tensor_as_rgb(image: Tensor) -> Tensor:
+    """Any accepted tensor as uint8 [H, W, 3]; raises ImageError for another.
+
+    Accepted are [H, W], [1 or 3, H, W] and [H, W, 1 or 3], uint8 or floating in 0..1.
+    """
+    image = image.detach()
+    if image.dim() == 3 and image.shape[0] in (1, 3):
+        image = image.permute(1, 2, 0)
+    if image.dim() == 2:
+        image = image[:, :, None]
+    if image.dim() != 3 or image.shape[2] not in (1, 3) or image.numel() == 0:
+        raise ImageError(f"a tensor of shape {tuple(image.shape)} is no image; give [H, W], [3, H, W] or [H, W, 3]")
+    if image.dtype != torch.uint8:
+        image = _from_float(image)
+    return image.expand(-1, -1, 3)
+
+
+def _from_float(image: Tensor) -> Tensor:
+    if not image.dtype.is_floating_point:
+        raise ImageError(f"a tensor of {image.dtype} is no image; give torch.uint8, or floating point in 0..1")
+    if not bool(torch.isfinite(image).all()):
+        raise ImageError("the tensor holds NaN or infinite pixels; give finite values in 0..1")
+    low, high = (float(value) for value in image.aminmax())
+    if low < 0 or high > 1:
+        raise ImageError(f"a floating tensor must lie in 0..1, got {low:g}..{high:g}; divide by the largest value")
+    return (image * 255).round().to(torch.uint8)
+
+
+def resize_tensor(image: Tensor, size: tuple[int, int], how: str = "stretch") -> Tensor:
+    """What `images.resize` does to uint8 [H, W, 3], within one grey level of it."""
+    if tuple(image.shape[:2]) == size:
+        return image
+    rows, cols = letterbox_window((image.shape[0], image.shape[1]), size, how)
+    planes = image.permute(2, 0, 1)[None].float()
+    scaled = F.interpolate(planes, size=(len(rows), len(cols)), mode="bilinear", align_corners=False, antialias=True)
+    resized = scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+    if resized.shape[:2] == size:
+        return resized
+    down, across = (
+        torch.from_numpy(reflect_indices(inside, side)).to(image.device)
+        for inside, side in zip((rows, cols), size, strict=True)
+    )
+    return resized[down][:, across]
+
+
+def resample(grid: Any, rows: NDArray[np.float32], cols: NDArray[np.float32], device: torch.device) -> Tensor:
+    """`rows @ grid @ cols.T` on a device: the map of a grid of scores, an array or a tensor."""
+    left, middle, right = (torch.as_tensor(part).to(device) for part in (rows, grid, cols))
+    return left @ middle @ right.mT

@@ -1,0 +1,54 @@
+"""From uint8 pixels to the scores of all locations, on the Triton kernels: what the CUDA engine captures."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from glance_fast.dense.triton_heads import TritonHeads
+from glance_fast.dense.triton_pass import TritonPass, packed
+from glance_fast.kernels.gpu import ops
+from glance_fast.models.backbone_local_net import STEM_STRIDE, TrunkNet
+from glance_fast.models.model import GlanceModel
+
+
+class TritonPipeline:
+    """A model's weights, packed once for a device and a dtype (float32, float16 or bfloat16).
+
+    Both networks compute in `dtype`; sums, whitening and heads in float32, with tf32 products beside a lower `dtype`.
+    """
+
+    def __init__(self, model: GlanceModel, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+        self._local = copy.deepcopy(model.local_net).to(device, dtype).eval()
+        self._dense = TritonPass(model.plan(), copy.deepcopy(model.global_net), device, dtype)
+        self._heads = TritonHeads(model, device, "ieee" if dtype == torch.float32 else "tf32")
+        self._pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).to(device)
+        first, *sides = first_convolution(model)
+        self._stem = *packed(first, device, dtype), *sides
+        self._stride = model.config.stride
+        self._rows, self._cols = (slice(cells.start, cells.stop) for cells in model.cells)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images uint8 [B, H, W, 3] at the model's size -> scores float32 [B, gy, gx]."""
+        stem = ops.pixel_conv(images, self._pixels, *self._stem).permute(0, 3, 1, 2)
+        if isinstance(self._local, TrunkNet):
+            z_local, read = self._local.see_behind(stem, self._stride)
+            z_global = self._dense(read[:, :, self._rows, self._cols])
+        else:
+            z_local = self._local.see_behind(stem, self._stride)
+            z_global = self._dense.of_pixels(images, self._pixels)
+        return self._heads(z_local.flatten(2).mT.float().contiguous(), z_global)
+
+
+def first_convolution(model: GlanceModel) -> tuple[nn.Conv2d, int, int, float]:
+    """Local-Net's first convolution on the model's grid, its stride, the overhang, and where its values are cut off."""
+    net, overhang = model.local_net, model.config.overhang
+    if isinstance(net, TrunkNet):
+        return net.stem, STEM_STRIDE, overhang, 6.0
+    conv, (stride, _) = net.convs[0], net.sampling(model.config.stride)[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv, stride, overhang, math.inf

@@ -1,0 +1,190 @@
+"""Evaluation of a model on a test folder: scores, metrics, timings, and the files that show them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from glance_fast.data.datasets import Sample, read_mask, test_samples
+from glance_fast.data.images import read_image
+from glance_fast.errors import DataError, ImageError, SaveError
+from glance_fast.evaluation.metrics import PixelCurve, auroc, f1_max
+from glance_fast.evaluation.report import galleries_of, write_report
+from glance_fast.evaluation.results import (
+    PRO_LIMIT,
+    DefectRow,
+    Evaluation,
+    ImageScore,
+    PixelMetrics,
+    Scorer,
+    Seen,
+    Timing,
+)
+from glance_fast.storage.atomic_write import replace_file
+
+
+def evaluate(
+    engine: Scorer,
+    folder: Path,
+    output: Path | None,
+    progress: bool = True,
+    title: str = "Evaluation",
+    facts: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Score every test image of `folder` and compute the metrics.
+
+    With an `output` folder it writes `evaluation.json`, `scores.csv` and `report.html` there; `title` and
+    `facts` stand in the report. Raises DataError without both normal and defective images or with a mask of
+    another size, ImageError for an image that cannot be read or scored, SaveError for an impossible output.
+    """
+    samples = _samples(folder)
+    if output is not None:
+        _make_folder(output)
+    seen = look(engine, folder, samples, progress)
+    if output is None:
+        return summarise(engine, folder, seen)
+    return write_files(engine, folder, seen, output, title, facts or {})
+
+
+def write_files(
+    engine: Scorer, folder: Path, seen: Sequence[Seen], output: Path, title: str, facts: Mapping[str, str]
+) -> Evaluation:
+    """Write the files that `evaluate` leaves, of test images that are scored already."""
+    evaluation = summarise(engine, folder, seen)
+    replace_file(output / "evaluation.json", _json(evaluation))
+    replace_file(output / "scores.csv", _csv(evaluation.images))
+    write_report(evaluation, galleries_of(seen), facts, output / "report.html", title)
+    return evaluation
+
+
+def look(engine: Scorer, folder: Path, samples: Sequence[Sample] | None = None, progress: bool = True) -> list[Seen]:
+    """Score test images of `folder`, all of them if none are named; raises as `evaluate` does."""
+    samples = samples or _samples(folder)
+    engine.score(read_image(samples[0].path))  # plans, caches and thread pools are no image's time
+    steps = track(samples, "Scoring", console=Console(stderr=True), disable=not progress, transient=True)
+    return [_look(engine, sample, folder) for sample in steps]
+
+
+def _samples(folder: Path) -> list[Sample]:
+    """All test images of a folder, which must be of both kinds."""
+    samples = test_samples(folder)
+    normal = sum(sample.is_normal for sample in samples)
+    if normal in (0, len(samples)):
+        raise DataError(
+            f"{folder} has {normal} normal and {len(samples) - normal} defective test images; an evaluation "
+            "needs at least one of each: put them in test/good and in test/<defect>"
+        )
+    return samples
+
+
+def _make_folder(output: Path) -> None:
+    """Before anything is scored, so that a wrong output costs no time."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"cannot make the folder {output}: {error.strerror}; choose another one") from error
+
+
+def _look(engine: Scorer, sample: Sample, folder: Path) -> Seen:
+    image = read_image(sample.path)
+    start = time.perf_counter()
+    try:
+        result = engine.score(image)
+    except ImageError as error:
+        raise ImageError(f"{sample.path}: {error}") from error
+    seconds = time.perf_counter() - start
+    if not (np.isfinite(result.score) and np.isfinite(result.map).all()):
+        raise ImageError(f"{sample.path}: the model's score or map is not finite; train the model again")
+    path = sample.path.relative_to(folder).as_posix()
+    score, p_value = float(result.score), float(result.p_value)
+    row = ImageScore(path, sample.defect, score, p_value, bool(result.is_anomalous))
+    return Seen(sample, row, result, _mask(sample, image.shape[0], image.shape[1]), seconds)
+
+
+def _mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:
+    if sample.is_normal:
+        return np.zeros((height, width), np.bool_)
+    return None if sample.mask is None else read_mask(sample.mask, (height, width))
+
+
+def summarise(engine: Scorer, folder: Path, seen: Sequence[Seen]) -> Evaluation:
+    """The metrics of scored test images, which must be of both kinds."""
+    normal = [one for one in seen if one.sample.is_normal]
+    defective = [one for one in seen if not one.sample.is_normal]
+    labels, scores = _labels_and_scores(seen)
+    best, at = f1_max(labels, scores)
+    names = sorted({one.sample.defect for one in defective})
+    classes = [[one for one in defective if one.sample.defect == name] for name in names]
+    return Evaluation(
+        data=folder.resolve().name,
+        threshold=float(engine.threshold),
+        pixel_threshold=float(engine.pixel_threshold),
+        image_auroc=float(auroc(labels, scores)),
+        f1_max=float(best),
+        f1_threshold=float(at),
+        pixel=_pixel_metrics(seen),
+        false_alarm_rate=_alarm_rate(normal),
+        detection_rate=_alarm_rate(defective),
+        defects=tuple(_defect_row(normal, members) for members in classes),
+        timing=_timing([one.seconds for one in seen]),
+        images=tuple(one.row for one in seen),
+    )
+
+
+def _labels_and_scores(seen: Sequence[Seen]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    return np.array([not one.sample.is_normal for one in seen]), np.array([one.row.score for one in seen])
+
+
+def _alarm_rate(seen: Sequence[Seen]) -> float:
+    return sum(one.row.is_anomalous for one in seen) / len(seen)
+
+
+def _defect_row(normal: Sequence[Seen], defective: Sequence[Seen]) -> DefectRow:
+    together = [*normal, *defective]
+    pixel = _pixel_metrics(together)
+    return DefectRow(
+        defect=defective[0].sample.defect,
+        images=len(defective),
+        image_auroc=float(auroc(*_labels_and_scores(together))),
+        pixel_auroc=pixel.auroc if pixel else None,
+        aupro=pixel.aupro if pixel else None,
+        detection_rate=_alarm_rate(defective),
+    )
+
+
+def _pixel_metrics(seen: Sequence[Seen]) -> PixelMetrics | None:
+    """Over the images that have a mask, normal ones with an empty one; None when no pixel is marked."""
+    pairs = [(one.mask, one.result.map) for one in seen if one.mask is not None]
+    if not any(mask.any() for mask, _ in pairs):
+        return None
+    curve = PixelCurve([mask for mask, _ in pairs], [anomaly_map for _, anomaly_map in pairs])
+    best, at = curve.f1_max()
+    return PixelMetrics(float(curve.auroc()), float(curve.aupro(PRO_LIMIT)), float(best), float(at))
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    median, p95 = np.percentile(seconds, [50, 95]) * 1000
+    return Timing(len(seconds), float(median), float(p95), len(seconds) / max(sum(seconds), 1e-9))
+
+
+def _json(evaluation: Evaluation) -> bytes:
+    values = {name: value for name, value in asdict(evaluation).items() if name != "images"}
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _csv(rows: Sequence[ImageScore]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(ImageScore.__dataclass_fields__), lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    return text.getvalue().encode(errors="backslashreplace")  # a file name need not be valid Unicode

@@ -1,0 +1,65 @@
+"""A plan of a large image in strips: what some rows of locations need of it, with a plan of their own.
+
+A location reads a few cells, which see a part of the image. The rows of the image that a strip's locations see are cut
+out where the levels' cells begin, so its plan computes the very cells that the whole plan would: the same numbers, in
+memory that does not grow with the image's height. Strips in the middle share one plan, moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from glance_fast.plan.axis import readout_cells, total_stride
+from glance_fast.plan.layer import Layer
+from glance_fast.plan.plan import Plan, compile_plan
+
+
+@dataclass(frozen=True)
+class Strip:
+    """`rows` of the image, and the plan for the locations in it, which follow those of the strip before."""
+
+    rows: slice
+    plan: Plan
+
+
+def strips(plan: Plan, most: int) -> list[Strip]:
+    """Cut a plan into strips whose tables take at most `most` bytes, or into single rows of locations."""
+    if plan.peak <= most:
+        return [Strip(slice(0, plan.image_size[0]), plan)]
+    count = len(plan.holes_y)
+    while count > 1:
+        count = (count + 1) // 2
+        # In the middle of the image a strip sees the most.
+        middle = max(0, (len(plan.holes_y) - count) // 2)
+        if _strip(plan, plan.holes_y[middle : middle + count], {}).plan.peak <= most:
+            break
+    return list(_all(plan, count))
+
+
+def _all(plan: Plan, count: int) -> Iterator[Strip]:
+    known: dict[tuple[int, tuple[int, ...]], Plan] = {}
+    for low in range(0, len(plan.holes_y), count):
+        yield _strip(plan, plan.holes_y[low : low + count], known)
+
+
+def _strip(plan: Plan, holes: tuple[int, ...], known: dict[tuple[int, tuple[int, ...]], Plan]) -> Strip:
+    layers, readout = [step.layer for step in plan.steps], round(plan.readout.shape[1] ** 0.5)
+    rows = _seen(plan, layers, holes, readout)
+    key = (rows.stop - rows.start, tuple(hole - rows.start for hole in holes))
+    if key not in known:
+        size = (key[0], plan.image_size[1])
+        known[key] = compile_plan(layers, size, plan.patch, (key[1], plan.holes_x), readout, plan.steps[0].channels_in)
+    return Strip(rows, known[key])
+
+
+def _seen(plan: Plan, layers: list[Layer], holes: tuple[int, ...], readout: int) -> slice:
+    """The rows of the image that the read-outs of these rows of holes see, from where cells of all levels begin."""
+    sizes = [table.base_shape[0] for table in plan.tables]
+    step = total_stride(layers)
+    cells = readout_cells(holes, plan.patch, readout, step, sizes[-1])
+    low, high = int(cells.min()), int(cells.max())
+    for layer, below in zip(reversed(layers), reversed(sizes[:-1]), strict=True):
+        low = max(0, low * layer.stride - layer.pad)
+        high = min(below - 1, high * layer.stride - layer.pad + layer.kernel - 1)
+    return slice(low // step * step, min(sizes[0], -(-(high + 1) // step) * step))

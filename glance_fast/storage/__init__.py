@@ -1,0 +1,1 @@
+"""What is written to disk: model folders and exports, each file whole and checked."""

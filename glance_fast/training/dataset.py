@@ -1,0 +1,98 @@
+"""The photographs of a run, read once, checked early, at the size the networks see."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.data.datasets import normal_images
+from glance_fast.data.images import read_image, resize
+from glance_fast.data.resizing import letterbox_window
+from glance_fast.errors import DataError
+from glance_fast.postprocessing.calibration import images_needed
+
+Photos = NDArray[np.uint8]
+
+log = logging.getLogger("glance_fast")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Normal images uint8 [n, H, W, 3]: those to train on, and those held out for calibration."""
+
+    train: Photos
+    held_out: Photos
+    fingerprint: str
+
+
+def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration: Path | None = None) -> Split:
+    """Read a folder's normal images and hold some out; raises DataError or ImageError before any training.
+
+    With a folder of other normal images for `calibration`, those are held out and all of `folder` is trained on.
+    """
+    paths = normal_images(folder)
+    needed = images_needed(train.false_alarm_rate)
+    if calibration is not None:
+        others = normal_images(calibration)
+        if len(others) < needed:
+            raise DataError(
+                f"{calibration} has {len(others)} normal images; a false-alarm rate of {train.false_alarm_rate:g} "
+                f"needs {needed} for calibration: give more of them, or a higher rate"
+            )
+        photos, held_out = read_photos(paths, model), read_photos(others, model)
+        return Split(photos, held_out, _fingerprint(paths, photos) + _fingerprint(others, held_out))
+    held = max(round(len(paths) * train.calibration_fraction), needed)
+    if len(paths) - held < 1:
+        raise DataError(
+            f"{folder} has {len(paths)} normal images; a false-alarm rate of {train.false_alarm_rate:g} needs {needed} "
+            f"of them held out and at least one to train on: give {needed + 1} images or more, or a higher rate"
+        )
+    photos = read_photos(paths, model)
+    order = np.random.default_rng([train.seed, 0xCA11]).permutation(len(paths))
+    return Split(photos[order[held:]], photos[order[:held]], _fingerprint(paths, photos))
+
+
+def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
+    """Read images at the model's size, uint8 [n, H, W, 3]; raises DataError for one smaller than a patch."""
+    photos, shapes = np.empty((len(paths), *model.image_size, 3), np.uint8), []
+    for i, path in enumerate(track(paths, "reading images", transient=True)):
+        image = read_image(path)
+        if min(image.shape[:2]) < model.patch:
+            raise DataError(
+                f"{path} is {image.shape[0]}x{image.shape[1]} pixels, smaller than one {model.patch}x{model.patch} "
+                "patch; remove it or use a smaller patch"
+            )
+        photos[i] = resize(image, model.image_size, model.resize)
+        shapes.append((image.shape[0], image.shape[1]))
+    if better := fitting_size(shapes, model):
+        less = 1 - better[0] * better[1] / (model.image_size[0] * model.image_size[1])
+        log.info("all images have one aspect: --set 'image_size=[%d, %d]' has it too, and costs %.0f%% less", *better,
+                 100 * less)  # fmt: skip
+    return photos
+
+
+def fitting_size(shapes: list[tuple[int, int]], model: ModelConfig) -> tuple[int, int] | None:
+    """The size that images (height, width) of one aspect fill, no larger than the model's; None where it is no other.
+
+    Its sides are divisible by 8, and a tenth of the model's at least is margin or is stretched away.
+    """
+    aspects = [height / width for height, width in shapes]
+    if max(aspects) > 1.02 * min(aspects):
+        return None
+    frames = letterbox_window(shapes[0], model.image_size, "letterbox")
+    height, width = (8 * max(round(len(inside) / 8), -(-model.patch // 8)) for inside in frames)
+    whole = model.image_size[0] * model.image_size[1]
+    return (height, width) if height * width < 0.9 * whole else None
+
+
+def _fingerprint(paths: list[Path], photos: Photos) -> str:
+    digest = hashlib.sha256(photos.data)
+    digest.update("\n".join(path.name for path in paths).encode())
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""The written log of a run, one JSON line a step, and the loss curves drawn from it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from glance_fast.storage.atomic_write import replace_file
+
+
+class Journal:
+    """Appends to `log.jsonl`; opened at a place, it drops what was written for steps that will run again."""
+
+    def __init__(self, path: Path, stage: int, step: int) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if _before(line, stage, step)]
+        replace_file(path, "".join(line + "\n" for line in kept).encode())
+
+    def write(self, row: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a log."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _before(line: str, stage: int, step: int) -> bool:
+    """Whether a line is whole and belongs to a step that is done; a kill can leave half a line at the end."""
+    try:
+        row = json.loads(line)
+        return (int(row["stage_index"]), int(row["step"])) < (stage, step)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw every stage's losses against its steps into a PNG, one panel a stage."""
+    from matplotlib.figure import Figure
+
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    figure = Figure(figsize=(4 * len(stages), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(stages), squeeze=False)[0]
+    for axis, stage in zip(axes, stages, strict=True):
+        mine = [row for row in rows if row["stage"] == stage]
+        for name in mine[0]["losses"]:
+            axis.plot([row["step"] for row in mine], [row["losses"][name] for row in mine], label=name, lw=0.9)
+        axis.set(title=stage, xlabel="step", yscale="log")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    replace_file(path, picture.getvalue())

@@ -1,0 +1,1 @@
+"""The dense pass for CPUs in C++, and what compiles it."""

@@ -1,0 +1,132 @@
+"""The CUDA engine's lanes on a stand-in for streams and graphs: what they copy, launch and give back, without a GPU.
+
+The stand-in runs everything at once and in order, so it tells nothing of races; a captured launch is done again on
+what lies in the lane's memory, as a graph does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glance_fast.backends import cuda_backend
+from glance_fast.backends.cuda_backend import CudaBackend
+from tests.export.test_export import usual_model
+
+SIZE = (40, 37)
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="test_pipeline_triton.py does it on the GPU")
+
+
+class Stream:
+    """A stream that is always done, and an event of one."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
+
+    def wait_stream(self, other: Stream) -> None: ...
+    def synchronize(self) -> None: ...
+    def record(self, stream: Stream) -> None: ...
+
+
+class Graph:
+    """What was launched while it was captured, to be launched again."""
+
+    capturing: Graph | None = None
+
+    def __init__(self) -> None:
+        self.launches: list[Callable[[], object]] = []
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+        for launch in self.launches:
+            launch()
+
+
+@contextmanager
+def capture(graph: Graph, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+    assert Graph.capturing is None, "two captures at once"
+    Graph.capturing = graph
+    time.sleep(0.01)  # a turn for other threads, which must not capture meanwhile
+    yield
+    Graph.capturing = None
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> CudaBackend:
+    parts = {"Stream": Stream, "Event": Stream, "CUDAGraph": Graph, "graph": capture, "current_stream": Stream}
+    for name, part in parts.items():
+        monkeypatch.setattr(torch.cuda, name, part)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
+    monkeypatch.setattr(cuda_backend, "MOST", 4)
+    made = CudaBackend(usual_model({"image_size": SIZE}), torch.device("cpu"), "fp32")
+
+    def pipeline(images: Tensor) -> Tensor:
+        scores = told(images)
+        if Graph.capturing is not None:
+            Graph.capturing.launches.append(lambda: scores.copy_(told(images)))
+        return scores
+
+    monkeypatch.setattr(made, "_pipeline", pipeline)
+    return made
+
+
+def told(images: Tensor) -> Tensor:
+    """In place of the kernels, which have tests of their own: numbers that tell an image from every other."""
+    return images.float().mean(dim=3)[:, ::8, ::8].clone()
+
+
+def photos(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
+
+
+def same(found: list[Tensor], images: NDArray[np.uint8]) -> None:
+    torch.testing.assert_close(torch.stack(found), told(torch.from_numpy(images)), rtol=0, atol=0)
+
+
+def test_every_number_of_images_gets_its_own_scores(backend: Any) -> None:
+    """One, a power of two, between two, more than a launch takes; and again, in memory that held others."""
+    images = photos(7)
+    for some in (slice(0, 1), slice(1, 3), slice(2, 5), slice(0, 7), slice(6, 7)):
+        same(backend.grids(list(images[some])), images[some])
+    assert sorted(backend._free) == [1, 2, 4]
+    assert [len(lanes) for lanes in backend._free.values()] == [1, 1, 1]
+
+
+def test_arrays_and_tensors_may_be_mixed_and_results_outlive_the_next_run(backend: Any) -> None:
+    images = photos(6)
+    first = backend.grids([images[0], torch.from_numpy(images[1]), images[2]])
+    backend.grids(list(images[3:]))
+    same(first, images[:3])
+
+
+def test_the_host_fills_one_buffer_while_the_other_is_copied(backend: Any) -> None:
+    images = photos(3)
+    for image in images:
+        backend.grids([image])
+    (lane,) = backend._free[1]
+    assert lane._graph.replays == 3
+    now, before = (buffer[0].numpy() for buffer in lane._pinned)
+    np.testing.assert_array_equal(now, images[2])
+    np.testing.assert_array_equal(before, images[1])
+
+
+def test_threads_have_lanes_of_their_own_and_capture_one_after_the_other(backend: Any) -> None:
+    images = photos(64)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: backend.grids([image])[0], images))
+    same(found, images)
+    assert 1 <= len(backend._free[1]) <= 8

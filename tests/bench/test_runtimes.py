@@ -1,0 +1,94 @@
+"""The benchmark of runtimes: the peers are the published networks, and its table is one of checked results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import runtimes
+from bench.harness import cases, interleaved as turns
+from bench.harness.peak_memory import held
+from bench.harness.runners import precisions
+from bench.peers.networks import FORWARD
+
+# Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 and 20.7 M); ResNet-18 up to layer3 is
+# 2.78 M, of which STFPM has two and PaDiM one (batch norms folded), beside 64 * 64 Gaussians of 100 channels; a Wide
+# ResNet-50-2 up to layer3 is 24.9 M. PatchCore's 1,024 vectors times 20,480 are 8.05 and 32.2 of its billions.
+PUBLISHED = {
+    "EfficientAD-S": (8.06, 37.5), "EfficientAD-M": (20.7, 117.5), "STFPM ResNet-18": (5.56, 3.7),
+    "PaDiM ResNet-18": (2.78, 1.9), "PatchCore ResNet-18": (2.78, 9.9), "PatchCore Wide ResNet-50": (24.9, 45.2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_peer_is_the_published_network(name: str) -> None:
+    network = FORWARD[name]().eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = network(torch.rand(1, 3, 256, 256))
+    assert out.shape == (1, 1, 256, 256) and torch.isfinite(out).all()
+    millions, billions = PUBLISHED[name]
+    assert sum(weight.numel() for weight in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(billions, rel=0.03)
+
+
+def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "REST", 0)
+    runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
+    monkeypatch.setattr(runtimes, "held", lambda arguments: 10**6)
+    runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
+    rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
+    here = len(precisions())  # in OpenVINO, of a preset, a peer, and both limits of the CPU
+    assert len(rows) == 2 * (6 + 5 * here)
+    runtimes_seen = ["loop, PyTorch", "PyTorch", "ONNX Runtime", *["OpenVINO"] * here, *["OpenVINO, plugins"] * here]
+    assert [row["runtime"] for row in rows[: 3 + 2 * here]] == runtimes_seen
+    assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
+    assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["high"] + 0.01 for row in rows)
+    assert all(1e3 / row["high"] - 1 <= row["images_a_second"] <= 1e3 / row["low"] + 1 for row in rows)
+    assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[3 + 2 * here]["loop_over_it"] is None
+    once = rows[: len(rows) // 2]
+    assert all(row["of_limit"] > 0 for row in rows) and once[-1]["of_limit"] == 1  # memory is its own limit
+    alone = range(1, 5 + 3 * here)  # all but the loop and the limits
+    assert [i for i, row in enumerate(once) if row["memory_mb"] is not None] == [*alone]
+    head, _, *table = (tmp_path / "runtimes.md").read_text().splitlines()
+    assert head.startswith("Medians of 3 turns.") and rows[-1]["commit"] in head
+    assert len(table) == 2 + len(once) and len({line.count("|") for line in table}) == 1
+
+
+def test_an_unknown_method_is_told_with_the_legal_ones(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="unknown method quick; legal are fast, .*PaDiM"):
+        runtimes.main(tmp_path, ["quick", "fast"])
+
+
+def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "TOLERANCES", {"fp32": 1e-12, "bf16": 5e-2})
+    with pytest.raises(SystemExit, match="differs from the loop .*nothing was timed"):
+        cases.ours("fast", 1)
+    if "bf16" in precisions():
+        monkeypatch.setattr(cases, "TOLERANCES", {"fp32": 1e-5, "bf16": 1e-7})
+        with pytest.raises(SystemExit, match="OpenVINO at bf16.*nothing was timed"):
+            cases.ours("fast", 1)
+
+
+def test_a_peer_runs_alone_at_its_batch(tmp_path: Path) -> None:
+    for batch in (1, 2):
+        made = cases.peers(1, ["STFPM ResNet-18"], batch, tmp_path)
+    assert [bool(held(case.alone)) for case in made if case.alone and case.precision == "fp32"] == [True] * 3
+
+
+def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "REST", 0)
+    monkeypatch.setattr(runtimes, "held", lambda arguments: int(arguments[-1]) * 10**6)
+    runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], size=[128, 256], stride=[16], batch=[1, 3], turns=1)
+    rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
+    loops = [(row["size"], row["batch"]) for row in rows if row["runtime"].startswith("loop")]
+    assert loops == [(128, 1), (256, 1)]
+    mine = [(row["size"], row["stride"], row["batch"]) for row in rows if row["runtime"] == "ONNX Runtime"]
+    # The peer is published for one size.
+    assert mine == [(128, 16, 1), (128, 16, 3), (256, 16, 1), (256, 16, 3), (256, 8, 1), (256, 8, 3)]
+    three = [row for row in rows if row["batch"] == 3]
+    assert all(row["p50_ms"] == pytest.approx(3 * row["ms"], abs=0.1) and row["memory_mb"] == 3 for row in three)
+    assert all(row["loop_over_it"] > 1 for row in three if row["method"] == "fast")

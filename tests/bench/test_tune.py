@@ -1,0 +1,114 @@
+"""Tuning the kernels, in the interpreter: what a clock prefers is put into the table, and used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import gpu, tune
+from glance_fast.dense.triton_pipeline import TritonPipeline
+from glance_fast.errors import ConfigError
+from glance_fast.kernels.gpu import configurations
+from glance_fast.kernels.gpu.configurations import configured
+from glance_fast.kernels.gpu.tables import BLOCK
+from glance_fast.models.model import GlanceModel
+from tests.export.test_export import photos, usual_model
+from tests.helpers.reference import loop_grids
+from tests.helpers.tolerances import KERNEL_TOLERANCES, assert_close, deviation
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
+    "base_kernel": {"BLOCK_M": (32,), "BLOCK_N": (32, 16)},
+    "entries_kernel": {"BLOCK_M": (32,), "BLOCK_K": (32,)},
+    "pool_kernel": {"BLOCK_M": (128,)},
+    "pooled_entries_kernel": {"BLOCK_M": (16,), "BLOCK_N": (16,)},
+    "score_kernel": {"BLOCK_K": (32,)},
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> GlanceModel:
+    return usual_model({"image_size": (25, 22), "patch": 9, "stride": 7, "global_channels": (5, 6, 7)})
+
+
+def clock() -> Callable[[Callable[[], object]], float]:
+    """Each thing that is timed takes half as long as the one before it."""
+    left = 1.0
+
+    def timed(run: Callable[[], object]) -> float:
+        nonlocal left
+        run()
+        left /= 2
+        return left
+
+    return timed
+
+
+def test_what_is_faster_is_put_into_the_table_and_used(
+    model: GlanceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "CHOICES", CHOICES)
+    rows = tune.tune(tune.jobs(model, 1, torch.float32, DEVICE), clock())
+    assert {row["kernel"] for row in rows} == set(CHOICES)
+    assert all(row["gain"] >= 2 for row in rows)
+    table = tmp_path / "configurations.json"
+    tune.merge(table, rows)
+    tune.merge(table, rows[:1])
+    assert len(json.loads(table.read_text())) == len(rows)
+    found = configurations.read(table.read_text())
+    monkeypatch.setattr(configurations, "_table", lambda: found)
+    pipeline = TritonPipeline(model, DEVICE)
+    assert [one.block for one in pipeline._dense.tables] == [64, 128, 16, 16, 32]
+    assert all(configured(place) for place in found)
+    images = photos(model, 2)
+    scores = pipeline(torch.from_numpy(images).to(DEVICE)).cpu()
+    assert_close(scores, torch.from_numpy(loop_grids(model, images)), torch.float32)
+
+
+def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "CHOICES", CHOICES)
+    job = next(job for job in tune.jobs(model, 1, torch.float32, DEVICE) if job.place.kernel == "entries_kernel")
+    assert tune.tuned(job, lambda run: 1.0) == []
+    wrong = tune.Job(job.place, lambda block: job.run(block) * (1 if block == BLOCK else 1.0001))
+    assert tune.tuned(wrong, clock()) == []
+
+
+def test_the_gpu_benchmark_times_every_kernel_and_pooling_both_ways(model: GlanceModel) -> None:
+    found = gpu.launches("tiny", model, 1)
+    both = [name for name in found if "pooled_entries_kernel" in name]
+    assert [name.rpartition(", ")[2] for name in both] == ["in two launches", "in one"]
+    assert {name.split()[1] for name in found} == set(tune.CHOICES)
+    assert all(timed.needs for name, timed in found.items() if name not in both)
+    results = {name: timed.run() for name, timed in found.items()}
+    two, one = (results[name] for name in both)
+    assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
+    assert deviation(one.cpu(), two.cpu()) < KERNEL_TOLERANCES[torch.float16]
+
+
+def test_every_choice_may_stand_in_the_table() -> None:
+    for kernel in tune.CHOICES:
+        row: dict[str, Any] = {"device": "GPU", "kernel": kernel, "channels": [8, 16], "dtype": "float16"}
+        rows = [{**row, "options": options} for options in tune.candidates(kernel)]
+        assert len(configurations.read(json.dumps(rows))) == 1
+
+
+@pytest.mark.parametrize("options", [{"BLOCK_M": 48}, {"num_warps": "8"}, {"lam": 1}, {"BLOCK_M": True}], ids=str)
+def test_a_table_with_other_options_is_refused(options: dict[str, Any]) -> None:
+    row = {"device": "GPU", "kernel": "base_kernel", "channels": [8, 16], "dtype": "float16", "options": options}
+    with pytest.raises(ConfigError, match="a configuration may have"):
+        configurations.read(json.dumps([row]))
+
+
+def test_the_table_that_ships_can_be_read() -> None:
+    configurations.read(configurations.FILE.read_text())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_tuned(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="needs a CUDA device"):
+        tune.main(tmp_path / "table.json", "fast", 1, "fp16")

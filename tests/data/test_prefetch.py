@@ -1,0 +1,154 @@
+"""Reading, working and writing at once: in order, bounded, and with nothing lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glance_fast.commands.score_files import score_files
+from glance_fast.data.prefetch import AHEAD, overlapped
+from glance_fast.engine import Engine
+from glance_fast.errors import ConfigError, ImageError
+from tests.helpers.tiny_models import save_tiny, tiny_model
+from tests.test_engine import photo, same
+
+
+def same_thing(item: int) -> int:
+    return item
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_results_come_in_order_whatever_takes_how_long(at_once: int) -> None:
+    def slow(item: int) -> int:
+        time.sleep(0.01 * (item % 3))
+        return item
+
+    found = overlapped(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
+    assert [*found] == [2 * item + 2 for item in range(40)]
+    assert list(overlapped([], same_thing, same_thing, same_thing, at_once)) == []
+
+
+def test_as_many_are_worked_on_at_once_as_was_asked_for() -> None:
+    busy, most, lock = [0], [0], threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+        time.sleep(0.005)
+        with lock:
+            busy[0] -= 1
+        return item
+
+    for at_once in (1, 2, 3):
+        most[0] = 0
+        assert [*overlapped(range(30), same_thing, work, same_thing, at_once)] == [*range(30)]
+        assert most[0] == at_once
+
+
+def test_the_three_overlap() -> None:
+    def step(item: int) -> int:
+        time.sleep(0.02)
+        return item
+
+    start = time.perf_counter()
+    assert len(list(overlapped(range(20), step, step, step))) == 20
+    assert time.perf_counter() - start < 0.75 * 3 * 20 * 0.02
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_little_is_held_of_an_endless_source(at_once: int) -> None:
+    given, written = [0], [0]
+
+    def source() -> Iterator[int]:
+        while True:
+            given[0] += 1
+            yield given[0]
+
+    def write(item: int) -> int:
+        written[0] += 1
+        return item
+
+    stream = overlapped(source(), same_thing, same_thing, write, at_once)
+    for item in stream:
+        assert given[0] - written[0] <= 2 * AHEAD
+        if item == 100:
+            break
+    stream.close()
+    assert threading.active_count() < 20
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: int, at_once: int) -> None:
+    written: list[int] = []
+
+    def fails(item: int) -> int:
+        if item == 12:
+            raise ImageError("twelve")
+        return item
+
+    def write(item: int) -> int:
+        written.append(item)
+        return item
+
+    steps = [same_thing, same_thing, write]
+    before = steps[where]
+    steps[where] = lambda item: before(fails(item))
+    seen: list[int] = []
+    with pytest.raises(ImageError, match="twelve"):
+        seen.extend(overlapped(range(30), steps[0], steps[1], steps[2], at_once))
+    assert seen == list(range(len(seen))) and set(range(12)) <= {*written}
+    assert set(seen) <= set(written)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(save_tiny(tmp_path_factory.mktemp("stream") / "model", tiny_model()))
+
+
+def test_a_stream_gives_what_one_by_one_gives(engine: Engine, tmp_path: Path) -> None:
+    images = [photo(48 + seed, 56, seed) for seed in range(12)]
+    for found, image in zip(engine.stream(iter(images)), images, strict=True):
+        same(found, engine.score(image))
+    with pytest.raises(ImageError):
+        list(engine.stream([images[0], tmp_path / "none.png"]))
+
+
+def test_files_are_scored_in_order_and_an_interrupt_loses_nothing(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = []
+    for seed in range(30):
+        paths.append(tmp_path / f"{seed:02}.png")
+        Image.fromarray(photo(48, 56, seed)).save(paths[-1])
+    paths[5].write_bytes(b"no image")
+    rows = score_files(engine, paths, tmp_path / "all")
+    assert [row.path for row in rows] == [str(path) for path in paths]
+    assert [row.error is not None for row in rows] == [number == 5 for number in range(30)]
+    assert rows[7].score == engine.score(paths[7]).score and rows[7].overlay is not None
+    assert len(list((tmp_path / "all" / "overlays").iterdir())) == 29
+    alarms = score_files(engine, paths, tmp_path / "alarms", overlays="anomalous")
+    assert [row.overlay is not None for row in alarms] == [bool(row.is_anomalous) for row in alarms]
+    with pytest.raises(ConfigError, match="unknown overlays 'some'; legal are all, anomalous, none"):
+        score_files(engine, paths, tmp_path / "some", overlays="some")
+    count, score = [0], Engine.score
+
+    def interrupted(self: Engine, *arguments: object) -> object:
+        count[0] += 1
+        if count[0] == 20:
+            raise KeyboardInterrupt
+        return score(self, *arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Engine, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score_files(engine, paths, tmp_path / "some")
+    lines = (tmp_path / "some" / "scores.jsonl").read_text().splitlines()
+    assert len(lines) == 20  # nineteen that were scored, and the file that is no image
+    assert np.isfinite([row.score for row in rows if row.score is not None]).all()

@@ -1,0 +1,183 @@
+"""Pixels to scores on the Triton kernels: in the interpreter, or on a GPU where there is one, they are the loop's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from bench import gpu
+from glance_fast.dense.triton_heads import TritonHeads
+from glance_fast.dense.triton_pass import packed
+from glance_fast.dense.triton_pipeline import TritonPipeline, first_convolution
+from glance_fast.engine import Engine
+from glance_fast.errors import BackendError, ConfigError
+from glance_fast.export.graph.pipeline import export_onnx
+from glance_fast.kernels.gpu import ops
+from glance_fast.models.backbone_local_net import TrunkNet
+from tests.dense.test_triton_pass import DEVICE
+from tests.export.test_export import TRUNK, photos, usual_model
+from tests.helpers.reference import in_double, loop_grids
+from tests.helpers.tiny_models import save_tiny, tiny_calibration
+from tests.helpers.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
+
+NORM: dict[str, Any] = {"image_size": (37, 53), "patch": 19, "stride": 12, "overhang": 9, "location_norm": True}
+SMALL: dict[str, Any] = {"image_size": (25, 22), "patch": 9, "stride": 7}
+MODELS: list[dict[str, Any]] = [
+    {"image_size": (37, 45), "patch": 11, "stride": 9},
+    {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smooth": 0.75},
+    {**NORM, "features": 37, "dad_width": 20},
+    {"image_size": (150, 131), **TRUNK, "stride": 36, "smooth": 1.5, "wide": 5},
+]
+
+
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_pipeline_is_the_loop(changes: dict[str, Any]) -> None:
+    model = usual_model(changes)
+    images = photos(model, 2)
+    found = TritonPipeline(model, DEVICE)(torch.from_numpy(images).to(DEVICE))
+    assert_close(found.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
+
+
+def test_it_is_near_the_loop_in_half_floats() -> None:
+    model = usual_model(MODELS[2])
+    images = photos(model, 1)
+    found = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
+    apart = deviation(found.cpu(), torch.from_numpy(loop_grids(model, images)))
+    assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
+
+
+HEADS = [{"dad_width": 40}, {**NORM, "features": 70, "dad_width": 20}, {"image_size": (150, 131), **TRUNK, "wide": 21}]
+
+
+@pytest.mark.parametrize("changes", HEADS, ids=str)
+@pytest.mark.parametrize("batch", [1, 17])
+def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
+    """More images than a program takes, features and hidden units that no power of two is."""
+    model = usual_model(changes)
+    locations = len(model.grid[0]) * len(model.grid[1])
+    z_local = torch.randn(batch, locations, model.config.features + model.config.wide)
+    z_global = torch.randn(batch, locations, model.config.features)
+    reference = in_double(model).score(z_local.double(), z_global.double()).detach()
+    found = TritonHeads(model, DEVICE)(z_local.to(DEVICE), z_global.to(DEVICE))
+    assert_close(found.flatten(1).cpu(), reference, torch.float32)
+
+
+def test_a_matrix_that_is_not_triangular_is_refused() -> None:
+    model = usual_model(NORM)
+    assert model.norm is not None
+    model.norm.whiten[3, 0, 1] = 1e-3
+    for form in (lambda: TritonHeads(model, DEVICE), lambda: export_onnx(model, tiny_calibration())):
+        with pytest.raises(ConfigError, match="not lower triangular"):
+            form()
+
+
+STEMS = [
+    ({"image_size": (150, 131), **TRUNK}, 6.0),
+    ({"image_size": (97, 84), **TRUNK}, 6.0),
+    ({"image_size": (37, 45), "patch": 11, "stride": 9}, math.inf),
+    ({"image_size": (41, 53), "patch": 19, "stride": 4, "overhang": 9}, math.inf),
+]
+
+
+@pytest.mark.parametrize("changes, most", STEMS, ids=str)
+def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], most: float) -> None:
+    """Normalised, padded, convolved and clipped: values on both sides of all limits, at the borders and inside."""
+    model = usual_model(changes).double()
+    net = model.local_net
+    conv, *sides = first_convolution(model)
+    conv.weight.data.mul_(5)
+    images = torch.from_numpy(photos(model, 2))
+    seen = model.padded(model.from_uint8(images))
+    expected = (net.stem_of(seen) if isinstance(net, TrunkNet) else net.stem_of(seen, model.config.stride)).detach()
+    assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
+    assert (expected == most).any() or most == math.inf
+    pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).float().to(DEVICE)
+    found = ops.pixel_conv(images.to(DEVICE), pixels, *packed(conv, DEVICE, torch.float32), *sides)
+    assert_close(found.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
+
+
+def test_the_operators_keep_pytorchs_rules() -> None:
+    """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
+    height, width = size = (25, 31)
+    model = usual_model({**MODELS[2], "image_size": size})
+    pipeline = TritonPipeline(model, DEVICE)
+    heads, dense = pipeline._heads, pipeline._dense
+    for batch in (1, 2):
+        images = torch.from_numpy(photos(model, batch)).to(DEVICE)
+        z = torch.randn(2, batch, len(model.grid[0]) * len(model.grid[1]), 37, device=DEVICE)
+        base = torch.randn(batch, height, width, 3, device=DEVICE)
+        entries = base.new_zeros(batch, 0, 3)
+        level = dense.tables[0]
+        of_level = level.tensors(), level.entries, level.block, False
+        pool = dense.tables[1]
+        of_pool = pool.tensors(), pool.entries, pool.block
+        below = [torch.randn(*shape, 4, device=DEVICE) for shape in ((batch, height, width), (batch, level.entries))]
+        calls: list[tuple[Any, tuple[Any, ...]]] = [
+            (ops.pixel_conv, (images, pipeline._pixels, *dense.convs[0], 2, 9, 6.0)),
+            (ops.pixel_level, (images, pipeline._pixels, *dense.convs[0], *of_level, "ieee")),
+            (ops.conv_pool, (base, entries, *dense.convs[0], level.tensors(), 2, *of_pool, True, "ieee")),
+            (ops.score, (z[0], z[1], heads._weights, "ieee")),
+            (ops.partial_conv, (base, entries, *dense.convs[0], *of_level, "ieee")),
+            (ops.max_pool, (*below, 2, *of_pool, True)),
+        ]
+        for operator, arguments in calls:
+            torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_export_sees_the_whole_pass_as_operators() -> None:
+    model = usual_model(SMALL)
+    pipeline = TritonPipeline(model, DEVICE)
+
+    class Scores(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return pipeline(images)
+
+    images = torch.from_numpy(photos(model, 1)).to(DEVICE)
+    program = torch.export.export(Scores(), (images,), strict=False)
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}
+    due = ("pixel_conv", "pixel_level", "partial_conv", "max_pool", "score")
+    assert {f"glance_fast.{name}.default" for name in due} <= names
+    torch.testing.assert_close(program.module()(images), pipeline(images))
+
+
+def test_compile_takes_the_whole_pass_as_one_graph() -> None:
+    model = usual_model(SMALL)
+    pipeline = TritonPipeline(model, DEVICE)
+    images = torch.from_numpy(photos(model, 1)).to(DEVICE)
+    compiled = torch.compile(lambda seen: pipeline(seen), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), pipeline(images))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
+    folder = save_tiny(tmp_path / "model", usual_model({}))
+    with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
+        Engine.load(folder, "cuda", "cuda")
+    with pytest.raises(BackendError, match="runs on a GPU, and device 'cpu' was asked for"):
+        Engine.load(folder, "cuda")
+    with pytest.raises(BackendError, match="'cuda' runs at fp32, fp16, bf16, and int8"):
+        Engine.load(folder, "cuda", "cuda", "int8")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_says_what_it_needs(tmp_path: Any) -> None:
+    with pytest.raises(SystemExit, match="needs a CUDA device and there is none"):
+        gpu.main(tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_engine_is_the_loop_on_a_gpu(changes: dict[str, Any], tmp_path: Any) -> None:
+    """Captured launches of every size, images on the host and on the device."""
+    model = usual_model(changes)
+    backend = Engine.load(save_tiny(tmp_path / "model", model), "cuda", "cuda").backend
+    images = photos(model, 5)
+    reference = loop_grids(model, images)
+    for count in (1, 2, 5, 1):
+        for given in (list(images[:count]), list(torch.from_numpy(images[:count]).to(DEVICE))):
+            found = torch.stack(list(backend.grids(given)))
+            assert_close(found.cpu(), torch.from_numpy(reference[:count]), torch.float32)

@@ -1,0 +1,30 @@
+"""What a model's plugin kernels need when compiled for a GPU: `python -m tests.helpers.plugin_kernels 90`.
+
+A program of its own: Triton compiles nothing in a process whose kernels it interprets.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from onnx.reference import ReferenceEvaluator
+
+from bench.compile_kernels import resources
+from tests.helpers import fake_plugin, fake_tensorrt
+
+sys.modules |= {"tensorrt": fake_tensorrt, "tensorrt.plugin": fake_plugin}
+fake_tensorrt.plugin = fake_plugin  # type: ignore[attr-defined]
+
+import glance_fast.export.tensorrt.plugins  # noqa: E402, F401 - registers them
+from glance_fast.export.graph.pipeline import export_onnx  # noqa: E402
+from tests.export.test_export import TRUNK, photos, usual_model  # noqa: E402
+from tests.helpers.tiny_models import tiny_calibration  # noqa: E402
+
+if __name__ == "__main__":
+    target = int(sys.argv[1])
+    model = usual_model({"image_size": (98, 115), **TRUNK, "wide": 5})
+    graph = export_onnx(model, tiny_calibration(), half=True, sm=target)
+    ReferenceEvaluator(graph, new_ops=fake_plugin.operators()).run(None, {"image": photos(model, 1)})
+    rows = [(*row, resources(row[1], target)[0]) for row in fake_plugin.compiled]
+    json.dump(rows, sys.stdout)

@@ -1,0 +1,245 @@
+"""The kernels for CPUs: the loop's numbers on every vector width; hostile programs and impossible builds refused."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from glance_fast.backends.openvino_backend import multiplies_bfloat16
+from glance_fast.engine import Engine
+from glance_fast.errors import BackendError, ConfigError, GlanceError, MissingDependencyError, ModelFolderError
+from glance_fast.export.export import export
+from glance_fast.export.graph import dense_pass_node as cpu_program
+from glance_fast.export.graph.builder import FLOAT, Graph
+from glance_fast.kernels.cpu import build as cpu_extension
+from glance_fast.kernels.cpu.build import SOURCES, extension
+from glance_fast.models.global_net import global_layers
+from glance_fast.plan.layer import conv, pool
+from glance_fast.storage.export_record import export_path
+from tests.dense.test_torch_pass import Case, build, grid
+from tests.export.test_export import COMPILES, threads_agree
+from tests.helpers.tiny_models import save_tiny, tiny_model
+from tests.helpers.tolerances import EXPORT_TOLERANCES, TOLERANCES, assert_close, deviation
+
+pytestmark = pytest.mark.skipif(not COMPILES, reason="there is no C++ compiler here")
+
+# Vectors of 4, of 8 and of as many numbers as this CPU has; each takes other tiles.
+WIDTHS = {"x86-64": "sse2", "x86-64-v3": "avx2", "native": ""}
+LAYERS = {
+    "usual": global_layers((4, 5, 6, 6), 1),
+    "two convolutions a level": global_layers((4, 6, 6), 2),
+    "more than a panel": global_layers((17, 33, 65, 130), 1),
+    "other kernels": [conv(5, 5), pool(5, 3), conv(19), conv(7, 1), pool(7)],
+    "pools of pools": [conv(8), pool(8), pool(8), conv(9)],
+}
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def library(request: pytest.FixtureRequest) -> Path:
+    if WIDTHS[request.param] not in Path("/proc/cpuinfo").read_text():
+        pytest.skip(f"this CPU has no {WIDTHS[request.param]}")
+    return extension(arch=request.param)
+
+
+def compiled(library: Path, case: Case, bfloat16: bool = False, **changed: NDArray[Any]) -> Run:
+    """Global-Net of images [B, C, H, W] in OpenVINO; `changed` stands for the program or the weights."""
+    graph = Graph("dense pass")
+    image = graph.input("image", FLOAT, ["batch", *case.images.shape[1:]])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changed.items():
+            patch.setattr(cpu_program, name, lambda _, value=value: value)
+        z_global = cpu_program.dense_pass_node(graph, case.net, case.plan, image, bfloat16)
+    graph.output(z_global, "z", FLOAT, ["batch", case.plan.locations, case.net.project.out_features])
+    core = openvino.Core()
+    core.add_extension(str(library))
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(graph.finish({}).SerializeToString()), "CPU", hints)
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert core is not None  # it holds the code of the kernels
+        return np.array(request([images])["z"])
+
+    return run
+
+
+def check(library: Path, case: Case) -> None:
+    images = case.images.float().numpy()
+    assert_close(compiled(library, case)(images), case.loop(), torch.float32)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (64, 41)], ids=str)
+@pytest.mark.parametrize("patch, stride", [(8, 7), (13, 5), (24, 3)])
+@pytest.mark.parametrize("least", [0, 3, 12])
+def test_grids(
+    library: Path, size: tuple[int, int], patch: int, stride: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_program, "LEAST", least)
+    check(library, build(LAYERS["usual"], size, patch, grid(size, patch, stride), batch=2))
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("readout", [1, 2])
+def test_layers(library: Path, layers: str, readout: int) -> None:
+    check(library, build(LAYERS[layers], (45, 50), 11, grid((45, 50), 11, 6), readout, batch=3))
+
+
+@pytest.mark.parametrize("size", [(37, 53), (32, 32)], ids=str)
+@pytest.mark.parametrize("patch", [8, 15, 31])
+def test_holes_at_and_beyond_every_border(library: Path, size: tuple[int, int], patch: int) -> None:
+    rows, cols = (sorted({1 - patch, 0, (side - patch) // 2, side - patch, side - 1}) for side in size)
+    check(library, build(LAYERS["usual"], size, patch, (rows, cols), readout=2))
+
+
+def test_one_location(library: Path) -> None:
+    check(library, build(global_layers((4, 6), 1), (17, 19), 8, ([9], [0])))
+
+
+def test_memory_of_one_image_is_not_seen_by_the_next(library: Path) -> None:
+    case = build(LAYERS["usual"], (37, 53), 11, grid((37, 53), 11, 6), batch=2)
+    first, second = (case.images[i : i + 1].float().numpy() for i in (0, 1))
+    used, fresh = compiled(library, case), compiled(library, case)
+    used(np.float32(1e30) * first)
+    np.testing.assert_array_equal(used(second), fresh(second))
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU multiplies no bfloat16")
+@pytest.mark.parametrize("layers", LAYERS)
+def test_bfloat16_is_near(layers: str) -> None:
+    case = build(LAYERS[layers], (45, 50), 11, grid((45, 50), 11, 6), batch=2)
+    found = compiled(extension(), case, bfloat16=True)(case.images.float().numpy())
+    assert TOLERANCES[torch.float32] < deviation(found, case.loop()) < EXPORT_TOLERANCES["bf16"]
+
+
+def test_bfloat16_is_refused_by_kernels_for_another_cpu() -> None:
+    case = build(LAYERS["usual"], (37, 53), 11, grid((37, 53), 11, 6))
+    with pytest.raises(RuntimeError, match="multiplies no bfloat16; export the model at fp32"):
+        compiled(extension(arch="x86-64"), case, bfloat16=True)(case.images.float().numpy())
+
+
+def test_any_wrong_number_of_a_program_is_refused() -> None:
+    """Programs come in files, which may be hostile: every number is checked before it is used as an address."""
+    case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
+    images, program = case.images.float().numpy(), cpu_program.program(case.plan)
+    library, expected = extension(), compiled(extension(), case)(images)
+    random = np.random.default_rng(0)
+    for place in [*range(12), *random.integers(12, len(program), 30)]:
+        for value in (-1, 2**31 - 1, -(2**31)):
+            wrong = program.copy()
+            wrong[place] = value
+            with pytest.raises(RuntimeError, match="export the model again"):
+                compiled(library, case, program=wrong)(images)
+    for place in random.integers(0, len(program), 60):
+        # What is legal elsewhere may be so here: then it gives some numbers, as many as it says.
+        wrong = program.copy()
+        wrong[place] = random.choice(program)
+        try:
+            found = compiled(library, case, program=wrong)(images)
+        except RuntimeError as error:
+            found = expected if "export the model again" in str(error) or "reads images" in str(error) else found[:0]
+        assert found.shape == expected.shape
+    for short in (program[:0], program[:1], program[: len(program) // 2], program[:-1], np.append(program, 0)):
+        with pytest.raises(RuntimeError, match="export the model again"):
+            compiled(library, case, program=short.astype(np.int32))(images)
+
+
+def test_more_or_fewer_weights_are_refused() -> None:
+    case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
+    weights = cpu_program.weights(case.net)
+    for wrong, says in ((weights[:-1], "fewer weights"), (np.append(weights, 0), "more weights")):
+        with pytest.raises(RuntimeError, match=f"{says} than the plan has; export the model again"):
+            compiled(extension(), case, weights=wrong.astype(np.float32))(case.images.float().numpy())
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_any_thread_may_score(tmp_path: Path, streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glance_fast.backends.registry.cpu_threads", lambda: 2)
+    folder = save_tiny(tmp_path / "model", tiny_model())
+    export(folder, "openvino", plugins=True)
+    threads_agree(Engine.load(folder, "openvino", streams=streams))
+
+
+def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_extension, "FLAGS", ("-O0", *cpu_extension.FLAGS[1:]))
+    made = extension(tmp_path)
+    assert [*tmp_path.iterdir()] == [made]
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert extension(tmp_path) == made
+    monkeypatch.setattr(cpu_extension, "_cpu", lambda: "another CPU")
+    with pytest.raises(MissingDependencyError):
+        extension(tmp_path)
+
+
+def no_compiler(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setattr(shutil, "which", lambda _: None)
+
+
+def no_headers(patch: pytest.MonkeyPatch, place: Path) -> None:
+    patch.setattr(cpu_extension, "_openvino", lambda: place)
+
+
+def no_code(patch: pytest.MonkeyPatch, place: Path) -> None:
+    shutil.copytree(SOURCES, place / "cpu")
+    (place / "cpu" / "schedule.hpp").write_text("this is no C++")
+    patch.setattr(cpu_extension, "SOURCES", place / "cpu")
+
+
+def no_linux(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setattr(sys, "platform", "win32")
+
+
+def no_folder(patch: pytest.MonkeyPatch, place: Path) -> None:
+    (place / "file").touch()
+    patch.setattr(cpu_extension, "user_cache_path", lambda _: place / "file" / "cache")
+
+
+@pytest.mark.parametrize(
+    "breaks, kind, says",
+    [
+        (no_compiler, MissingDependencyError, r"need a C\+\+ compiler, g\+\+ or c\+\+; install one, or export"),
+        (no_headers, BackendError, r"brings no headers .*pip install --upgrade openvino, or export the model without"),
+        (no_code, BackendError, r"cannot compile our kernels, or export the model without plugins.*tasks\.hpp"),
+        (no_linux, BackendError, r"compiled on Linux, and this is win32; export the model without plugins"),
+        (no_folder, BackendError, r"cannot hold our compiled kernels: Not a directory; export the model without"),
+    ],
+)
+def test_where_nothing_can_be_compiled_it_says_what_to_do(
+    breaks: Callable[[pytest.MonkeyPatch, Path], None],
+    kind: type[GlanceError],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = save_tiny(tmp_path / "model", tiny_model())
+    export(folder, "openvino", plugins=True)
+    monkeypatch.setattr(cpu_extension, "user_cache_path", lambda _: tmp_path / "empty")
+    breaks(monkeypatch, tmp_path)
+    for what in (lambda: Engine.load(folder, "openvino"), lambda: export(folder, "openvino", plugins=True)):
+        with pytest.raises(kind, match=f"(?s){says}"):
+            what()
+
+
+def test_plugins_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", tiny_model())
+    for precision in ("fp16", "int8"):
+        with pytest.raises(ConfigError, match=f"in fp32 or bf16 for openvino; .*or {precision} without plugins"):
+            export(folder, "openvino", precision, plugins=True)
+    assert not export_path(folder, "openvino", "fp32").exists()
+
+
+def test_a_damaged_export_says_how_it_is_made_again(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", tiny_model())
+    export(folder, "openvino", plugins=True)
+    export_path(folder, "openvino", "fp32").with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(ModelFolderError, match=r"--to openvino --precision fp32 --plugins$"):
+        Engine.load(folder, "openvino")

@@ -1,0 +1,194 @@
+"""The Local-Net from the teacher: it is the teacher inside, sees its patch alone, and gives the same on images."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.errors import ConfigError
+from glance_fast.models import context_net as wide
+from glance_fast.models.backbone_local_net import PATCH, WIDTH, TrunkNet, reading
+from glance_fast.models.model import GlanceModel
+from glance_fast.plan.patches import Reading, grid_starts
+from glance_fast.presets import PRESETS
+from glance_fast.stains import default_stains
+from glance_fast.teachers import Teacher, load_teacher
+from glance_fast.training.backbone_init import copy_teacher, fit_to_photographs
+from glance_fast.training.base_stage import Context
+from tests.helpers.tolerances import TOLERANCES, assert_close
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    return load_teacher()
+
+
+@pytest.fixture(scope="module")
+def net(teacher: Teacher) -> TrunkNet:
+    torch.manual_seed(0)
+    net = TrunkNet(7)
+    copy_teacher(net, teacher)
+    return net.double()
+
+
+def images(size: tuple[int, int], batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_a_patch_is_what_the_last_cell_sees(net: TrunkNet) -> None:
+    assert (PATCH, WIDTH) == (83, 168)
+    margin = 8
+    image = images((PATCH + 2 * margin,) * 2, 1).requires_grad_()
+    net(image, 8)[0, :, 1, 1].sum().backward()
+    assert image.grad is not None
+    touched = torch.nonzero(image.grad[0].abs().sum(0))
+    assert touched.min(0).values.tolist() == [margin, margin]
+    assert touched.max(0).values.tolist() == [margin + PATCH - 1] * 2
+
+
+def test_it_leans_as_far_as_the_presets_say(net: TrunkNet) -> None:
+    """The middle of the squared gradient lies before the patch's: so the teacher learned, its weights random not."""
+    due = PRESETS["fast"]["model"]["lean"]
+    assert due == PRESETS["accurate"]["model"]["lean"]
+    assert _lean(net) == pytest.approx([-due, -due], abs=0.5)
+    assert _lean(TrunkNet(7).double()) == pytest.approx([0, 0], abs=1.5)
+
+
+def _lean(net: TrunkNet) -> list[float]:
+    """How far behind a patch's middle lies what the last block sees of it, in pixels along each axis."""
+    patches = images((PATCH, PATCH), 48).requires_grad_()
+    seen = net.last(net.describe(patches)[0])
+    weights = torch.randn(seen.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(seen, patches, weights)
+    energy, place = gradient.square().sum((0, 1)), torch.arange(PATCH) - (PATCH - 1) / 2
+    return [float((energy.sum(1 - axis) * place).sum() / energy.sum()) for axis in (0, 1)]
+
+
+def test_inside_an_image_it_is_the_teacher(net: TrunkNet, teacher: Teacher) -> None:
+    """The teacher's cell j of stride 8 sees 67 pixels from 8j - 26 on: ours, 6 pixels in, are its cells from 4 on."""
+    picture = images((256, 256), 1)
+    with torch.no_grad():
+        theirs = deepcopy(teacher.stages[0]).double()(picture)
+        taps, read = net.describe(picture[:, :, 6:, 6:], 8)
+    patches = taps.shape[2]
+    assert patches == 21
+    expected = torch.nn.functional.avg_pool2d(theirs[0], 3, 1)[:, 4 : 4 + patches, 4 : 4 + patches]
+    assert_close(taps[0, 80:120], expected, torch.float64)
+    assert read.shape == (1, 24, 58, 58)
+
+
+@pytest.mark.parametrize("block, kernel, stride, channels", [(2, 19, 4, 24), (3, 35, 8, 40), (4, 67, 8, 40)])
+def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
+    teacher: Teacher, block: int, kernel: int, stride: int, channels: int
+) -> None:
+    """Of the map behind a block exactly the cells of a hole change where its pixels do, whatever the step."""
+    assert reading(block) == Reading(kernel, stride, channels)
+    net = TrunkNet(5, read_block=block)
+    copy_teacher(net, teacher)
+    picture = images((260, 240), 1)
+    erased = picture.clone()
+    erased[:, :, 80 : 80 + PATCH, 72 : 72 + PATCH] = 0
+    with torch.no_grad():
+        before, after = (net.double().read(seen) for seen in (picture, erased))
+        for step in (stride, 3 * stride):
+            assert_close(net.describe(picture, step)[1], before, torch.float64)
+    rows, cols = net.reading.hole(80, PATCH), net.reading.hole(72, PATCH)
+    changed = torch.nonzero((before != after).any(1)[0])
+    assert changed.min(0).values.tolist() == [rows.start, cols.start]
+    assert changed.max(0).values.tolist() == [rows.stop - 1, cols.stop - 1]
+    assert len(changed) == len(rows) * len(cols)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("step", [4, 8, 12, 16, 20, 32])
+@pytest.mark.parametrize("size", [(99, 122), (160, 83)], ids=str)
+def test_an_image_gives_what_its_patches_give(
+    teacher: Teacher, dtype: torch.dtype, step: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(1)
+    net = TrunkNet(5)
+    copy_teacher(net, teacher)
+    net, picture = net.double(), images(size)
+    rows, cols = (grid_starts(side, PATCH, step) for side in size)
+    with torch.no_grad():
+        single = [net(picture[:, :, y : y + PATCH, x : x + PATCH]) for y in rows for x in cols]
+        reference = torch.cat(single, dim=2).view(2, 5, len(rows), len(cols))
+        assert_close(net.to(dtype)(picture.to(dtype), step), reference, dtype)
+
+
+def test_the_surroundings_are_what_the_teacher_goes_on_to_say(teacher: Teacher) -> None:
+    net = TrunkNet(7, wide=3)
+    copy_teacher(net, teacher)
+    assert net.wide is not None
+    around = net.double().wide
+    assert around is not None
+    cells = torch.randn(2, 80, 7, 10, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    goes_on = deepcopy(teacher.stages[1]).double()
+    assert isinstance(goes_on, torch.nn.Sequential)
+    with torch.no_grad():
+        expected = goes_on[1:](cells)
+        assert_close(around.describe(cells, 16), expected, torch.float64)
+        assert_close(around(cells, 16), around.project(expected), torch.float64)
+        # Patches 8 pixels apart: every second is taken, the others lie half-way, beyond the last it goes on as it ends.
+        finer = around(cells.repeat_interleave(2, 2).repeat_interleave(2, 3), 8)
+        along = around.project(expected)
+        assert_close(finer[:, :, ::2, ::2], along, torch.float64)
+        assert_close(finer[:, :, 1:-1:2, ::2], (along[:, :, 1:] + along[:, :, :-1]) / 2, torch.float64)
+        assert_close(finer[:, :, -1, ::2], along[:, :, -1], torch.float64)
+
+
+@pytest.mark.parametrize("step", [4, 8, 12, 16, 20])
+def test_every_location_gets_its_share_of_those_that_are_taken(step: int) -> None:
+    weights = wide.filling(9, step, torch.zeros(1, dtype=torch.float64))
+    assert weights.shape == (9, -(-9 // max(1, 16 // step)))
+    assert_close(weights.sum(1), torch.ones(9, dtype=torch.float64), torch.float64)
+    assert torch.equal(weights[:: max(1, 16 // step)], torch.eye(weights.shape[1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("around", [0, 3])
+@pytest.mark.parametrize("step", [4, 8, 16])
+def test_macs_are_those_that_are_counted(step: int, around: int) -> None:
+    net = TrunkNet(7, around).double()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(images((131, 108), 1), step)
+    means = 17 * 17 * 24 + 5 * 5 * 24 + 3 * 3 * 40 + 80
+    places = len(grid_starts(131, PATCH, step)) * len(grid_starts(108, PATCH, step))
+    # Means over dilated cells are convolutions to the counter, at most all of them; and it counts the interpolation.
+    between = around * places * (places + 1)
+    assert 0 <= counter.get_total_flops() // 2 - net.macs((131, 108), step) <= 4 * places * means + between
+
+
+def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teacher) -> None:
+    config = ModelConfig(local_net="trunk", patch=83, stride=8, overhang=38, features=9, image_size=(64, 72))
+    model = GlanceModel(config)
+    assert isinstance(model.local_net, TrunkNet)
+    copy_teacher(model.local_net, teacher)
+    photos = np.random.default_rng(0).integers(0, 255, (20, 64, 72, 3), dtype=np.uint8)
+    context = Context(model, teacher, TrainConfig(), photos, photos, default_stains())
+    fit_to_photographs(context, iter)
+    with torch.no_grad():
+        seen = model.padded(model.from_uint8(torch.from_numpy(photos)))
+        z = model.local_net(seen, 8).flatten(2).double()
+    assert z.mean((0, 2)).abs().max() < 1e-3
+    within = z - z.mean(0)
+    covariance = torch.einsum("bil,bjl->ij", within, within) / (z.shape[0] * z.shape[2])
+    spread = covariance.diagonal()
+    assert (spread.diff() <= 1e-6).all(), "the strongest direction comes first"
+    assert (covariance - torch.diag(spread)).abs().max() < 1e-3 * spread.max()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"patch": 64}, {"stride": 6}, {"stride": 4, "read_block": 3}, {"features": 169}, {"teacher": "resnet18"}],
+    ids=str,
+)
+def test_what_the_trunk_cannot_do_is_refused(wrong: dict[str, object]) -> None:
+    settings = {"local_net": "trunk", "patch": 83, "stride": 8, **wrong}
+    with pytest.raises(ConfigError, match=rf"local_net = 'trunk': {next(iter(wrong))} must be"):
+        GlanceModel(ModelConfig.model_validate(settings))

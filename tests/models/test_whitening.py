@@ -1,0 +1,89 @@
+"""Whitening by location: its statistics, and the scores that are made with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from glance_fast.dense.loop import loop_features
+from glance_fast.dense.torch_pass import DensePass, dense_features
+from glance_fast.models.model import GlanceModel
+from glance_fast.models.whitening import LocationNorm
+from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tolerances import TOLERANCES, assert_close
+
+
+def differences(count: int = 300, locations: int = 3, features: int = 4) -> Tensor:
+    """Another mean and covariance at each location."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(locations, features, features, generator=generator, dtype=torch.float64)
+    noise = torch.randn(count, locations, features, generator=generator, dtype=torch.float64)
+    return torch.einsum("bln,lmn->blm", noise, mixing) + torch.arange(locations)[:, None]
+
+
+def test_what_it_was_fitted_to_comes_out_white() -> None:
+    given, norm = differences(), LocationNorm(3, 4).double()
+    norm.fit([given[:100], given[100:]], 1e-9)
+    white = norm(given)
+    for location in range(3):
+        assert white[:, location].mean(0).abs().max() < 1e-10
+        assert np.abs(np.cov(white[:, location].numpy().T, ddof=0) - np.eye(4)).max() < 1e-6
+
+
+def test_its_length_is_the_mahalanobis_distance() -> None:
+    given, norm = differences(), LocationNorm(3, 4).double()
+    norm.fit([given], 0.05)
+    for location in range(3):
+        rows = given[:, location].numpy()
+        covariance = np.cov(rows.T, ddof=0)
+        variance = [np.trace(np.cov(given[:, i].numpy().T, ddof=0)) / 4 for i in range(3)]
+        covariance += 0.05 * np.mean(variance) * np.eye(4)
+        away = rows - rows.mean(0)
+        expected = np.einsum("bn,nm,bm->b", away, np.linalg.inv(covariance), away)
+        assert_close(norm(given)[:, location].square().sum(1), expected, torch.float64)
+
+
+def test_some_locations_are_whitened_as_among_all() -> None:
+    given, norm = differences(), LocationNorm(3, 4).double()
+    norm.fit([given], 0.01)
+    which = torch.tensor([2, 0])
+    assert torch.equal(norm(given[:, which], which), norm(given)[:, which])
+
+
+def test_constant_photographs_leave_it_finite() -> None:
+    norm = LocationNorm(2, 3)
+    norm.fit([torch.zeros(5, 2, 3) + torch.randn(1, 2, 1), torch.randn(2, 2, 3)], 0.01)
+    assert norm.whiten.isfinite().all()
+
+
+def fitted(**changes: Any) -> GlanceModel:
+    model = tiny_model(location_norm=True, lam=0.3, **changes).double()
+    assert model.norm is not None
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randn(40, 3, *model.config.image_size, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        z_local, z_global = dense_features(model, DensePass(model.plan(), dtype=torch.float64), images)
+    model.norm.fit([z_local - z_global], 0.05)
+    model.usual.copy_(torch.tensor([0.5, -1.0]))
+    model.spread.copy_(torch.tensor([2.0, 3.0]))
+    return model
+
+
+@pytest.mark.parametrize("changes", [{}, {"overhang": 7, "stride": 4, "image_size": (37, 45)}], ids=str)
+def test_the_whitened_score_is_its_formula_and_the_loops(changes: dict[str, Any]) -> None:
+    model = fitted(**changes)
+    images = torch.randn(2, 3, *model.config.image_size, dtype=torch.float64)
+    assert model.norm is not None
+    with torch.no_grad():
+        z_local, z_global = loop_features(model, images, batch=16)
+        w = torch.einsum("lmn,bln->blm", model.norm.whiten, z_local - z_global - model.norm.mean)
+        logit = model.distortion(torch.cat([w, z_global], dim=-1))
+        expected = 0.3 * (w.square().mean(-1).sqrt() - 0.5) / 2 + 0.7 * (-logit + 1) / 3
+        for dtype in TOLERANCES:
+            dense = DensePass(model.plan(), dtype=dtype)
+            found = model.to(dtype).score(*dense_features(model, dense, images.to(dtype)))
+            assert_close(found, expected, dtype)

@@ -1,0 +1,96 @@
+"""Large images in strips: the loop's numbers, in memory that does not grow with the image's height."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from glance_fast.backends.torch_backend import TorchBackend
+from glance_fast.dense.strip_pass import StripPass, features, make_pass
+from glance_fast.models.global_net import global_layers
+from glance_fast.plan.layer import conv, pool
+from glance_fast.plan.plan import compile_plan
+from glance_fast.plan.strips import strips
+from tests.dense.test_torch_pass import Case, build, grid
+from tests.export.test_export import TRUNK, photos, usual_model
+from tests.helpers.reference import loop_of_photos
+from tests.helpers.tolerances import assert_close
+
+CASES: dict[str, Callable[[], Case]] = {
+    "odd": lambda: build(global_layers((4, 5, 6), 1), (85, 26), 8, grid((85, 26), 8, 6)),
+    "two convolutions, batch": lambda: build(global_layers((4, 6), 2), (61, 19), 6, grid((61, 19), 6, 5), 2),
+    "read-out of four": lambda: build(global_layers((5, 7), 1), (67, 23), 7, grid((67, 23), 7, 5), 2, 2),
+    "beyond the borders": lambda: build(global_layers((4, 5), 1), (70, 17), 7, ([-6, 3, 14, 40, 66], [-3, 12])),
+    "any order": lambda: build(global_layers((4, 5), 1), (70, 17), 7, ([40, 3, 61, 14], [5, 0])),
+    "other kernels": lambda: build([conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (75, 23), 7, grid((75, 23), 7, 4)),
+    "a small hole": lambda: build(global_layers((4, 5, 6), 1), (90, 24), 3, grid((90, 24), 3, 7)),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_strips_are_the_loop(name: str, rows: int) -> None:
+    case = CASES[name]()
+    most = 1
+    if rows > 1:
+        most = max(one.plan.peak for one in strips(case.plan, 1)) * 2
+    cut = StripPass(case.plan, most=most)
+    assert len(cut.strips) > 1
+    assert sum(one.plan.locations for one in cut.strips) == case.plan.locations
+    net = case.net.float()
+    found = cut(net, case.images.float())
+    net.double()
+    assert_close(found, case.loop(), torch.float32)
+
+
+def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
+    layers = global_layers((8, 12, 16), 1)
+
+    most = 1 << 20
+    for height in (512, 2048):
+        whole = compile_plan(layers, (height, 64), 16, (range(0, height - 15, 8), range(0, 49, 8)))
+        cut = strips(whole, most)
+        assert whole.peak > most >= max(one.plan.peak for one in cut)
+        assert len({id(one.plan) for one in cut}) <= 4
+        # What neighbouring strips both see costs little.
+        assert sum(one.plan.macs for one in cut) < 1.25 * whole.macs
+    assert isinstance(make_pass(whole, most=most), StripPass)
+    assert not isinstance(make_pass(whole), StripPass)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_size": (150, 45), "patch": 16, "stride": 6},
+        {"image_size": (190, 131), **TRUNK, "stride": 20, "overhang": 30},
+        {"image_size": (190, 131), **TRUNK, "stride": 8, "wide": 5},
+        {"image_size": (260, 187), **TRUNK, "read_block": 3, "global_channels": (6, 8, 8)},
+    ],
+    ids=["plain", "trunk", "wide", "deeper reading"],
+)
+def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
+    model = usual_model(changes)
+    images = photos(model, 2 if "local_net" not in changes else 1)
+    expected = loop_of_photos(model, images)
+    with torch.no_grad():
+        cut = make_pass(model.plan(), most=1)
+        found = features(model, cut, model.from_uint8(torch.from_numpy(images)))
+    assert isinstance(cut, StripPass) and len(cut.strips) > 3
+    for mine, reference in zip(found, expected, strict=True):
+        assert_close(mine, reference, torch.float32)
+
+
+def test_the_backend_cuts_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = usual_model({"image_size": (150, 45), "patch": 16, "stride": 6})
+    images = list(photos(model, 2))
+    whole = TorchBackend(model).grids(images)
+    monkeypatch.setattr("glance_fast.dense.strip_pass.MOST", 1)
+    monkeypatch.setattr(make_pass, "__defaults__", ("cpu", 1))
+    backend = TorchBackend(model)
+    assert isinstance(backend.dense, StripPass)
+    for mine, reference in zip(backend.grids(images), whole, strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-5)

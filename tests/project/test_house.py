@@ -1,0 +1,226 @@
+"""Rules that no other tool checks: who imports whom, what is never called, how long a module is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ("glance_fast", "kernels", "export")
+
+# From the foundations up: a module or package of glance_fast imports only what stands in rows above its own.
+ORDER = (
+    ("errors", "version"),
+    ("plan", "kernels", "stains", "teachers"),
+    ("config",),
+    ("presets", "data", "models"),
+    ("postprocessing",),
+    ("storage",),
+    ("dense", "visualization"),
+    ("backends",),
+    ("engine", "export", "training"),
+    ("evaluation",),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+ROW = {unit: row for row, units in enumerate(ORDER) for unit in units}
+
+# The plan and the operations, wanted alone in benchmarks and graphs: what little they may import.
+ALONE = {"plan": {"errors"}, "kernels": {"errors"}}
+
+# Modules in the root of the package: the face that users and the command line import.
+FACE = {"__init__", "__main__", "cli", "config", "engine", "errors", "presets", "version"}
+
+HEAVY_MODULES = {"torch", "scipy", "sklearn", "skimage", "matplotlib", "lightning_fabric", "jinja2"}
+UNSAFE_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def sources(*folders: str) -> list[Path]:
+    """Every Python file of these top folders, each once: the links in glance_fast/ are left out."""
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    return [file for file in files if file.resolve() == file]
+
+
+def label(file: Path) -> str:
+    """A file's name in test ids and messages."""
+    return file.relative_to(ROOT).as_posix()
+
+
+def unit(file: Path) -> str:
+    """The module or folder of the package that a file belongs to: "plan", "nets", "kernels"."""
+    top, *rest = file.relative_to(ROOT).parts
+    return rest[0].removesuffix(".py") if top == "glance_fast" else top
+
+
+def imported(tree: ast.AST, for_types: bool = True) -> Iterator[str]:
+    """Dotted names of everything imported, also inside functions and, with `for_types`, for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if not for_types and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imported(node, for_types)
+
+
+def units_imported(tree: ast.AST, for_types: bool = True) -> set[str]:
+    """Units of the package that a module imports."""
+    return {name.split(".")[1] for name in imported(tree, for_types) if name.startswith("glance_fast.")}
+
+
+def misplaced(of: str, others: set[str]) -> list[str]:
+    """Which of `others` a unit may not import."""
+    allowed = ALONE.get(of)
+    if allowed is not None:
+        return sorted(others - allowed - {of})
+    return sorted(other for other in others - {of} if ROW.get(other, len(ORDER)) >= ROW[of])
+
+
+def unsafe(tree: ast.AST) -> Iterator[str]:
+    """What in a module could run code from a file or a string."""
+    yield from (name for name in imported(tree) if name.split(".")[0] in UNSAFE_MODULES)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        options = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if name in {"eval", "exec", "compile", "__import__"}:
+            yield name
+        if name == "torch.load" and options.get("weights_only") != "True":
+            yield f"{name} without weights_only=True"
+        if options.get("allow_pickle", "False") != "False":
+            yield f"{name} with allow_pickle"
+
+
+def environment(tree: ast.AST) -> Iterator[str]:
+    """Where a module reads environment variables."""
+    names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    yield from sorted(names & {"os.environ", "os.getenv", "os.environb"})
+
+
+def complaints(files: list[Path], check: Callable[[ast.AST], Iterator[str]]) -> list[str]:
+    assert files
+    return [f"{label(file)}: {found}" for file in files for found in check(ast.parse(file.read_text(encoding="utf-8")))]
+
+
+def test_every_package_has_a_row() -> None:
+    units = {unit(file) for file in sources(*LIBRARY)} - {"__init__"}
+    assert units == set(ROW), "a new module or package needs a row in ORDER, a removed one leaves it"
+
+
+def test_the_root_holds_the_face_alone() -> None:
+    assert {file.stem for file in (ROOT / "glance_fast").glob("*.py")} == FACE
+
+
+def dotted(file: Path) -> str:
+    """A file's dotted name: "glance_fast.kernels.cpu.build"; a package's is that of its folder."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    whole = parts if parts[0] == "glance_fast" else ("glance_fast", *parts)
+    return ".".join(whole).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other() -> None:
+    modules = {dotted(file): file for file in sources(*LIBRARY)}
+    sorter = TopologicalSorter[str]()
+    for name, file in modules.items():
+        for other in imported(ast.parse(file.read_text(encoding="utf-8"))):
+            target = other if other in modules else other.rpartition(".")[0]
+            # The face hands names on that are imported when they are first asked for.
+            if target in modules and "glance_fast" not in (name, target):
+                sorter.add(name, target)
+    sorter.prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("file", sources(*LIBRARY), ids=label)
+def test_imports_point_one_way(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if unit(file) == "__init__":
+        others = units_imported(tree, for_types=False)
+        assert others <= {"config", "errors", "version"}, "import glance_fast must stay light"
+    else:
+        assert misplaced(unit(file), units_imported(tree)) == []
+
+
+@pytest.mark.parametrize(
+    ("of", "line", "wrong"),
+    [
+        ("engine", "from glance_fast.cli import main", ["cli"]),
+        ("engine", "import glance_fast.backends.torch_backend", []),
+        ("backends", "def f():\n    from glance_fast import engine", ["engine"]),
+        ("kernels", "from glance_fast.models.model import GlanceModel", ["models"]),
+        ("kernels", "from glance_fast.kernels.reference.max_pool import max_pool_rows", []),
+        ("plan", "if TYPE_CHECKING:\n    from glance_fast.engine import Engine", ["engine"]),
+        ("cli", "from glance_fast.unheard_of import thing", ["unheard_of"]),
+    ],
+)
+def test_a_wrong_import_is_found(of: str, line: str, wrong: list[str]) -> None:
+    assert misplaced(of, units_imported(ast.parse(line))) == wrong
+
+
+def test_the_package_imports_without_torch() -> None:
+    code = "import sys, glance_fast, glance_fast.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "glance_fast" in loaded
+    assert not loaded & HEAVY_MODULES
+
+
+def test_nothing_runs_code_from_files() -> None:
+    assert complaints(sources(*LIBRARY, "bench"), unsafe) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from pickle import loads",
+        "import joblib",
+        "eval('1')",
+        "exec(text)",
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "np.load(file, allow_pickle=True)",
+    ],
+)
+def test_an_unsafe_line_is_found(line: str) -> None:
+    assert list(unsafe(ast.parse(line)))
+
+
+@pytest.mark.parametrize("line", ["torch.load(file, weights_only=True)", "model.eval()", "np.load(file)"])
+def test_a_safe_line_is_not(line: str) -> None:
+    assert not list(unsafe(ast.parse(line)))
+
+
+def test_the_library_reads_no_environment_variables() -> None:
+    assert complaints(sources(*LIBRARY), environment) == []
+    assert list(environment(ast.parse("os.environ.get('X')"))) == ["os.environ"]
+
+
+@pytest.mark.parametrize("file", sources(*LIBRARY, "bench"), ids=label)
+def test_modules_are_short_and_say_what_they_are_for(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    first = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    assert first.endswith("."), f"first line of the docstring: {first!r}"
+    assert len(text.splitlines()) <= 300
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "kernels" / "cpu").glob("*.[ch]pp")), ids=label)
+def test_so_are_files_in_cpp(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = [*takewhile(lambda line: line.startswith("//"), lines)]
+    assert comment and re.search(r"[.:]( |$)", " ".join(comment)), f"first comment: {comment}"
+    assert len(lines) <= 300 and max(map(len, lines)) <= 120
+
+
+def test_fresh_memory_is_not_a_number() -> None:
+    assert torch.empty(5).isnan().all()

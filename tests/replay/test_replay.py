@@ -1,0 +1,78 @@
+"""Process replay: what was recorded before the code moved comes out again, and old model folders give their scores."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import triton
+
+from glance_fast.engine import Engine
+from glance_fast.presets import PRESETS
+from tests.helpers.tolerances import TOLERANCES, deviation
+from tests.replay.record import RECORDED, graphs, kernels_elsewhere, plans
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
+    return record
+
+
+def test_plans_are_the_same(recorded: dict[str, Any]) -> None:
+    assert plans() == recorded["plans"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_exported_graphs_are_the_same(preset: str, recorded: dict[str, Any]) -> None:
+    expected = recorded["graphs"][preset]
+    actual = graphs(preset)
+    assert {form: structure for form, (structure, _) in actual.items()} == {
+        form: structure for form, (structure, _) in expected.items()
+    }
+    for form, (_, sums) in actual.items():
+        np.testing.assert_allclose(sums, expected[form][1], rtol=1e-6, err_msg=form)
+
+
+def test_kernels_are_the_same(recorded: dict[str, Any]) -> None:
+    if triton.__version__ != recorded["triton"]:
+        pytest.skip(f"recorded with Triton {recorded['triton']}, whose compiler this is not")
+    assert kernels_elsewhere() == recorded["kernels"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model folders that version 0.1.0 wrote, one with exports."""
+    path = tmp_path_factory.mktemp("models")
+    with zipfile.ZipFile(HERE / "models_0_1_0.zip") as archive:
+        archive.extractall(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "method"),
+    [
+        ("plain", "torch", "dense"),
+        ("plain", "torch", "loop"),
+        ("plain", "openvino", "dense"),
+        ("plain", "onnxruntime", "dense"),
+        ("trunk", "torch", "dense"),
+    ],
+)
+def test_a_model_folder_of_version_0_1_0_gives_its_scores(name: str, backend: str, method: str, folders: Path) -> None:
+    expected = np.load(HERE / "expected_0_1_0.npz")
+    engine = Engine.load(folders / name, backend=backend)
+    limits = [engine.threshold, engine.pixel_threshold]
+    assert limits == expected[f"{name}_thresholds"].tolist()
+    for i, image in enumerate(expected[f"{name}_images"]):
+        result = engine.score(image, method=method)
+        assert deviation(result.map, expected[f"{name}_{i}_map"]) <= TOLERANCES[torch.float32]
+        assert result.score == pytest.approx(float(expected[f"{name}_{i}_score"]), rel=TOLERANCES[torch.float32])
+        assert result.p_value == float(expected[f"{name}_{i}_p"])
