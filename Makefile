@@ -28,7 +28,7 @@ lint: venv
 
 # The site in site/, warnings are errors. -m: what the pages are generated from is imported from this checkout.
 docs: venv
-	$(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 venv: $(READY)
 

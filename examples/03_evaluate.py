@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from glance_fast import Engine
-from glance_fast.evaluation import evaluate
+from glance_fast.evaluation.evaluate import evaluate
 
 
 def main() -> None:

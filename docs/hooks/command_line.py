@@ -1,16 +1,21 @@
-"""The command line's page, written from the typer commands where the page says `<!-- commands -->`."""
+"""The command line's page, written from the typer commands where the page says `<!-- commands -->`.
+
+The commands are read from their functions' signatures, not from typer's parsed parameters, which differ by version.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterator
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import typer
-from typer.core import TyperArgument, TyperOption
+from typer.models import ArgumentInfo
 
 from glance_fast.cli import app
 
 MARK = "<!-- commands -->"
+KINDS = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "PATH"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -19,35 +24,41 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def sections() -> Iterator[str]:
-    """A heading, the usage, the help and a table of arguments and options per command."""
-    group = typer.main.get_group(app)
-    for name, command in group.commands.items():
-        context = command.make_context(name, [], resilient_parsing=True)
-        usage = " ".join(command.collect_usage_pieces(context))
-        yield f"## {name}\n\n{command.help}\n\n```text\nglance-fast {name} {usage}\n```\n"
+    """A heading, the help and a table of arguments and options per command."""
+    for command in app.registered_commands:
+        function = command.callback
+        assert function is not None
+        name = command.name or function.__name__
+        rows = list(parameters(function))
+        arguments = " ".join(title for title, *_, positional in rows if positional)
+        yield f"## {name}\n\n{inspect.getdoc(function)}\n\n```text\nglance-fast {name} [OPTIONS] {arguments}\n```\n"
         yield "| | default | |\n|---|---|---|"
-        for parameter in command.params:
-            if isinstance(parameter, TyperArgument | TyperOption):
-                yield f"| {title(parameter)} | {default(parameter)} | {cell(parameter.help or '')} |"
+        yield from (f"| `{title}` | {default} | {text} |" for title, default, text, _ in rows)
         yield ""
 
 
-def title(parameter: TyperArgument | TyperOption) -> str:
-    """The names of a parameter, with the kind of its value where it takes one."""
-    if isinstance(parameter, TyperArgument):
-        return f"`{(parameter.name or '').upper()}`"
-    names = " ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-    return names if parameter.is_flag else f"{names} {parameter.type.name}"
+def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str, str, bool]]:
+    """Per parameter its name with the kind of its value, its default, its help, and whether it is positional."""
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        annotation, info = get_args(hints[name])[:2]
+        positional = isinstance(info, ArgumentInfo)
+        kind = kind_of(annotation)
+        if positional:
+            title = f"{name.upper()}{'...' if get_origin(annotation) is list else ''}"
+        else:
+            names = ", ".join(info.param_decls or (f"--{name.replace('_', '-')}",))
+            title = names if kind is bool else f"{names} {KINDS[kind.__name__]}"
+        if parameter.default is parameter.empty:
+            default = "required"
+        else:
+            default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
+        yield title, default, " ".join((info.help or "").replace("|", "\\|").split()), positional
 
 
-def default(parameter: TyperArgument | TyperOption) -> str:
-    """The default, or that there is none."""
-    if parameter.required:
-        return "required"
-    value = parameter.default
-    return "" if value is None or value is False or callable(value) else f"`{value}`"
-
-
-def cell(text: str) -> str:
-    """A text in a cell of a table."""
-    return " ".join(text.replace("|", "\\|").split())
+def kind_of(annotation: Any) -> type:
+    """The type of one value: that of `X` in `X | None` and in `list[X]`."""
+    while get_origin(annotation) in (Union, UnionType, list):
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
+    kind: type = annotation
+    return kind
