@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from html import escape
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -47,13 +48,20 @@ def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str, str, bo
         if positional:
             title = f"{name.upper()}{'...' if get_origin(annotation) is list else ''}"
         else:
-            names = ", ".join(info.param_decls or (f"--{name.replace('_', '-')}",))
+            # In Annotated[..., Option("--model", "-m")] typer takes the first name for a default.
+            first = [info.default] if isinstance(info.default, str) else []
+            names = ", ".join([*first, *(info.param_decls or ())] or [f"--{name.replace('_', '-')}"])
             title = names if kind is bool else f"{names} {KINDS[kind.__name__]}"
         if parameter.default is parameter.empty:
             default = "required"
         else:
             default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
-        yield title, default, " ".join((info.help or "").replace("|", "\\|").split()), positional
+        yield title, default, cell(info.help or ""), positional
+
+
+def cell(text: str) -> str:
+    """A text in a cell of a table."""
+    return " ".join(escape(text, quote=False).replace("|", "\\|").split())
 
 
 def kind_of(annotation: Any) -> type:

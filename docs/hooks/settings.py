@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -17,19 +18,20 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put a table in the place of each mark."""
-    return MARK.sub(lambda match: table(match.group(1)), markdown)
+    return MARK.sub(lambda match: rows_of(match.group(1)), markdown)
 
 
-def table(name: str) -> str:
+def rows_of(name: str) -> str:
     """One row per setting: legal values, default, the presets' values where they differ, description."""
     model, group = MODELS[name]
-    head = ["setting", "legal values", "default", *(f"`{preset}`" for preset in PRESETS), "what it is"]
+    presets = {preset: tables[group] for preset, tables in PRESETS.items() if tables[group]}
+    head = ["setting", "legal values", "default", *(f"`{preset}`" for preset in presets), "what it is"]
     rows = [head, ["---"] * len(head)]
     for setting, field in model.model_fields.items():
         default = field.get_default()
-        changed = [tables[group].get(setting, default) for tables in PRESETS.values()]
+        changed = [table.get(setting, default) for table in presets.values()]
         values = ["" if value == default else code(value) for value in changed]
-        rows.append([code(setting), legal(field), code(default), *values, field.description or ""])
+        rows.append([code(setting), legal(field), code(default), *values, escape(field.description or "", quote=False)])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
