@@ -119,7 +119,7 @@ def _parts(model: GlanceModel) -> Iterator[Part]:
 
     conv, stride, overhang, most = first_convolution(model)
     yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], stride, overhang, most)
-    layers, before = model.global_net.layers, model.local_net.reading.channels
+    layers, before = model.global_net.layers, model.local_net.feature_map_spec.channels
     for i, layer in enumerate(layers):
         if layer.kind == "conv":
             behind = [later.kind for later in layers[i + 1 : i + 2]]

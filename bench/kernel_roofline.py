@@ -88,7 +88,7 @@ def needs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Need]:
     for i, step in enumerate(plan.steps):
         name = f"{i} {step.layer.kind} {step.channels_in}→{step.layer.channels}"
         # The first level reads uint8 pixels where Global-Net reads pixels at all.
-        read = 1 if i == 0 and model.local_net.reading == IMAGE else width
+        read = 1 if i == 0 and model.local_net.feature_map_spec == IMAGE else width
         of_step = name, step, batch
         yield from _conv(*of_step, (read, width)) if step.layer.kind == "conv" else _pool(*of_step, width)
     yield _score(model, plan.locations, batch)

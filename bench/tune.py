@@ -98,7 +98,7 @@ def jobs(model: GlanceModel, batch: int, dtype: torch.dtype, device: str) -> Ite
         if not weights[i]:
             made = [*_pool_jobs(step, base, below)]
         # Pixels have a kernel of their own.
-        elif i or model.local_net.reading != IMAGE:
+        elif i or model.local_net.feature_map_spec != IMAGE:
             made = [*_conv_jobs(step, weights[i], base, below)]
             # The first layer is launched alone.
             joined += _joined_jobs(steps[i:], weights[i], base, below) if i else []

@@ -41,7 +41,7 @@ from glance_fast.dense.strip_pass import features
 from glance_fast.export.graph.dense_pass_node import LEAST
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.models.model import GlanceModel
-from glance_fast.plan.plan import split
+from glance_fast.plan.plan import refine_bands
 from glance_fast.postprocessing.calibration import Calibration
 
 # Of the peers between runtimes; of bfloat16 nothing is asked, as their weights are random.
@@ -90,7 +90,9 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
     if keep:
         alone |= _kept_with_plugins(keep, preset, threads, point, own_graphs)
     streamed = 0 if model.norm is None else model.norm.lower().numel() // 2
-    costs = [(plan.macs + model.local_macs, streamed) for plan in (backend.dense.plan, split(model.plan(), LEAST))]
+    costs = [
+        (plan.macs + model.local_macs, streamed) for plan in (backend.dense.plan, refine_bands(model.plan(), LEAST))
+    ]
     every = {("PyTorch", "fp32"): by_torch, **runs}
     return [*_cases(preset, every, costs[0], point, alone), *_cases(preset, own, costs[1], point, alone)]
 

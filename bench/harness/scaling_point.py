@@ -128,12 +128,12 @@ def _timed(run: Callable[[], object], setting: Setting, before: int | None) -> d
 
 
 def _facts(backend: TorchBackend, plans: list[Any]) -> dict[str, int]:
-    from glance_fast.plan.plan import split
+    from glance_fast.plan.plan import refine_bands
 
     model, whole = backend.model, backend.dense.plan
     # Both runtimes split what they run.
-    macs = sum(split(plan).macs for plan in plans) + model.local_macs
-    peaks = {"plan_peak": max(plan.peak for plan in plans), "whole_peak": whole.peak}
+    macs = sum(refine_bands(plan).macs for plan in plans) + model.local_macs
+    peaks = {"plan_peak": max(plan.peak_bytes for plan in plans), "whole_peak": whole.peak_bytes}
     return {"locations": whole.locations, "macs": macs, **peaks, "strips": len(plans)}
 
 

@@ -13,7 +13,7 @@ from plan_look import DENSE, FACE, INK, LOOP, QUIET, Kind, box, canvas, frame, l
 
 from glance_fast.config import ModelConfig
 from glance_fast.models.model import GlanceModel
-from glance_fast.plan.axis import Keys, Reads
+from glance_fast.plan.axis import Keys, WindowSources
 from glance_fast.plan.layer import OUTSIDE, conv, pool
 from glance_fast.plan.patches import grid_starts
 from glance_fast.plan.plan import Plan, compile_plan
@@ -186,7 +186,7 @@ def draw_key_table(ax: Axes, keys: Keys, row_keys: Keys, col_keys: Keys) -> None
 
 def entry_number(table: Table, row: int, col: int) -> int:
     """Which of a table's entries a pair of keys is, for a table without base cells."""
-    read = [Reads(*(np.array([[part]]) for part in (0, key, key >= table.rows.alive))) for key in (row, col)]
+    read = [WindowSources(*(np.array([[part]]) for part in (0, key, key >= table.rows.alive))) for key in (row, col)]
     return int(table.find(read[0], read[1])[0, 0])
 
 
@@ -215,7 +215,7 @@ def window_sum(step: Step, y: int, x: int) -> str:
     row, col = (list(keys.cell).index(cell) for cell in (y, x))
     counts = [int(part[i].sum()) for part in (reads.inside, reads.dead) for i in (row, col)]
     entry = entry_number(Table(keys, keys, (0, 0)), row, col)
-    total = step.valid()[step.table.base + entry]
+    total = step.valid_counts()[step.table.base + entry]
     assert total == counts[0] * counts[1] - counts[2] * counts[3]
     return "sum(M) = {}·{} − {}·{} = {}".format(*counts, total)
 
@@ -271,7 +271,7 @@ def draw_memory() -> None:
     some = [block for block in step.blocks() if block.sources.shape[1] < step.layer.kernel**2]
     block = next(block for block in some if len({below.block(row) for row in block.sources[0]}) == 2)
     sources, row = block.sources[0], step.table.base + block.entries.start
-    home = int(step.table.homes()[block.entries.start])
+    home = int(step.table.base_index()[block.entries.start])
     figure, ax = canvas(5.4, (-13, 101), (-4, 50))
     draw_strip(ax, below, f"{NAMES[i]},\nchanges")
     draw_strip(ax, above, NAMES[i + 1])
@@ -291,7 +291,7 @@ def draw_memory() -> None:
         ("start", f"from the sum without a hole, that of base cell {home}"),
         ("gather", f"the {len(sources)} touched taps' changes, C numbers each"),
         ("multiply", "by these taps' weights, and add: one product a block"),
-        ("scale", f"by 9 / sum(M), here 9 / {step.valid()[row]}"),
+        ("scale", f"by 9 / sum(M), here 9 / {step.valid_counts()[row]}"),
         ("finish", f"add the bias, ReLU: row {row} of {NAMES[i + 1]}, C′ numbers"),
     )
     for n, (verb, rest) in enumerate(told):

@@ -12,7 +12,7 @@ from glance_fast.export.graph.levels import run_of
 from glance_fast.models.global_net import global_layers
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import grid_starts
-from glance_fast.plan.plan import Plan, compile_plan, split
+from glance_fast.plan.plan import Plan, compile_plan, refine_bands
 from glance_fast.plan.step import Step
 
 PAGE = Path(__file__).resolve().parent.parent / "plan.md"
@@ -52,7 +52,7 @@ def table_keys(plan: Plan) -> str:
 def table_split(plan: Plan) -> str:
     """A plan beside itself split: a convolution's multiply-adds and blocks, a pool's reads that lie in runs."""
     lines = ["layer|as it is|split for a CPU", "---|---|---"]
-    other = split(plan)
+    other = refine_bands(plan)
     for i, (step, finer) in enumerate(zip(plan.steps, other.steps, strict=True)):
         lines.append(f"{i} {step.layer.kind}|{_told(step)}|{_told(finer)}")
     lines.append(f"total|{_gmac(plan.macs)}|{_gmac(other.macs)}")

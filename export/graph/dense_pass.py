@@ -14,7 +14,7 @@ from glance_fast.export.graph.levels import Level, run_of
 from glance_fast.export.graph.tables import Rows, Windows, base_scale, entry_scale
 from glance_fast.models.global_net import GlobalNet
 from glance_fast.plan.plan import Plan
-from glance_fast.plan.step import Block, Step
+from glance_fast.plan.step import MatmulBlock, Step
 
 # What the products of the entries' blocks are called, `…/blocks/…`: they alone are worth computing in 8 bits.
 BLOCKS = "blocks"
@@ -87,7 +87,7 @@ class _Conv:
     def __init__(self, step: Step, below: Level, conv: nn.Module) -> None:
         assert isinstance(conv, nn.Conv2d)
         self.step, self.below, self.graph = step, below, below.graph
-        self.blocks, self.valid = step.blocks(), step.valid()[step.table.base :]
+        self.blocks, self.valid = step.blocks(), step.valid_counts()[step.table.base :]
         weight, self.bias = self.graph.const(array(conv.weight)), array(conv.bias)
         by_tap = self.graph.op("Transpose", weight, perm=[2, 3, 1, 0])
         self.taps = self.graph.reshape(by_tap, step.layer.kernel**2, *step.channels)
@@ -107,10 +107,10 @@ class _Conv:
                 parts.append((self._added(blocks), _length(blocks)))
         return Level(base, self.sums.rows, parts)
 
-    def _runs(self) -> list[tuple[bool, list[Block]]]:
+    def _runs(self) -> list[tuple[bool, list[MatmulBlock]]]:
         """The blocks in their order, in runs: whole ones that are finished apart, and others, finished together."""
-        wide, runs = self.step.layer.channels, list[tuple[bool, list[Block]]]()
-        for whole, group in groupby(self.blocks, key=lambda block: block.whole):
+        wide, runs = self.step.layer.channels, list[tuple[bool, list[MatmulBlock]]]()
+        for whole, group in groupby(self.blocks, key=lambda block: block.recompute):
             blocks = list(group)
             if whole and _length(blocks) * wide >= APART:
                 runs.append((True, blocks))
@@ -121,7 +121,7 @@ class _Conv:
                 runs[-1][1].append(block)
         return runs
 
-    def _anew(self, block: Block) -> str:
+    def _anew(self, block: MatmulBlock) -> str:
         """Entries that are summed anew."""
         valid = self.valid[block.entries]
         if (valid != valid[0]).any():
@@ -130,12 +130,12 @@ class _Conv:
         product = self._product(block, self.step.layer.kernel**2 / int(valid[0]))
         return self.graph.op("Relu", self.graph.op("Add", product, self.graph.const(self.bias)))
 
-    def _added(self, blocks: list[Block]) -> str:
+    def _added(self, blocks: list[MatmulBlock]) -> str:
         """Entries that are what holes change, added to what their windows sum to without; whole ones to nothing."""
         graph, table, entries = self.graph, self.step.table, slice(blocks[0].entries.start, blocks[-1].entries.stop)
         homes = [
             graph.op("Expand", graph.const(np.array([table.base], np.int32)), graph.ints(len(block)))
-            if block.whole
+            if block.recompute
             else graph.slice(self.sums.rows.homes, 0, block.entries.start, block.entries.stop)
             for block in blocks
         ]
@@ -143,7 +143,7 @@ class _Conv:
         products = graph.concat([self._product(block) for block in blocks], 1)
         return self._renormalised(graph.op("Add", shared, products), entries)
 
-    def _product(self, block: Block, scale: float = 1) -> str:
+    def _product(self, block: MatmulBlock, scale: float = 1) -> str:
         """What a block's windows read, times the weights of their taps, times `scale`: [B, n, C']."""
         graph, taps, known = self.graph, block.taps, self._matrices
         if (taps, scale) not in known:
@@ -160,18 +160,18 @@ class _Conv:
         """What the windows of each block read, [B, entries * taps, C], by its first entry."""
         graph, found = self.graph, dict[int, str]()
         for blocks in self._gathered_together():
-            read = [self.reads.part(block.entries, block.taps, block.whole) for block in blocks]
-            table = self.below.values if blocks[0].whole else self.below.changes
+            read = [self.reads.part(block.entries, block.taps, block.recompute) for block in blocks]
+            table = self.below.values if blocks[0].recompute else self.below.changes
             cells = graph.op("Gather", table, graph.concat([graph.reshape(rows, -1) for rows in read], 0), axis=1)
             pieces = graph.split(cells, 1, [block.sources.size for block in blocks])
             found |= {block.entries.start: piece for block, piece in zip(blocks, pieces, strict=True)}
         return found
 
-    def _gathered_together(self) -> Iterator[list[Block]]:
-        blocks = list[Block]()
+    def _gathered_together(self) -> Iterator[list[MatmulBlock]]:
+        blocks = list[MatmulBlock]()
         for block in self.blocks:
             numbers = sum(one.sources.size for one in (*blocks, block)) * self.step.channels_in
-            if blocks and (block.whole != blocks[0].whole or numbers > GATHERED):
+            if blocks and (block.recompute != blocks[0].recompute or numbers > GATHERED):
                 yield blocks
                 blocks = []
             blocks.append(block)
@@ -189,6 +189,6 @@ class _Conv:
         return graph.op("Relu", graph.op("Add", graph.op("Mul", sums, scale), graph.const(bias)))
 
 
-def _length(blocks: list[Block]) -> int:
+def _length(blocks: list[MatmulBlock]) -> int:
     """Entries of some blocks."""
     return sum(map(len, blocks))

@@ -12,7 +12,7 @@ from glance_fast.export.graph.dense_pass import array, linear
 from glance_fast.kernels.reference.partial_conv import tap_weights
 from glance_fast.models.global_net import GlobalNet
 from glance_fast.plan.layer import Ints
-from glance_fast.plan.plan import Plan, split
+from glance_fast.plan.plan import Plan, refine_bands
 from glance_fast.plan.step import Step
 
 # Keys that a kind must have to get a band of its own: a block costs these kernels next to nothing.
@@ -21,7 +21,7 @@ LEAST = 5
 
 def dense_pass_node(graph: Graph, net: GlobalNet, plan: Plan, image: str, bfloat16: bool) -> str:
     """`z_g` [B, locations, n] of what Global-Net reads, float32 [B, C, H, W]; with `bfloat16` products are of that."""
-    plan = split(plan, LEAST)
+    plan = refine_bands(plan, LEAST)
     width = plan.readout.shape[1] * plan.steps[-1].layer.channels
     given = [image, graph.const(program(plan)), graph.const(weights(net))]
     settings = {"locations": plan.locations, "width": width, "bfloat16": int(bfloat16)}
@@ -41,12 +41,12 @@ def program(plan: Plan) -> Array:
 def _step(step: Step) -> Iterator[Ints]:
     layer, blocks = step.layer, step.blocks()
     yield np.array([layer.kind == "conv", layer.kernel, layer.channels, step.table.entries])
-    yield step.table.homes()
+    yield step.table.base_index()
     if layer.kind == "conv":
-        yield step.valid()
+        yield step.valid_counts()
     yield np.array([len(blocks)])
     for block in blocks:
-        yield np.array([len(block), block.whole, len(block.taps), *block.taps])
+        yield np.array([len(block), block.recompute, len(block.taps), *block.taps])
         yield block.sources
 
 

@@ -14,7 +14,7 @@ from glance_fast.export.graph.dense_pass_node import dense_pass_node
 from glance_fast.export.graph.local_net import local_net
 from glance_fast.models.model import GlanceModel
 from glance_fast.models.whitening import LocationNorm
-from glance_fast.plan.plan import split
+from glance_fast.plan.plan import refine_bands
 from glance_fast.postprocessing.anomaly_map import map_weights
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.version import __version__
@@ -57,7 +57,7 @@ def export_onnx(
         with graph.scope(NETWORKS, half):
             net, plan = model.global_net, model.plan()
             if openvino is None:
-                z_global = dense_pass(graph, net, split(plan), read)
+                z_global = dense_pass(graph, net, refine_bands(plan), read)
             else:
                 z_global = dense_pass_node(graph, net, plan, read, bfloat16=openvino == "bf16")
             z_global = graph.op("Cast", z_global, to=FLOAT) if half else z_global

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from glance_fast.export.graph.builder import Array, Graph
-from glance_fast.plan.axis import UNTOUCHED, Reads
+from glance_fast.plan.axis import UNTOUCHED, WindowSources
 from glance_fast.plan.layer import OUTSIDE, Ints
 from glance_fast.plan.step import Step
 from glance_fast.plan.table import Table
@@ -130,16 +130,16 @@ class Windows:
         return self.graph.op("Gather", windows, self.own.order, axis=0)
 
 
-def _with_none(reads: Reads) -> Reads:
+def _with_none(reads: WindowSources) -> WindowSources:
     """The same reads and those of what is no key: of nothing."""
     none = np.full_like(reads.key[:1], UNTOUCHED)
     cell, key = np.concatenate([reads.cell, np.full_like(none, OUTSIDE)]), np.concatenate([reads.key, none])
-    return Reads(cell, key, np.concatenate([reads.dead, np.zeros(none.shape, bool)]))
+    return WindowSources(cell, key, np.concatenate([reads.dead, np.zeros(none.shape, bool)]))
 
 
 def base_scale(graph: Graph, step: Step) -> str:
     """k²/sum(M) of the base cells, float32 [height, width]."""
-    row, col = (hop.plain.inside.sum(axis=1).astype(np.float32) for hop in (step.rows, step.cols))
+    row, col = (transition.plain.inside.sum(axis=1).astype(np.float32) for transition in (step.rows, step.cols))
     area = graph.const(np.array(step.layer.kernel**2, np.float32))
     return graph.op("Div", area, graph.op("Mul", graph.const(row[:, None]), graph.const(col[None])))
 
@@ -149,7 +149,7 @@ def entry_scale(rows: Rows, step: Step) -> str:
     graph = rows.graph
     counts = []
     for part in ("inside", "dead"):
-        row, col = (np.append(getattr(hop.keys, part).sum(axis=1), 1) for hop in (step.rows, step.cols))
+        row, col = (np.append(getattr(transition.keys, part).sum(axis=1), 1) for transition in (step.rows, step.cols))
         counts.append(graph.op("Mul", *(graph.const(side.astype(np.float32)) for side in (row[:, None], col[None]))))
     valid = rows.per_entry(graph.op("Sub", *counts))
     area = graph.const(np.array(step.layer.kernel**2, np.float32))

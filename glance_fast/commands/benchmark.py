@@ -36,7 +36,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from glance_fast.engine import Engine
-from glance_fast.meters import most_held
+from glance_fast.commands.energy import most_held
 
 engine = Engine.load(Path(sys.argv[1]), *sys.argv[2:])
 engine.score(np.zeros((*engine.config.image_size, 3), np.uint8))

@@ -8,8 +8,8 @@ from torch import Tensor
 from glance_fast.dense.torch_pass import DensePass, dense_features
 from glance_fast.models.global_net import GlobalNet
 from glance_fast.models.model import GlanceModel
-from glance_fast.plan.plan import Plan, split
-from glance_fast.plan.strips import strips
+from glance_fast.plan.plan import Plan, refine_bands
+from glance_fast.plan.strips import cut_strips
 
 # Bytes that the tables of one strip may take.
 MOST = 1 << 30
@@ -20,7 +20,7 @@ class StripPass:
 
     def __init__(self, plan: Plan, device: torch.device | str = "cpu", most: int = MOST) -> None:
         self.plan = plan
-        self.strips = strips(plan, most)
+        self.strips = cut_strips(plan, most)
         # Strips in the middle share a plan, and so a pass and its memory.
         distinct = {id(strip.plan): strip.plan for strip in self.strips}
         self._passes = {key: _whole(part, device) for key, part in distinct.items()}
@@ -34,12 +34,12 @@ class StripPass:
 
 def make_pass(plan: Plan, device: torch.device | str = "cpu", most: int = MOST) -> DensePass | StripPass:
     """The pass of a plan, in strips where its tables would take more than `most` bytes; split on a CPU."""
-    return _whole(plan, device) if plan.peak <= most else StripPass(plan, device, most)
+    return _whole(plan, device) if plan.peak_bytes <= most else StripPass(plan, device, most)
 
 
 def _whole(plan: Plan, device: torch.device | str) -> DensePass:
     # A GPU is quicker with few large products, a CPU with less to multiply.
-    return DensePass(split(plan) if torch.device(device).type == "cpu" else plan, device)
+    return DensePass(refine_bands(plan) if torch.device(device).type == "cpu" else plan, device)
 
 
 def features(model: GlanceModel, dense: DensePass | StripPass, images: Tensor) -> tuple[Tensor, Tensor]:

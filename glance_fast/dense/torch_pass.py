@@ -34,7 +34,7 @@ class Block:
     entries: slice
     taps: tuple[int, ...]
     sources: Tensor
-    whole: bool
+    recompute: bool
 
     def pieces(self) -> list[tuple[slice, Tensor]]:
         """The block cut into pieces of PIECE entries."""
@@ -52,9 +52,9 @@ class Layer:
 
         self.step, self.channels = step, step.layer.channels
         self.base = step.table.base
-        self.blocks = [Block(one.entries, one.taps, rows(one.sources), one.whole) for one in step.blocks()]
-        self.homes_below, self.homes = rows(step.below.homes()), rows(step.table.homes())
-        self.scale = (step.layer.kernel**2 / torch.from_numpy(step.valid()).to(device, dtype))[:, None]
+        self.blocks = [Block(one.entries, one.taps, rows(one.sources), one.recompute) for one in step.blocks()]
+        self.homes_below, self.homes = rows(step.below.base_index()), rows(step.table.base_index())
+        self.scale = (step.layer.kernel**2 / torch.from_numpy(step.valid_counts()).to(device, dtype))[:, None]
 
     def pool(self, image: Tensor) -> Tensor:
         return F.max_pool2d(image, self.step.layer.kernel)
@@ -129,7 +129,7 @@ class DensePass:
             weight = matrices[block.taps]
             for rows, sources in block.pieces():
                 some = entries[rows]
-                if block.whole:
+                if block.recompute:
                     torch.mm(gather(table, sources, room), weight, out=some)
                 else:
                     add_changes(some, gather(changed, sources, room), weight, some)
@@ -157,7 +157,7 @@ class DensePass:
         rows = []
         for block in layer.blocks:
             weight = matrices[block.taps]
-            if block.whole:
+            if block.recompute:
                 rows.append(gather(table, block.sources) @ weight)
             else:
                 rows.append(add_changes(shared[block.entries], gather(changed, block.sources), weight))

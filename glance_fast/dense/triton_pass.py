@@ -14,11 +14,11 @@ from glance_fast.kernels.gpu.configurations import block_of, configured, place_o
 from glance_fast.kernels.gpu.tables import BLOCK, LevelTables
 from glance_fast.kernels.reference.partial_conv import tap_weights
 from glance_fast.models.global_net import GlobalNet
-from glance_fast.plan.axis import UNTOUCHED, Keys, Reads
+from glance_fast.plan.axis import UNTOUCHED, Keys, WindowSources
 from glance_fast.plan.layer import Ints
 from glance_fast.plan.plan import Plan
 from glance_fast.plan.step import Step
-from glance_fast.plan.table import Table, places
+from glance_fast.plan.table import Table, band_offsets
 
 # A convolution and the pooling behind it, where the table of configurations has a row for it.
 JOINED = "pooled_entries_kernel"
@@ -128,7 +128,7 @@ def level_tables(step: Step, device: torch.device | str, block: int = BLOCK) -> 
         col_taps=on_device(_taps(below.cols, step.cols.keys, 1, 1)),
         row_own=on_device(_own(table.rows, step.rows.keys, table.base_shape[1])),
         col_own=on_device(_own(table.cols, step.cols.keys, 1)),
-        first=on_device(below.firsts()),
+        first=on_device(below.block_offsets()),
     )
 
 
@@ -149,13 +149,13 @@ def _tiles(table: Table, size: int) -> Ints:
     return np.array(tiles, np.int64).reshape(-1, 10)
 
 
-def _own(keys: Keys, reads: Reads, width: int) -> Ints:
+def _own(keys: Keys, reads: WindowSources, width: int) -> Ints:
     return np.stack([keys.cell * width, reads.inside.sum(axis=1), reads.dead.sum(axis=1)], axis=1)
 
 
-def _taps(keys: Keys, reads: Reads, width: int, blocks: int) -> Ints:
+def _taps(keys: Keys, reads: WindowSources, width: int, blocks: int) -> Ints:
     """What each tap reads of the keys below, [keys, k, 6]."""
-    band, start, length = places(keys)
+    band, start, length = band_offsets(keys)
     key, touched = reads.key, reads.key != UNTOUCHED
     fields = (
         np.where(touched, band[key] * blocks, UNTOUCHED),

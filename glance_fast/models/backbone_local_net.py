@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glance_fast.models.context_net import WideNet
 from glance_fast.models.inverted_bottleneck import Block, BlockSpec
-from glance_fast.plan.patches import Reading
+from glance_fast.plan.patches import FeatureMapSpec
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ PATCH = FIELDS[-1]
 WIDTH = sum(BLOCKS[tap.block].after for tap in TAPS)
 
 
-def reading(block: int) -> Reading:
+def feature_map_spec(block: int) -> FeatureMapSpec:
     """The map behind a block, for Global-Net to read."""
-    return Reading(FIELDS[block], JUMPS[block], BLOCKS[block].after)
+    return FeatureMapSpec(FIELDS[block], JUMPS[block], BLOCKS[block].after)
 
 
 class TrunkNet(nn.Module):
@@ -82,10 +82,10 @@ class TrunkNet(nn.Module):
 
     def __init__(self, features: int, wide: int = 0, read_block: int = 2) -> None:
         super().__init__()
-        self.read_block, self.reading = read_block, reading(read_block)
+        self.read_block, self.feature_map_spec = read_block, feature_map_spec(read_block)
         # Brings the map that Global-Net reads to mean 0, variance 1: left as it is, training does not get going.
-        self.register_buffer("read_mean", torch.zeros(self.reading.channels, 1, 1))
-        self.register_buffer("read_deviation", torch.ones(self.reading.channels, 1, 1))
+        self.register_buffer("read_mean", torch.zeros(self.feature_map_spec.channels, 1, 1))
+        self.register_buffer("read_deviation", torch.ones(self.feature_map_spec.channels, 1, 1))
         self.stem = nn.Conv2d(3, STEM, 3)
         self.blocks = nn.ModuleList(Block(spec) for spec in BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
@@ -125,7 +125,7 @@ class TrunkNet(nn.Module):
         return taps[:, : BLOCKS[-1].after]
 
     def read(self, images: Tensor) -> Tensor:
-        """The map that Global-Net reads, [B, channels, h, w] of `reading`."""
+        """The map that Global-Net reads, [B, channels, h, w] of `feature_map_spec`."""
         x = self.stem_of(images)
         for block, spec in zip(self.blocks[: self.read_block + 1], BLOCKS, strict=False):
             x = block(x, spec.stride, 1)

@@ -43,7 +43,7 @@ class LocalNet(nn.Module):
     the same numbers for every patch at multiples of `step` pixels: [B, n, (H-P)//step + 1, (W-P)//step + 1].
     """
 
-    reading = IMAGE
+    feature_map_spec = IMAGE
 
     def __init__(self, patch: int, features: int, channels: tuple[int, ...]) -> None:
         super().__init__()

@@ -40,9 +40,9 @@ class GlanceModel(nn.Module):
         super().__init__()
         self.config = config
         self.local_net = _local_net(config)
-        reading = self.local_net.reading
+        spec = self.local_net.feature_map_spec
         layers = global_layers(config.global_channels, config.global_convs)
-        self.global_net = GlobalNet(layers, config.features, config.readout, reading.channels)
+        self.global_net = GlobalNet(layers, config.features, config.readout, spec.channels)
         self.norm: LocationNorm | None = None
         if config.location_norm:
             rows, cols = self.grid
@@ -83,8 +83,8 @@ class GlanceModel(nn.Module):
     @property
     def cells(self) -> tuple[range, range]:
         """The rows and columns of the map that Global-Net reads which lie in the image."""
-        c, reading = self.config, self.local_net.reading
-        rows, cols = (reading.cells(side, c.overhang) for side in c.image_size)
+        c, spec = self.config, self.local_net.feature_map_spec
+        rows, cols = (spec.cells(side, c.overhang) for side in c.image_size)
         return rows, cols
 
     @property
@@ -98,17 +98,17 @@ class GlanceModel(nn.Module):
 
         Raises ConfigError where Global-Net would see nothing.
         """
-        c, reading = self.config, self.local_net.reading
+        c, spec = self.config, self.local_net.feature_map_spec
         holes: list[list[int]] = []
         size = 0
         for starts, some, cells in zip(self.grid, (rows, cols), self.cells, strict=True):
             chosen = starts if some is None else [starts[i] for i in some]
-            seen = [reading.hole(start + c.overhang, c.patch) for start in chosen]
+            seen = [spec.hole(start + c.overhang, c.patch) for start in chosen]
             size = len(seen[0])
             holes.append([hole.start - cells.start for hole in seen])
         read = tuple(len(cells) for cells in self.cells)
         layers = self.global_net.layers
-        plan = compile_plan(layers, (read[0], read[1]), size, (holes[0], holes[1]), c.readout, reading.channels)
+        plan = compile_plan(layers, (read[0], read[1]), size, (holes[0], holes[1]), c.readout, spec.channels)
         if plan.blind():
             raise ConfigError(
                 f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that "
@@ -169,7 +169,7 @@ def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:
     if config.local_net == "plain":
         return LocalNet(config.patch, config.features, config.local_channels)
     block = config.read_block
-    apart = trunk.reading(block).stride
+    apart = trunk.feature_map_spec(block).stride
     legal = {
         "teacher": (config.teacher, config.teacher == "efficientnet-lite0", "efficientnet-lite0"),
         "patch": (config.patch, config.patch == trunk.PATCH, f"{trunk.PATCH}"),

@@ -1,4 +1,4 @@
-"""Where the image and the patches lie in what the networks see, and how scores become a map in the image's own size."""
+"""Where patches and feature-map cells lie along one axis of an image, in pixels."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What Global-Net reads: a map whose cell c sees `kernel` pixels from `stride * c` on, along each axis.
+class FeatureMapSpec:
+    """Geometry of the map that Global-Net reads: cell c sees `kernel` pixels from `stride * c` on, along each axis.
 
-    Pixels are those of the image with its overhang. The image itself is `Reading(1, 1, 3)`.
+    Pixels are counted from the first one of the padded image. The image itself is `FeatureMapSpec(1, 1, 3)`.
     """
 
     kernel: int
@@ -50,15 +50,15 @@ class Reading:
     channels: int
 
     def cells(self, side: int, overhang: int) -> range:
-        """The cells whose middle lies in the image; the rest of the map is not read."""
-        middle = (self.kernel - 1) // 2
-        first = -(-max(overhang - middle, 0) // self.stride)
-        last = min(overhang + side - 1 - middle, side + 2 * overhang - self.kernel) // self.stride
+        """The cells whose centre pixel lies in the image; the rest of the map is not read."""
+        centre = (self.kernel - 1) // 2
+        first = -(-max(overhang - centre, 0) // self.stride)
+        last = min(overhang + side - 1 - centre, side + 2 * overhang - self.kernel) // self.stride
         return range(first, last + 1)
 
     def hole(self, start: int, patch: int) -> range:
-        """The cells that see a pixel of the patch at `start`, counted from the overhang's first pixel."""
+        """The cells that see a pixel of the patch that begins at `start`, a pixel of the padded image."""
         return range(-(-(start - self.kernel + 1) // self.stride), (start + patch - 1) // self.stride + 1)
 
 
-IMAGE = Reading(kernel=1, stride=1, channels=3)
+IMAGE = FeatureMapSpec(kernel=1, stride=1, channels=3)

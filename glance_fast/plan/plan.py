@@ -1,7 +1,7 @@
-"""The plan: every cell that the per-patch loop would ever compute, named once, before any image is seen.
+"""The plan: every cell that the per-patch loop would ever compute, numbered once, before any image is read.
 
 The loop runs Global-Net once for each hole. What a run leaves in a cell depends only on *where the hole
-meets the cell's receptive field*, and that is a rectangle, so it splits into one interval an axis:
+meets the cell's receptive field*, and that is a rectangle, so it splits into one interval per axis:
 
     key of a cell  =  (y, I_y) x (x, I_x),      I = hole ∩ receptive field
 
@@ -32,8 +32,8 @@ from glance_fast.plan.layer import Ints, Layer
 from glance_fast.plan.step import Step
 from glance_fast.plan.table import Table
 
-# Keys that a kind must have to get a band of its own in a split plan: fewer make products too small to be worth it.
-LEAST = 25
+# Keys that a band of a refined plan has at least: fewer make products too small to be worth it.
+MIN_KEYS_PER_BAND = 25
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Plan:
 
     @property
     def locations(self) -> int:
+        """Number of locations."""
         return len(self.holes_y) * len(self.holes_x)
 
     @property
@@ -71,11 +72,11 @@ class Plan:
         return sum(step.bytes for step in self.steps)
 
     @property
-    def peak(self) -> int:
+    def peak_bytes(self) -> int:
         """Bytes of the tables that the dense pass holds at once for one image in float32, and of their row numbers."""
-        held = (2 * step.below.zero * step.channels_in + step.table.zero * step.layer.channels for step in self.steps)
+        tables = (2 * step.below.zero * step.channels_in + step.table.zero * step.layer.channels for step in self.steps)
         numbers = sum(step.table.entries * step.layer.kernel**2 for step in self.steps)
-        return 4 * (max(held) + numbers)
+        return 4 * (max(tables) + numbers)
 
     @property
     def loop_macs(self) -> int:
@@ -88,7 +89,7 @@ class Plan:
         return self.locations * sum(step.loop_bytes for step in self.steps)
 
     def blind(self) -> int:
-        """Number of locations whose whole read-out is dead: the hole covers all that it could see."""
+        """Number of locations whose read-out cells are all dead: the hole covers their receptive fields."""
         return int((self.readout == self.steps[-1].table.zero).all(axis=1).sum())
 
     def __str__(self) -> str:
@@ -123,44 +124,48 @@ def compile_plan(
 ) -> Plan:
     """Compile the plan of a Global-Net for the holes at `holes[0]` x `holes[1]` (first pixels, any order).
 
-    A hole may reach beyond the image, as long as a pixel of it lies inside. What is called the image here may
-    be any map that the network reads, of `channels_in` channels. Raises ConfigError for no holes, holes
-    outside the image, and images too small for the layers or the read-out.
+    A hole may reach beyond the image, as long as a pixel of it lies inside. The image may be any map that the
+    network reads, of `channels_in` channels and `image_size` cells (height, width). Raises ConfigError for no
+    holes, holes outside the image, and images too small for the layers or the read-out.
     """
     for starts, side in zip(holes, image_size, strict=True):
         if not len(starts) or min(starts) <= -patch or max(starts) >= side:
-            given = f"got {list(starts)}"
-            raise ConfigError(f"holes of {patch} pixels must start from {1 - patch} to {side - 1}, {given}")
+            legal = f"must start from {1 - patch} to {side - 1}"
+            raise ConfigError(f"holes of {patch} pixels {legal}, got {list(starts)}")
     channels = [channels_in, *(layer.channels for layer in layers)]
     pools = [i for i, layer in enumerate(layers) if layer.kind == "pool"]
     if any(channels[i + 1] != channels[i] for i in pools):
         raise ConfigError(f"a pool keeps the channels of the layer below, got channels {channels[1:]}")
-    steps, read = _compiled(layers, channels, _sizes(layers, image_size, readout), _spans(holes, patch), readout)
-    return Plan(steps, image_size, patch, tuple(holes[0]), tuple(holes[1]), read)
+    steps, rows = _compile_steps(layers, channels, _sizes(layers, image_size, readout), _spans(holes, patch), readout)
+    return Plan(steps, image_size, patch, tuple(holes[0]), tuple(holes[1]), rows)
 
 
-def split(plan: Plan, least: int = LEAST) -> Plan:
-    """The same plan with more bands, one for each kind of at least `least` keys: less to multiply, smaller blocks."""
+def refine_bands(plan: Plan, min_keys: int = MIN_KEYS_PER_BAND) -> Plan:
+    """The same plan with its bands subdivided into bands of at least `min_keys` keys: fewer multiply-adds, more blocks.
+
+    Keys whose windows have the same dead taps, and which lie at the same tap of a pool's window, share a band.
+    """
     layers, sizes = [step.layer for step in plan.steps], [table.base_shape for table in plan.tables]
     channels = [plan.steps[0].channels_in, *(layer.channels for layer in layers)]
     spans, readout = _spans((plan.holes_y, plan.holes_x), plan.patch), math.isqrt(plan.readout.shape[1])
-    steps, read = _compiled(layers, channels, sizes, spans, readout, least)
-    return replace(plan, steps=steps, readout=read)
+    steps, rows = _compile_steps(layers, channels, sizes, spans, readout, min_keys)
+    return replace(plan, steps=steps, readout=rows)
 
 
-def _compiled(
+def _compile_steps(
     layers: Sequence[Layer],
     channels: Sequence[int],
     sizes: Sequence[tuple[int, int]],
     holes: Sequence[Ints],
     readout: int,
-    least: int = 0,
+    min_keys: int = 0,
 ) -> tuple[tuple[Step, ...], Ints]:
     """The steps, and the table rows that each location reads; `holes` of both axes as `compile_axis` takes them."""
-    rows, cols = (compile_axis(layers, [size[a] for size in sizes], holes[a], readout, least) for a in (0, 1))
+    rows, cols = (compile_axis(layers, [size[a] for size in sizes], holes[a], readout, min_keys) for a in (0, 1))
     tables = [Table(y, x, size) for y, x, size in zip(rows.keys, cols.keys, sizes, strict=True)]
     steps = [
-        Step(layer, channels[i], tables[i], tables[i + 1], rows.hops[i], cols.hops[i]) for i, layer in enumerate(layers)
+        Step(layer, channels[i], tables[i], tables[i + 1], rows.transitions[i], cols.transitions[i])
+        for i, layer in enumerate(layers)
     ]
     return tuple(steps), tables[-1].find(rows.readout, cols.readout)
 

@@ -7,13 +7,13 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from glance_fast.plan.axis import UNTOUCHED, Band, Keys, Reads
+from glance_fast.plan.axis import UNTOUCHED, Band, Keys, WindowSources
 from glance_fast.plan.layer import Ints
 
 
 @dataclass(frozen=True)
 class Table:
-    """How the values of a level lie in memory, one row of channels a cell: `base | entries | a zero row`.
+    """The layout of a level's values in memory, one row of channels per cell: `base | entries | a zero row`.
 
     The entries are the outer products of the axes' bands, one after the other, without those that are dead along both.
     """
@@ -48,29 +48,30 @@ class Table:
         ends = np.cumsum([0, *(len(row) * len(col) for row, col in self.bands)]).tolist()
         return [slice(*span) for span in pairwise(ends)]
 
-    def find(self, rows: Reads, cols: Reads) -> Ints:
+    def find(self, rows: WindowSources, cols: WindowSources) -> Ints:
         """Table rows that the windows of `rows` x `cols` read, int64 [n_rows * n_cols, taps]."""
-        met = Crossing(rows, cols)
-        row = np.where(met.touched, self._entry(*met.keys), met.cell(self.base_shape[1]))
-        return met.flat(np.where(met.outside | met.dead, self.zero, row))
+        windows = OuterWindows(rows, cols)
+        row = np.where(windows.touched, self._entry(*windows.keys), windows.cell(self.base_shape[1]))
+        return windows.flat(np.where(windows.outside | windows.dead, self.zero, row))
 
-    def find_changes(self, rows: Reads, cols: Reads) -> Ints:
+    def find_changes(self, rows: WindowSources, cols: WindowSources) -> Ints:
         """Rows of the table of changes that windows read, int64 [n_rows * n_cols, taps].
 
         Its rows are `entries, less their base cells | minus the base cells | a zero row`.
         """
-        met = Crossing(rows, cols)
-        row = np.where(met.dead, self.entries + met.cell(self.base_shape[1]), self._entry(*met.keys) - self.base)
-        return met.flat(np.where(met.touched, row, self.zero))
+        windows = OuterWindows(rows, cols)
+        minus_base = self.entries + windows.cell(self.base_shape[1])
+        row = np.where(windows.dead, minus_base, self._entry(*windows.keys) - self.base)
+        return windows.flat(np.where(windows.touched, row, self.zero))
 
-    def homes(self) -> Ints:
-        """The base cell of each entry, int64 [entries]: the value it would have without a hole."""
+    def base_index(self) -> Ints:
+        """The base cell of each entry, int64 [entries]: its value is the entry's value without a hole."""
         cells = [
             self.rows.cell[row.keys, None] * self.base_shape[1] + self.cols.cell[col.keys] for row, col in self.bands
         ]
         return np.concatenate([np.zeros(0, np.int64), *(cell.ravel() for cell in cells)])
 
-    def firsts(self) -> Ints:
+    def block_offsets(self) -> Ints:
         """The first entry of each block, int64 [row bands * column bands, at least 1]; dead ones count as empty."""
         sizes = np.outer([len(band) for band in self.rows.bands], [len(band) for band in self.cols.bands])
         dead = np.outer([band.dead for band in self.rows.bands], [band.dead for band in self.cols.bands])
@@ -78,14 +79,14 @@ class Table:
         return np.cumsum(stored) - stored if len(stored) else np.zeros(1, np.int64)
 
     def _entry(self, row: Ints, col: Ints) -> Ints:
-        """Rows of the entries (row, col), for keys of both axes; any number where there is no such entry."""
-        (row_band, row_start, _), (col_band, col_start, width) = places(self.rows), places(self.cols)
-        first = self.firsts()[row_band[row] * len(self.cols.bands) + col_band[col]]
-        found: Ints = self.base + first + (row - row_start[row]) * width[col] + col - col_start[col]
-        return found
+        """Table rows of the entries (row, col), for keys of both axes; any number where there is no such entry."""
+        (row_band, row_start, _), (col_band, col_start, width) = band_offsets(self.rows), band_offsets(self.cols)
+        first = self.block_offsets()[row_band[row] * len(self.cols.bands) + col_band[col]]
+        entry: Ints = self.base + first + (row - row_start[row]) * width[col] + col - col_start[col]
+        return entry
 
 
-def places(keys: Keys) -> tuple[Ints, Ints, Ints]:
+def band_offsets(keys: Keys) -> tuple[Ints, Ints, Ints]:
     """For each key its band's number, first key and length; one more of each, for UNTOUCHED to point at."""
     lengths = np.array([len(band) for band in keys.bands], np.int64)
     bands = np.stack([np.arange(len(lengths)), np.cumsum(lengths) - lengths, lengths])
@@ -93,10 +94,10 @@ def places(keys: Keys) -> tuple[Ints, Ints, Ints]:
     return number, start, length
 
 
-class Crossing:
-    """The windows of `rows` x `cols`: what their taps are, each bool or int64 [n_rows, n_cols, taps, taps]."""
+class OuterWindows:
+    """The windows of `rows` x `cols`: what their taps read, each bool or int64 [n_rows, n_cols, taps, taps]."""
 
-    def __init__(self, rows: Reads, cols: Reads) -> None:
+    def __init__(self, rows: WindowSources, cols: WindowSources) -> None:
         self._row, self._col = (slice(None), None, slice(None), None), (None, slice(None), None, slice(None))
         self._rows, self._cols = rows, cols
         self.keys = rows.key[self._row], cols.key[self._col]
@@ -110,6 +111,6 @@ class Crossing:
         return cell
 
     @staticmethod
-    def flat(found: Ints) -> Ints:
-        """One row a window: int64 [n_rows * n_cols, taps * taps]."""
-        return found.reshape(found.shape[0] * found.shape[1], found.shape[2] * found.shape[3])
+    def flat(values: Ints) -> Ints:
+        """One row per window: int64 [n_rows * n_cols, taps * taps]."""
+        return values.reshape(values.shape[0] * values.shape[1], values.shape[2] * values.shape[3])

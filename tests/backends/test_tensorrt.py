@@ -38,10 +38,10 @@ from tests.helpers.tolerances import EXPORT_TOLERANCES, KERNEL_TOLERANCES, TOLER
 from tests.test_engine import photo, same
 
 ROOT = Path(__file__).resolve().parents[2]
-API: dict[str, Any] = json.loads((ROOT / "tests" / "tensorrt_api.json").read_text())
+API: dict[str, Any] = json.loads((ROOT / "tests" / "helpers" / "tensorrt_api.json").read_text())
 OURS = tuple(
     f"glance_fast.{name}"
-    for name in ("export.tensorrt_plan", "export.tensorrt_plugins", "backends.tensorrt_backend", "cuda.device")
+    for name in ("export.tensorrt.build", "export.tensorrt.plugins", "backends.tensorrt_backend", "backends.cuda_driver.device")
 )
 
 
@@ -390,15 +390,15 @@ def test_the_fake_plugins_have_the_real_ones_names_and_parameters(version: str) 
     for name, wanted in parameters.items():
         ours = list(inspect.signature(attrgetter(name.removesuffix(".__init__"))(fake_plugin)).parameters)
         assert ours == wanted[: len(ours)], name
-    for source in ast.walk(ast.parse((ROOT / "export" / "tensorrt_plugins.py").read_text())):
+    for source in ast.walk(ast.parse((ROOT / "export" / "tensorrt" / "plugins.py").read_text())):
         if isinstance(source, ast.Attribute) and ast.unparse(source.value) == "trtp":
             assert source.attr in members or source.attr in parameters, source.attr
 
 
 def test_our_code_uses_nothing_that_the_fake_lacks() -> None:
     """What it reads of the module itself; members of objects fail where the fake lacks them."""
-    drivers = ("glance_fast/backends/tensorrt_backend", "glance_fast/cuda/tensorrt_log")
-    for source in ("export/tensorrt_plan", "export/tensorrt_plugins", *drivers):
+    drivers = ("glance_fast/backends/tensorrt_backend", "glance_fast/backends/cuda_driver/tensorrt_log")
+    for source in ("export/tensorrt/build", "export/tensorrt/plugins", *drivers):
         for node in ast.walk(ast.parse((ROOT / f"{source}.py").read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("trt", "self._trt"):
                 assert node.attr == "__version__" or hasattr(fake_tensorrt, node.attr), f"{source}: {node.attr}"

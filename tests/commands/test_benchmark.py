@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from glance_fast import backends
+from glance_fast.backends import registry
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
 from glance_fast.cli import app
 from glance_fast.commands import benchmark as timing
@@ -69,7 +69,7 @@ def test_nothing_is_timed_when_maps_differ(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_a_model_that_nothing_can_run_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (timing, backends):
+    for module in (timing, registry):
         monkeypatch.setattr(module, "installed", lambda name: False)
     with pytest.raises(BackendError, match="glance-fast export"):
         timing.time_backends(folder, [], turns=1, progress=False)

@@ -19,7 +19,7 @@ from glance_fast.dense.torch_pass import DensePass, dense_features
 from glance_fast.models.global_net import GlobalNet, global_layers
 from glance_fast.plan.layer import Layer, conv, pool
 from glance_fast.plan.patches import grid_starts
-from glance_fast.plan.plan import Plan, compile_plan, split
+from glance_fast.plan.plan import Plan, compile_plan, refine_bands
 from tests.helpers.reference import loop_of
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tolerances import TOLERANCES, assert_close, deviation
@@ -48,7 +48,7 @@ class Case:
 
     def check(self) -> None:
         reference = self.loop()
-        for plan in (self.plan, *(split(self.plan, least) for least in (3, 12))):
+        for plan in (self.plan, *(refine_bands(self.plan, min_keys) for min_keys in (3, 12))):
             for dtype in DTYPES:
                 assert_close(self.dense(dtype, plan), reference, dtype)
 
@@ -274,7 +274,7 @@ def test_a_wrong_row_of_any_layer_is_noticed(layer: int) -> None:
 def test_a_wrong_home_of_any_convolution_is_noticed(layer: int) -> None:
     """An entry starts from its own cell's sum without a hole, and from no other; whole blocks have no need of one."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
-    assert not all(block.whole for block in dense.layers[layer].blocks)
+    assert not all(block.recompute for block in dense.layers[layer].blocks)
     dense.layers[layer].homes.sub_(1).clamp_(min=0)
     with torch.no_grad():
         noticed(dense(WRONG.net, WRONG.images))

@@ -35,7 +35,7 @@ from glance_fast.export.quantization.onnx_qdq import eight_bits_for_tensorrt
 from glance_fast.kernels.cpu.build import COMPILERS
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import Patches
-from glance_fast.plan.plan import split
+from glance_fast.plan.plan import refine_bands
 from glance_fast.postprocessing.anomaly_map import image_score, map_weights
 from glance_fast.presets import PRESETS
 from glance_fast.storage.export_record import FORMS, export_path
@@ -105,7 +105,7 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
     for name, numbers in (("APART", 32), ("TOGETHER", 256), ("GATHERED", 1000)):
         monkeypatch.setattr(f"glance_fast.export.graph.dense_pass.{name}", numbers)
     for least in (3, 12):
-        monkeypatch.setattr("glance_fast.export.graph.pipeline.split", partial(split, least=least))
+        monkeypatch.setattr("glance_fast.export.graph.pipeline.refine_bands", partial(refine_bands, min_keys=least))
         graphs.append(session(model))
     for runs in graphs:
         for batch in (1, 2):
@@ -418,7 +418,7 @@ def test_int8_is_near_and_smaller_steps_are_kept(tmp_path: Path, backend: str, f
 
 def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its graph as TensorRT reads it: constant weights by their columns, what is multiplied by one scale."""
-    monkeypatch.setattr("glance_fast.export.graph.pipeline.split", partial(split, least=3))
+    monkeypatch.setattr("glance_fast.export.graph.pipeline.refine_bands", partial(refine_bands, min_keys=3))
     model = usual_model({"global_channels": (16, 24, 32, 32)})
     images = photos(model, 24)
     graph = export_onnx(model, tiny_calibration())

@@ -208,7 +208,7 @@ def no_folder(patch: pytest.MonkeyPatch, place: Path) -> None:
     [
         (no_compiler, MissingDependencyError, r"need a C\+\+ compiler, g\+\+ or c\+\+; install one, or export"),
         (no_headers, BackendError, r"brings no headers .*pip install --upgrade openvino, or export the model without"),
-        (no_code, BackendError, r"cannot compile our kernels, or export the model without plugins.*tasks\.hpp"),
+        (no_code, BackendError, r"cannot compile our kernels, or export the model without plugins.*schedule\.hpp"),
         (no_linux, BackendError, r"compiled on Linux, and this is win32; export the model without plugins"),
         (no_folder, BackendError, r"cannot hold our compiled kernels: Not a directory; export the model without"),
     ],

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import ConfigError
 from glance_fast.models import context_net as wide
-from glance_fast.models.backbone_local_net import PATCH, WIDTH, TrunkNet, reading
+from glance_fast.models.backbone_local_net import PATCH, WIDTH, TrunkNet, feature_map_spec
 from glance_fast.models.model import GlanceModel
-from glance_fast.plan.patches import Reading, grid_starts
+from glance_fast.plan.patches import FeatureMapSpec, grid_starts
 from glance_fast.presets import PRESETS
 from glance_fast.stains import default_stains
 from glance_fast.teachers import Teacher, load_teacher
@@ -88,7 +88,7 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
     teacher: Teacher, block: int, kernel: int, stride: int, channels: int
 ) -> None:
     """Of the map behind a block exactly the cells of a hole change where its pixels do, whatever the step."""
-    assert reading(block) == Reading(kernel, stride, channels)
+    assert feature_map_spec(block) == FeatureMapSpec(kernel, stride, channels)
     net = TrunkNet(5, read_block=block)
     copy_teacher(net, teacher)
     picture = images((260, 240), 1)
@@ -98,7 +98,7 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
         before, after = (net.double().read(seen) for seen in (picture, erased))
         for step in (stride, 3 * stride):
             assert_close(net.describe(picture, step)[1], before, torch.float64)
-    rows, cols = net.reading.hole(80, PATCH), net.reading.hole(72, PATCH)
+    rows, cols = net.feature_map_spec.hole(80, PATCH), net.feature_map_spec.hole(72, PATCH)
     changed = torch.nonzero((before != after).any(1)[0])
     assert changed.min(0).values.tolist() == [rows.start, cols.start]
     assert changed.max(0).values.tolist() == [rows.stop - 1, cols.stop - 1]

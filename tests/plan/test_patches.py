@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from glance_fast.data.resizing import letterbox_window, reflect_indices
 from glance_fast.models.smoothing import blur_weights
-from glance_fast.plan.patches import IMAGE, Patches, Reading, grid_starts
+from glance_fast.plan.patches import IMAGE, FeatureMapSpec, Patches, grid_starts
 from glance_fast.postprocessing.anomaly_map import bilinear_indices, image_score, interpolate, map_weights
 
 
@@ -110,12 +110,12 @@ def test_what_is_said_of_a_patch_lies_before_its_middle_by_the_lean() -> None:
 def test_a_reading_s_holes_are_the_cells_that_see_the_patch(
     kernel: int, stride: int, side: int, overhang: int, data: st.DataObject
 ) -> None:
-    reading, whole = Reading(kernel, stride, 3), side + 2 * overhang
+    spec, whole = FeatureMapSpec(kernel, stride, 3), side + 2 * overhang
     patch = data.draw(st.integers(1, whole))
     start = data.draw(st.integers(0, whole - patch))
     sees = [c for c in range(-40, whole) if stride * c < start + patch and stride * c + kernel > start]
-    assert list(reading.hole(start, patch)) == sees
-    cells = reading.cells(side, overhang)
+    assert list(spec.hole(start, patch)) == sees
+    cells = spec.cells(side, overhang)
     fits = [c for c in range(whole) if stride * c + kernel <= whole]
     middles = [c for c in fits if overhang <= stride * c + (kernel - 1) // 2 < overhang + side]
     assert list(cells) == middles

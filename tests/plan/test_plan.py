@@ -22,7 +22,7 @@ from glance_fast.models.global_net import GlobalNet, global_layers
 from glance_fast.plan.axis import readout_cells
 from glance_fast.plan.layer import OUTSIDE, Layer, conv, pool
 from glance_fast.plan.patches import grid_starts
-from glance_fast.plan.plan import Plan, compile_plan, split
+from glance_fast.plan.plan import Plan, compile_plan, refine_bands
 from glance_fast.plan.step import Step
 from tests.helpers.tiny_models import tiny_model
 
@@ -123,16 +123,16 @@ PLANS: dict[str, tuple[list[Layer], tuple[int, int], int, int, int]] = {
 }
 
 
-def plan_of(name: str, least: int) -> Plan:
-    """One of PLANS, as it is where `least` is 0, or split; from 4 on small bands are joined."""
+def plan_of(name: str, min_keys: int) -> Plan:
+    """One of PLANS, as it is where `min_keys` is 0, or refined; from 4 on small bands are joined."""
     plan = compiled(*PLANS[name])
-    return split(plan, least) if least else plan
+    return refine_bands(plan, min_keys) if min_keys else plan
 
 
-@pytest.mark.parametrize("least", [0, 1, 3, 12])
+@pytest.mark.parametrize("min_keys", [0, 1, 3, 12])
 @pytest.mark.parametrize("name", PLANS)
-def test_entries_are_the_distinct_keys_found_by_masks(name: str, least: int) -> None:
-    layers, plan = PLANS[name][0], plan_of(name, least)
+def test_entries_are_the_distinct_keys_found_by_masks(name: str, min_keys: int) -> None:
+    layers, plan = PLANS[name][0], plan_of(name, min_keys)
     expected = entries_by_masks(layers, plan)
     assert expected[0] == set(), "a pixel is covered or not"
     for step, keys in zip(plan.steps, expected[1:], strict=True):
@@ -158,18 +158,18 @@ def test_entries_of_any_small_plan(
     readout = data.draw(st.integers(1, 2))
     plan = compiled(layers, (height, width), patch, stride, readout)
     expected = entries_by_masks(layers, plan)
-    for found in (plan, split(plan, data.draw(st.integers(1, 4)))):
+    for found in (plan, refine_bands(plan, data.draw(st.integers(1, 4)))):
         assert [set(entries_of(step)) for step in found.steps] == expected[1:]
 
 
-@pytest.mark.parametrize("least", [0, 1, 3, 12])
+@pytest.mark.parametrize("min_keys", [0, 1, 3, 12])
 @pytest.mark.parametrize("name", PLANS)
-def test_invariants_of_tables(name: str, least: int) -> None:
-    plan = plan_of(name, least)
+def test_invariants_of_tables(name: str, min_keys: int) -> None:
+    plan = plan_of(name, min_keys)
     for i, step in enumerate(plan.steps):
         assert i == 0 or step.below is plan.steps[i - 1].table
         kernel, table, below = step.layer.kernel, step.table, step.below
-        valid, first, read = step.valid(), 0, set()
+        valid, first, read = step.valid_counts(), 0, set()
         assert len(valid) == table.zero and valid.min() >= 1 and valid.max() <= kernel**2
         for block in step.blocks():
             assert block.entries == slice(first, first + len(block.sources))
@@ -177,15 +177,15 @@ def test_invariants_of_tables(name: str, least: int) -> None:
             assert block.sources.min() >= 0 and block.sources.max() <= below.zero
             alive = valid[table.base :][block.entries]
             assert block.sources.shape[1] == len(block.taps) <= kernel**2
-            assert least or not block.whole or len(block.taps) == kernel**2
-            if block.whole:
+            assert min_keys or not block.recompute or len(block.taps) == kernel**2
+            if block.recompute:
                 # A dead tap that is left out would have read the zero row.
                 np.testing.assert_array_equal(alive, (block.sources != below.zero).sum(axis=1))
                 entries = block.sources[(block.sources >= below.base) & (block.sources < below.zero)] - below.base
             else:
                 assert step.layer.kind == "conv" and len(block.taps) < kernel**2
                 dead = ((block.sources >= below.entries) & (block.sources < below.zero)).sum(axis=1)
-                np.testing.assert_array_equal(alive, valid[table.homes()[block.entries]] - dead)
+                np.testing.assert_array_equal(alive, valid[table.base_index()[block.entries]] - dead)
                 entries = block.sources[block.sources < below.entries]
             read |= set(entries.tolist())
         assert first == table.entries
@@ -193,24 +193,24 @@ def test_invariants_of_tables(name: str, least: int) -> None:
         assert read.issuperset(numbers), "every entry is read by an entry"
 
 
-@pytest.mark.parametrize("least", [0, 1, 3, 12])
+@pytest.mark.parametrize("min_keys", [0, 1, 3, 12])
 @pytest.mark.parametrize("name", PLANS)
-def test_a_home_is_the_entry_without_its_hole(name: str, least: int) -> None:
-    for step in plan_of(name, least).steps:
+def test_a_home_is_the_entry_without_its_hole(name: str, min_keys: int) -> None:
+    for step in plan_of(name, min_keys).steps:
         cells = [(y, x) for y, x, _, _ in entries_of(step)]
-        assert step.table.homes().tolist() == [y * step.table.base_shape[1] + x for y, x in cells]
+        assert step.table.base_index().tolist() == [y * step.table.base_shape[1] + x for y, x in cells]
 
 
-@pytest.mark.parametrize("least", [0, 1, 3, 12])
+@pytest.mark.parametrize("min_keys", [0, 1, 3, 12])
 @pytest.mark.parametrize("name", PLANS)
-def test_a_convolution_reads_changes_where_the_hole_meets_its_window_and_nowhere_else(name: str, least: int) -> None:
-    layers, plan = PLANS[name][0], plan_of(name, least)
+def test_a_convolution_reads_changes_where_the_hole_meets_its_window_and_nowhere_else(name: str, min_keys: int) -> None:
+    layers, plan = PLANS[name][0], plan_of(name, min_keys)
     fields = receptive_fields(layers, plan.image_size)
     for level, step in enumerate(plan.steps):
         kernel = step.layer.kernel
         met, whole = np.zeros((step.table.entries, kernel**2), bool), np.zeros(step.table.entries, bool)
         for block in step.blocks():
-            met[block.entries, list(block.taps)], whole[block.entries] = True, block.whole
+            met[block.entries, list(block.taps)], whole[block.entries] = True, block.recompute
         if step.layer.kind == "pool":
             assert met.all()
             continue
@@ -224,8 +224,8 @@ def test_a_convolution_reads_changes_where_the_hole_meets_its_window_and_nowhere
                 live[tap] = (fields[level][below] & ~hole).any()
             field = box(fields[level + 1][y, x])
             # A key that is dead along an axis names all taps there, and so does one of a small band.
-            exact = field[0] != rows and field[1] != cols and least < 4
-            if whole[entry] and least:
+            exact = field[0] != rows and field[1] != cols and min_keys < 4
+            if whole[entry] and min_keys:
                 assert (met[entry] >= live.ravel()).all()
             else:
                 assert (met[entry] == touched.ravel()).all() if exact else (met[entry] >= touched.ravel()).all()
@@ -244,7 +244,7 @@ def runs_of(plan: Plan) -> float:
 
 def test_a_split_plan_leaves_out_dead_taps_and_lines_up_what_pools_read() -> None:
     plan = compiled(global_layers((8, 8, 8, 8, 8), 1), (256, 256), 32, 8)
-    found = split(plan)
+    found = refine_bands(plan)
     assert found.macs < 0.9 * plan.macs
     assert runs_of(plan) < 0.1 < 0.6 < runs_of(found)
 

@@ -14,7 +14,7 @@ from glance_fast.dense.strip_pass import StripPass, features, make_pass
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
 from glance_fast.plan.plan import compile_plan
-from glance_fast.plan.strips import strips
+from glance_fast.plan.strips import cut_strips
 from tests.dense.test_torch_pass import Case, build, grid
 from tests.export.test_export import TRUNK, photos, usual_model
 from tests.helpers.reference import loop_of_photos
@@ -37,7 +37,7 @@ def test_strips_are_the_loop(name: str, rows: int) -> None:
     case = CASES[name]()
     most = 1
     if rows > 1:
-        most = max(one.plan.peak for one in strips(case.plan, 1)) * 2
+        most = max(one.plan.peak_bytes for one in cut_strips(case.plan, 1)) * 2
     cut = StripPass(case.plan, most=most)
     assert len(cut.strips) > 1
     assert sum(one.plan.locations for one in cut.strips) == case.plan.locations
@@ -53,8 +53,8 @@ def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
     most = 1 << 20
     for height in (512, 2048):
         whole = compile_plan(layers, (height, 64), 16, (range(0, height - 15, 8), range(0, 49, 8)))
-        cut = strips(whole, most)
-        assert whole.peak > most >= max(one.plan.peak for one in cut)
+        cut = cut_strips(whole, most)
+        assert whole.peak_bytes > most >= max(one.plan.peak_bytes for one in cut)
         assert len({id(one.plan) for one in cut}) <= 4
         # What neighbouring strips both see costs little.
         assert sum(one.plan.macs for one in cut) < 1.25 * whole.macs

@@ -61,7 +61,7 @@ def test_wheel_holds_every_source_file_once_and_nothing_else(wheel: Path) -> Non
     with ZipFile(wheel) as archive:
         packed = [name for name in archive.namelist() if ".dist-info/" not in name]
     assert sorted(packed) == sorted(expected)
-    assert "glance_fast/report.html.j2" in packed
+    assert "glance_fast/evaluation/report.html.j2" in packed
     assert "glance_fast/py.typed" in packed
 
 
@@ -96,7 +96,7 @@ def test_installed_package_imports_from_another_folder(installed: Path, tmp_path
     assert version == __version__
     assert [Path(file).relative_to(installed).as_posix() for file in files] == [
         "glance_fast/__init__.py",
-        "glance_fast/kernels/partial_conv.py",
+        "glance_fast/kernels/reference/partial_conv.py",
         "glance_fast/export/__init__.py",
     ]
 

@@ -25,7 +25,7 @@ from onnx import AttributeProto, ModelProto, numpy_helper
 from glance_fast.config import ModelConfig
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.models.model import GlanceModel
-from glance_fast.plan.plan import Plan, split
+from glance_fast.plan.plan import Plan, refine_bands
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.presets import PRESETS
 
@@ -59,12 +59,12 @@ def preset_model(preset: str) -> GlanceModel:
 def plan_hash(plan: Plan) -> str:
     """SHA-256 of every table that a plan is made of."""
     digest = hashlib.sha256()
-    _feed(digest, plan.holes_y, plan.holes_x, plan.patch, plan.macs, plan.loop_macs, plan.peak, plan.readout)
+    _feed(digest, plan.holes_y, plan.holes_x, plan.patch, plan.macs, plan.loop_macs, plan.peak_bytes, plan.readout)
     for step in plan.steps:
         _feed(digest, step.layer, step.table.base, step.table.entries)
-        _feed(digest, step.below.homes(), step.table.homes(), step.valid())
+        _feed(digest, step.below.base_index(), step.table.base_index(), step.valid_counts())
         for block in step.blocks():
-            _feed(digest, block.entries, block.taps, block.sources, block.whole)
+            _feed(digest, block.entries, block.taps, block.sources, block.recompute)
     return digest.hexdigest()
 
 
@@ -123,7 +123,7 @@ def plans() -> dict[str, str]:
     return {
         f"{preset}{kind}": plan_hash(plan)
         for preset, model in models.items()
-        for kind, plan in (("", model.plan()), (" split", split(model.plan())))
+        for kind, plan in (("", model.plan()), (" split", refine_bands(model.plan())))
     }
 
 

@@ -46,7 +46,7 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from tests.test_training import TRAIN, tiny_config
+from tests.training.test_training import TRAIN, tiny_config
 from glance_fast.training.train import Job, train_model
 train_model(Job(Path(sys.argv[1]), Path(sys.argv[2])), tiny_config(), TRAIN)
 """
