@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import typer
+
+from glance_fast import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -81,3 +85,39 @@ def test_a_table_of_figures_is_marked_and_has_a_name_of_its_own(path: Path) -> N
     names = [match.group(1) for line in lines if (match := re.fullmatch(r"<!-- table: ([\w-]+) -->", line))]
     assert len(names) == len(set(names)) == lines.count("<!-- end table -->")
     assert [lines[i] for i in tables_of_figures(lines) if not lines[i - 1].startswith("<!-- table: ")] == []
+
+
+def commands(path: Path) -> list[str]:
+    """The lines of a page's shell blocks that run `glance-fast`."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("glance-fast ")]
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if commands(page)], ids=label)
+def test_the_commands_of_a_page_are_understood(path: Path) -> None:
+    group = typer.main.get_group(cli.app)
+    for line in commands(path):
+        words = shlex.split(line, comments=True)
+        group.commands[words[1]].make_context(words[1], words[2:])
+
+
+@pytest.mark.parametrize("path", LINKED, ids=label)
+def test_the_benchmarks_that_a_page_names_are_there(path: Path) -> None:
+    named = set(re.findall(r"python -m (bench(?:\.\w+)+)", path.read_text(encoding="utf-8")))
+    assert [name for name in sorted(named) if not (ROOT / f"{name.replace('.', '/')}.py").is_file()] == []
+
+
+def test_the_page_of_the_kernels_lists_the_operators() -> None:
+    declared = re.findall(r'"glance_fast::(\w+)"', (ROOT / "kernels" / "gpu" / "ops.py").read_text(encoding="utf-8"))
+    page = (DOCS / "kernels.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"`torch\.ops\.glance_fast\.(.*?)\.\n", page, re.DOTALL)
+    assert sorted(re.findall(r"(\w+)`", sentence)) == sorted(declared)
+
+
+@pytest.mark.parametrize("top", ["glance_fast", "kernels", "export", "bench"])
+def test_the_layout_has_a_line_for_every_package(top: str) -> None:
+    page = (DOCS / "layout.md").read_text(encoding="utf-8")
+    folders = [folder for folder in (ROOT / top).iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    names = {f"`{folder.name}/`" if top == "glance_fast" else f"`{top}/{folder.name}/`" for folder in folders}
+    assert [name for name in sorted(names) if f"| {name} |" not in page] == []
