@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from glance_fast import cli
+from glance_fast import ModelConfig, TrainConfig, cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -121,3 +121,10 @@ def test_the_layout_has_a_line_for_every_package(top: str) -> None:
     folders = [folder for folder in (ROOT / top).iterdir() if folder.is_dir() and folder.name != "__pycache__"]
     names = {f"`{folder.name}/`" if top == "glance_fast" else f"`{top}/{folder.name}/`" for folder in folders}
     assert [name for name in sorted(names) if f"| {name} |" not in page] == []
+
+
+@pytest.mark.parametrize("path", LINKED, ids=label)
+def test_the_settings_that_a_page_changes_are_legal(path: Path) -> None:
+    named = re.findall(r"--set\s+'?(\w+)=", path.read_text(encoding="utf-8"))
+    legal = {*ModelConfig.model_fields, *TrainConfig.model_fields, "name"}
+    assert sorted(set(named) - legal) == []

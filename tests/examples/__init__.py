@@ -1,1 +1,1 @@
-"""The tests; a package so that they share `tests.tiny` and `tests.tolerances`."""
+"""Tests of the programs in examples/."""
