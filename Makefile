@@ -1,13 +1,13 @@
-# make demo, make test, make lint: each first makes .venv and installs into it what constraints.txt pins.
+# make demo, make test, make lint, make docs: each first makes .venv and installs into it what constraints.txt pins.
 
 PYTHON ?= python3
 CANDIDATES := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CPP := $(wildcard kernels/cpu/*.hpp kernels/cpu/*.cpp docs/examples/*.cpp examples/*.cpp)
+CPP := $(wildcard kernels/cpu/*.hpp kernels/cpu/*.cpp examples/*.cpp)
 
-.PHONY: demo test bench-check lint venv clean
+.PHONY: demo test bench-check lint docs venv clean
 
 demo: venv
 	$(BIN)/glance-fast demo --output demo
@@ -26,6 +26,10 @@ lint: venv
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
+# The site in site/, warnings are errors. -m: what the pages are generated from is imported from this checkout.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 venv: $(READY)
 
 $(READY): setup.py constraints.txt
@@ -42,5 +46,5 @@ $(READY): setup.py constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .coverage *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo site build dist .coverage *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,6 +61,9 @@ TENSORRT_LEAN = ["tensorrt_lean>=10", "pycuda>=2024.1"]
 # Brings onnxruntime-gpu, which is not for an environment that holds onnxruntime.
 TENSORRT_INT8 = ["nvidia-modelopt[onnx]>=0.40"]
 
+# The site of docs/: `make docs`.
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+
 CHECKS = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -142,7 +145,8 @@ setup(
         "tensorrt": TENSORRT,
         "tensorrt-lean": TENSORRT_LEAN,
         "tensorrt-int8": TENSORRT_INT8,
-        "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *GPU, *CHECKS],
+        "docs": DOCS,
+        "dev": [*TRAIN, *EXPORT, *ONNXRUNTIME, *GPU, *CHECKS, *DOCS],
     },
     entry_points={"console_scripts": ["glance-fast = glance_fast.cli:main"]},
 )

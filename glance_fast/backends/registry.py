@@ -25,7 +25,7 @@ PACKAGES = {
     "onnxruntime": (("onnxruntime",), "onnxruntime"),
     "tensorrt": (("tensorrt", "tensorrt_lean", "pycuda"), "tensorrt"),
 }
-# Images at once that score a folder fastest. On 2 cores: docs/performance.md; on more it was not measured.
+# Images at once that score a folder fastest. On 2 cores: docs/benchmarks/speed.md; on more it was not measured.
 STREAMS = 2
 # Where each runtime of exports runs.
 PLACES = {"tensorrt": "cuda", "openvino": "cpu", "onnxruntime": "cpu"}

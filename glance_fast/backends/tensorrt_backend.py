@@ -67,8 +67,9 @@ class TensorRtBackend:
     def enqueue(self, addresses: Mapping[str, int], batch: int, stream: int, context: Any) -> None:
         """Put a run on memory of the caller's into a stream of the caller's; nothing is copied and nothing waits.
 
-        `addresses` are the GPU addresses of `image` (uint8 [batch, H, W, 3]) and of every output that docs/export.md
-        lists, `stream` is a CUDA stream's handle, `context` comes from `new_context()`, one for each thread.
+        `addresses` are the GPU addresses of `image` (uint8 [batch, H, W, 3]) and of every output that
+        docs/how_to/export.md lists, `stream` is a CUDA stream's handle, `context` comes from `new_context()`, one for
+        each thread.
         Raises BackendError.
         """
         names = tensor_names(self._engine)

@@ -528,11 +528,11 @@ def test_the_base_install_scores_without_pytorch(shared: Path, tmp_path: Path) -
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_program_in_cpp_gives_the_same_score(shared: Path, tmp_path: Path) -> None:
-    """The example of the docs, compiled against the headers that OpenVINO's own package holds."""
+    """The example in C++, compiled against the headers that OpenVINO's own package holds."""
     runtime = Path(openvino.__path__[0])
     (library,) = runtime.glob("libs/libopenvino.so.*")
     program = tmp_path / "score"
-    source = ROOT / "docs" / "examples" / "score.cpp"
+    source = ROOT / "examples" / "score.cpp"
     where = [f"-I{runtime / 'include'}", str(library), f"-Wl,-rpath,{runtime / 'libs'}"]
     subprocess.run(["g++", "-std=c++17", str(source), *where, "-o", str(program)], check=True)
     Image.fromarray(photo(48, 56)).save(tmp_path / "photo.ppm")

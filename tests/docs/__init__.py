@@ -1,0 +1,1 @@
+"""Tests of the pages in docs/, of README and of CONTRIBUTING."""
