@@ -19,11 +19,10 @@ from bench.harness.environment import machine
 from glance_fast.config import ModelConfig
 from glance_fast.dense.loop import loop_global
 from glance_fast.dense.torch_pass import DensePass
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import Plan
 from glance_fast.training.sampling import draw_places
-
-TOLERANCE = 1e-4  # of the largest gradient: sums of 36 holes in another order, in float32
 
 
 def main(images: int = 4, holes: int = 6, repeats: int = 5) -> None:
@@ -64,8 +63,8 @@ def _check(model: GlanceModel, image: Tensor, plan: Plan) -> None:
     for forward in (lambda: DensePass(plan)(net, image), lambda: loop_global(net, image, plan, 4)):
         _step(model, forward)
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
-    difference = float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max())
-    if difference > TOLERANCE:
+    difference = relative_error(gradients[0], gradients[1])
+    if difference > tolerance("gradient", "fp32"):
         raise SystemExit(f"the gradients differ by {difference:.1e}; nothing was timed")
 
 

@@ -28,6 +28,7 @@ from glance_fast.config import ModelConfig
 from glance_fast.dense.triton_heads import head_weights
 from glance_fast.dense.triton_pass import JOINED, level_tables, packed
 from glance_fast.errors import GlanceError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations, ops
 from glance_fast.kernels.gpu.configurations import Place, block_of, configured, place_of
 from glance_fast.kernels.gpu.tables import BLOCK
@@ -64,7 +65,8 @@ class Job:
     @property
     def tolerance(self) -> float:
         """How far apart two configurations may be, of the largest value."""
-        return 2e-2 if self.place.dtype != "float32" else 1e-3 if self.tf32 else 1e-5
+        precision = {"float16": "fp16", "bfloat16": "bf16"}.get(self.place.dtype, "tf32" if self.tf32 else "fp32")
+        return tolerance("kernel", precision)
 
 
 def main(
@@ -164,11 +166,9 @@ def merge(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _runs(job: Job, block: int, expected: Tensor) -> bool:
     """Whether a configuration compiles, fits the device and gives the same but for rounding."""
     try:
-        found = job.run(block)
+        return relative_error(job.run(block), expected) <= job.tolerance
     except (RuntimeError, GlanceError):  # Triton: too much shared memory, too many registers
         return False
-    apart = (found.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-6)
-    return bool(apart <= job.tolerance)
 
 
 def _conv_jobs(step: Step, weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[Job]:

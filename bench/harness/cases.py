@@ -1,8 +1,8 @@
 """What `bench.runtimes` times: our presets and the peers, in every runtime, at a point; each only once it is right.
 
 Ours run from uint8 pixels to the locations' scores, after the dense pass has given the loop's numbers at some locations
-and every runtime the dense pass's at all of them, within TOLERANCES. The peers run from float pixels to the map, after
-the other runtimes have given PyTorch's.
+and every runtime the dense pass's at all of them, within the tolerances. The peers run from float pixels to the map,
+after the other runtimes have given PyTorch's.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.harness.interleaved import Case
 from bench.harness.runners import (
     BASE,
-    TOLERANCES,
+    PRECISIONS,
     Point,
     Run,
-    apart,
     as_onnx,
     as_openvino,
     in_onnxruntime,
@@ -38,14 +37,13 @@ from bench.peers.networks import FORWARD, SIZE
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.dense.loop import loop_global
 from glance_fast.dense.strip_pass import features
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.dense_pass_node import LEAST
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import refine_bands
 from glance_fast.postprocessing.calibration import Calibration
 
-# Of the peers between runtimes; of bfloat16 nothing is asked, as their weights are random.
-PEER_TOLERANCE = 1e-3
 # OpenVINO with our kernels as its dense pass.
 PLUGINS = "OpenVINO, plugins"
 WIDTHS = {"fp32": 4, "bf16": 2}
@@ -81,8 +79,8 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
         read = core.read_model(own_graphs[precision])
         own[PLUGINS, precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid", core)
     for (runtime, precision), run in (runs | own).items():
-        difference = apart(run(), expected)
-        if difference > TOLERANCES[precision]:
+        difference = relative_error(run(), expected)
+        if difference > tolerance("output", precision):
             raise SystemExit(
                 f"{preset} in {runtime} at {precision}, {point}, differs by {difference:.1e}; nothing was timed"
             )
@@ -115,7 +113,7 @@ def _kept(keep: Path, method: str, threads: int, point: Point, graphs: tuple[byt
     file.write_bytes(graphs[0])
     openvino.save_model(graphs[1], graph, compress_to_fp16=False)
     last = (str(threads), str(point.batch))
-    alone: dict[Key, tuple[str, ...]] = {("OpenVINO", one): ("openvino", str(graph), one, *last) for one in TOLERANCES}
+    alone: dict[Key, tuple[str, ...]] = {("OpenVINO", one): ("openvino", str(graph), one, *last) for one in PRECISIONS}
     alone["ONNX Runtime", "fp32"] = ("onnxruntime", str(file), "fp32", *last)
     alone["PyTorch", "fp32"] = ("torch", f"{method},{point.size},{point.stride}", "fp32", *last)
     return alone
@@ -165,8 +163,8 @@ def check_loop(backend: TorchBackend, side: int = LOOP_SIDE) -> None:
     rows, cols = spread(model, side)
     where = np.add.outer(np.array(rows) * len(model.grid[1]), cols).ravel()
     dense = features(model, backend.dense, image)[1][:, where]
-    difference = apart(dense, loop_global(model.global_net, _read(model, image), model.plan(rows, cols)))
-    if difference > TOLERANCES["fp32"]:
+    difference = relative_error(dense, loop_global(model.global_net, _read(model, image), model.plan(rows, cols)))
+    if difference > tolerance("output", "fp32"):
         raise SystemExit(f"the dense pass differs from the loop by {difference:.1e}; nothing was timed")
 
 
@@ -202,8 +200,9 @@ def peers(threads: int, names: Iterable[str], batch: int = 1, keep: Path | None 
         runs |= {("OpenVINO", one): in_openvino(graph, pixels, one, threads) for one in precisions()}
         runs["PyTorch", "fp32"] = in_torch(network, images)
         for (runtime, precision), run in runs.items():
-            difference = apart(run(), expected)
-            if precision == "fp32" and difference > PEER_TOLERANCE:
+            difference = relative_error(run(), expected)
+            # Of bfloat16 nothing is asked, as the weights are random.
+            if precision == "fp32" and difference > tolerance("peer map", "fp32"):
                 raise SystemExit(f"{name} in {runtime} differs by {difference:.1e} from PyTorch; nothing was timed")
         streamed = sum(network.get_buffer(one).numel() for one in STREAMED.get(name, ()))
         cases += _cases(name, runs, (counter.get_total_flops() / 2 / batch, streamed), point, alone)

@@ -26,7 +26,7 @@ from bench.harness.runners import (
     ours_in_torch,
     with_plugins,
 )
-from glance_fast.commands.energy import held_by, most_held
+from glance_fast.commands.peak_memory import peak_rss, peak_rss_of
 from glance_fast.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def held(arguments: tuple[str, ...]) -> int | None:
     """Bytes that a process with these arguments held at most."""
     command = [sys.executable, "-m", "bench.harness.peak_memory", *arguments]
     try:
-        return held_by(command, ROOT)
+        return peak_rss_of(command, ROOT)
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"{' '.join(command)} failed:\n{error.stderr}") from None
 
@@ -85,7 +85,7 @@ def main(runtime: str, what: str, precision: str, threads: str, batch: str) -> N
     run = MAKERS[runtime](what, precision, int(threads), int(batch))
     for _ in range(RUNS):
         run()
-    print(most_held())
+    print(peak_rss())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glance_fast.commands.energy import most_held
+from glance_fast.commands.peak_memory import peak_rss
 
 if TYPE_CHECKING:
     from glance_fast.backends.torch_backend import TorchBackend
@@ -52,7 +52,7 @@ def pytorch(setting: Setting) -> dict[str, Any]:
     from bench.harness.cases import check_loop
     from glance_fast.dense.strip_pass import StripPass
 
-    model, before = _model(setting), most_held()
+    model, before = _model(setting), peak_rss()
     backend = _backend(model)
     images = [*setting.images]
     told = _timed(lambda: backend.grids(images), setting, before)
@@ -82,13 +82,14 @@ def in_graph(setting: Setting, graph: Path) -> dict[str, Any]:
     """Seconds an image and bytes of the graph."""
     import openvino
 
-    from bench.harness.runners import TOLERANCES, apart, in_openvino
+    from bench.harness.runners import in_openvino
+    from glance_fast.evaluation.tolerances import relative_error, tolerance
 
-    expected, before = np.load(_beside(graph), allow_pickle=False), most_held()
+    expected, before = np.load(_beside(graph), allow_pickle=False), peak_rss()
     read = openvino.Core().read_model(graph)
     run = in_openvino(read, setting.images, "fp32", setting.threads, "anomaly_grid")
     told = _timed(run, setting, before)
-    if (difference := apart(run(), expected)) > TOLERANCES["fp32"]:
+    if (difference := relative_error(run(), expected)) > tolerance("output", "fp32"):
         raise SystemExit(f"the graph differs from the dense pass by {difference:.1e}; nothing was timed")
     return told
 
@@ -124,7 +125,7 @@ def _timed(run: Callable[[], object], setting: Setting, before: int | None) -> d
         run()
         if turn:
             seconds.append((time.perf_counter() - start) / setting.batch)
-    return {"seconds": seconds, "memory": (most_held() or 0) - (before or 0)}
+    return {"seconds": seconds, "memory": (peak_rss() or 0) - (before or 0)}
 
 
 def _facts(backend: TorchBackend, plans: list[Any]) -> dict[str, int]:

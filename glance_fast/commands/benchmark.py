@@ -1,4 +1,4 @@
-"""How fast a model is on this machine: every backend that can run it, in turn, on the same images."""
+"""How fast a model is on this machine: every backend that can run it, interleaved, on the same images."""
 
 from __future__ import annotations
 
@@ -21,35 +21,26 @@ from rich.progress import track
 
 from glance_fast.backends.base import cpu_threads
 from glance_fast.backends.registry import PLACES, installed, runnable
-from glance_fast.commands.energy import EnergyMeter, held_by
+from glance_fast.commands.energy import EnergyMeter
+from glance_fast.commands.peak_memory import peak_rss_of
 from glance_fast.data.images import Pixels
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.storage.export_record import command
 from glance_fast.version import __version__
 
-# How far a map may be from the first backend's, as a share of its largest value, for its time to count.
-TOLERANCES = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "int8": 0.5}
-# One image in a process of its own, whose memory is the backend's alone.
-ALONE = """
-import sys
-import numpy as np
-from pathlib import Path
-from glance_fast.engine import Engine
-from glance_fast.commands.energy import most_held
-
-engine = Engine.load(Path(sys.argv[1]), *sys.argv[2:])
-engine.score(np.zeros((*engine.config.image_size, 3), np.uint8))
-print(most_held())
-"""
+# A backend's name and the precision that it runs at.
+BackendKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Timed:
-    """One backend's time of `Engine.score` an image, in milliseconds; `difference` is its map's from the first's.
+class BackendTiming:
+    """Times of `Engine.score` with one backend, in milliseconds per image.
 
-    `joules` an image are all processors', and `memory` the most bytes of host memory that a process holds which scores
-    one image and does nothing else; each None where the system does not tell.
+    `difference` is the relative error of its map from the first backend's, and `within` the tolerance that it was
+    checked against. `joules` per image are those of all processors, and `memory` is the peak resident memory in bytes
+    of a process that scores one image and does nothing else; each None where the system does not report it.
     """
 
     backend: str
@@ -61,68 +52,89 @@ class Timed:
     images_per_second: float
     load_seconds: float
     difference: float
+    within: float
     joules: float | None
     memory: int | None
 
 
-def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: bool = True) -> list[Timed]:
-    """Time every backend that can run the model in `folder`, image by image, in turn; on noise without images.
+def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: bool = True) -> list[BackendTiming]:
+    """Time every backend that can run the model in `folder`, interleaved per image; on noise without images.
 
-    The first is PyTorch where it is installed, and the others must give its maps. Raises BackendError when one does
-    not, or when nothing can run the model, and what `Engine.load` and `Engine.score` raise.
+    The first is PyTorch where it is installed, and the others must give its maps within their precision's tolerance.
+    Raises BackendError where a map differs by more, or where nothing can run the model, and what `Engine.load` and
+    `Engine.score` raise.
     """
     engines, loads = _engines(folder)
     size = next(iter(engines.values())).config.image_size
     images = images or [np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)]
-    maps = {key: engine.score(images[0]).map for key, engine in engines.items()}
-    first = next(iter(maps.values()))
-    apart = {key: float(np.abs(one - first).max() / np.abs(first).max()) for key, one in maps.items()}
-    for (backend, precision), difference in apart.items():
-        if difference > TOLERANCES[precision]:
-            raise BackendError(
-                f"{backend} at {precision} gives maps that differ by {difference:.1e} of the largest value, at most "
-                f"{TOLERANCES[precision]:g} is right; nothing was timed: export the model again"
-            )
-    taken: dict[tuple[str, str], list[tuple[float, float | None]]] = {key: [] for key in engines}
+    differences = _checked_differences(engines, images[0])
+    runs: dict[BackendKey, list[tuple[float, float | None]]] = {key: [] for key in engines}
     meter = EnergyMeter()
     rounds = [(turn, image) for turn in range(turns) for image in images]
     for _, image in track(rounds, "Timing", console=Console(stderr=True), disable=not progress, transient=True):
         for key, engine in engines.items():
             seconds, joules = meter.measure(partial(engine.score, image))
-            taken[key].append((seconds * 1e3, joules))
+            runs[key].append((seconds * 1e3, joules))
     return [
-        Timed(*key, **_summary(turns), load_seconds=loads[key], difference=apart[key], memory=_held(folder, key))
-        for key, turns in taken.items()
+        BackendTiming(
+            *key,
+            **_summary(turns),
+            load_seconds=loads[key],
+            difference=differences[key],
+            within=tolerance("trained map", key[1]),
+            memory=_peak_memory(folder, key),
+        )
+        for key, turns in runs.items()
     ]
 
 
-def _engines(folder: Path) -> tuple[dict[tuple[str, str], Engine], dict[tuple[str, str], float]]:
-    wanted = runnable(folder)
+def _engines(folder: Path) -> tuple[dict[BackendKey, Engine], dict[BackendKey, float]]:
+    """An engine per backend and precision that can run here, and the seconds that loading it took."""
+    keys = runnable(folder)
     if installed("torch"):
-        wanted.insert(0, ("torch", "fp32"))
-    if not wanted:
+        keys.insert(0, ("torch", "fp32"))
+    if not keys:
         raise BackendError(f"nothing here can run {folder}; export it first: {command(folder, 'openvino', 'fp32')}")
     engines, loads = {}, {}
-    for key in wanted:
+    for key in keys:
         start = time.perf_counter()
         engines[key] = Engine.load(folder, key[0], PLACES.get(key[0], "cpu"), key[1])
         loads[key] = time.perf_counter() - start
     return engines, loads
 
 
+def _checked_differences(engines: dict[BackendKey, Engine], image: Pixels) -> dict[BackendKey, float]:
+    """Relative error of each backend's map from the first backend's; raises BackendError above the tolerance."""
+    maps = {key: engine.score(image).map for key, engine in engines.items()}
+    reference, differences = next(iter(maps.values())), dict[BackendKey, float]()
+    for (backend, precision), anomaly_map in maps.items():
+        try:
+            difference = relative_error(anomaly_map, reference)
+        except BackendError as error:
+            raise BackendError(f"{backend} at {precision}: {error}; nothing was timed") from None
+        within = tolerance("trained map", precision)
+        if difference > within:
+            raise BackendError(
+                f"{backend} at {precision} gives maps that differ by {difference:.1e} of the largest value, at most "
+                f"{within:g} is right; nothing was timed: export the model again"
+            )
+        differences[backend, precision] = difference
+    return differences
+
+
 def _summary(turns: list[tuple[float, float | None]]) -> dict[str, Any]:
     times = [ms for ms, _ in turns]
-    joules = [used for _, used in turns if used is not None]
+    energies = [joules for _, joules in turns if joules is not None]
     p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
-    pace = {"images": len(times), "images_per_second": 1e3 * len(times) / sum(times)}
-    return {"p50": p50, "p95": p95, "p99": p99, **pace, "joules": mean(joules) if joules else None}
+    rate = {"images": len(times), "images_per_second": 1e3 * len(times) / sum(times)}
+    return {"p50": p50, "p95": p95, "p99": p99, **rate, "joules": mean(energies) if energies else None}
 
 
-def _held(folder: Path, key: tuple[str, str]) -> int | None:
+def _peak_memory(folder: Path, key: BackendKey) -> int | None:
     backend, precision = key
-    command = [sys.executable, "-c", ALONE, str(folder), backend, PLACES.get(backend, "cpu"), precision]
+    arguments = [str(folder), backend, PLACES.get(backend, "cpu"), precision]
     try:
-        return held_by(command)
+        return peak_rss_of([sys.executable, "-m", "glance_fast.commands.peak_memory", *arguments])
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
         raise BackendError(
@@ -130,9 +142,9 @@ def _held(folder: Path, key: tuple[str, str]) -> int | None:
         ) from None
 
 
-def as_lines(rows: Sequence[Timed], folder: Path) -> str:
+def as_lines(rows: Sequence[BackendTiming], folder: Path) -> str:
     """The rows as JSON lines, each with the machine and the model that it is of."""
-    facts = {
+    context = {
         "model": folder.resolve().name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.machine(),
@@ -140,4 +152,4 @@ def as_lines(rows: Sequence[Timed], folder: Path) -> str:
         "python": platform.python_version(),
         "glance_fast": __version__,
     }
-    return "".join(json.dumps({**asdict(row), **facts}) + "\n" for row in rows)
+    return "".join(json.dumps({**asdict(row), **context}) + "\n" for row in rows)

@@ -27,6 +27,7 @@ from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError
 from glance_fast.evaluation.evaluate import evaluate
+from glance_fast.evaluation.tolerances import relative_error
 from glance_fast.storage.atomic_write import replace_folder
 from glance_fast.training.train import Job, train_model
 
@@ -78,8 +79,7 @@ def compare(engine: Engine, image: NDArray[np.uint8]) -> tuple[float, float, flo
             maps[method] = engine.score(image, method).map
             spent.append(time.perf_counter() - start)
         seconds[method] = median(spent)
-    difference = float(np.abs(maps["dense"] - maps["loop"]).max() / np.abs(maps["loop"]).max())
-    return seconds["dense"], seconds["loop"], difference
+    return seconds["dense"], seconds["loop"], relative_error(maps["dense"], maps["loop"])
 
 
 def make_data(folder: Path, texture: str, seed: int = 0) -> None:

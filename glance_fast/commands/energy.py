@@ -1,37 +1,34 @@
-"""Meters that the operating system keeps: the processors' energy, and the most memory that this process has held."""
+"""Energy of the processors, as the operating system counts it."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-STATUS = Path("/proc/self/status")
 
 
 class EnergyMeter:
-    """Joules that the processors' packages take together, by Linux's powercap counters (RAPL).
+    """Joules that all processor packages use, from Linux's powercap counters (RAPL) in the folder `powercap`.
 
-    Whatever runs beside is in them too. `place` is the folder of the counters. Where there are none, or only root may
-    read them, `read` and `since` give None.
+    The energy of other processes is included. Without counters, or where only root may read them, `read` and `since`
+    return None.
     """
 
-    def __init__(self, place: Path = POWERCAP) -> None:
-        self._ranges = {zone: size for zone in _packages(place) if (size := _number(zone / "max_energy_range_uj"))}
+    def __init__(self, powercap: Path = POWERCAP) -> None:
+        self._ranges = {zone: size for zone in _packages(powercap) if (size := _number(zone / "max_energy_range_uj"))}
         if any(_number(zone / "energy_uj") is None for zone in self._ranges):
             self._ranges = {}
 
     def read(self) -> dict[Path, int] | None:
-        """Microjoules of each package so far; the counters begin anew now and then."""
-        found = {zone: _number(zone / "energy_uj") for zone in self._ranges}
-        known = {zone: value for zone, value in found.items() if value is not None}
-        return known if known and len(known) == len(self._ranges) else None
+        """Microjoules counted per package; a counter restarts at 0 when it exceeds its range."""
+        readings = {zone: _number(zone / "energy_uj") for zone in self._ranges}
+        counted = {zone: value for zone, value in readings.items() if value is not None}
+        return counted if counted and len(counted) == len(self._ranges) else None
 
     def since(self, start: dict[Path, int] | None) -> float | None:
-        """Joules since `start`, what `read` gave, not longer ago than a counter takes to come round."""
+        """Joules since `start`, a result of `read`; right as long as no counter has passed its whole range since."""
         now = self.read()
         if start is None or now is None:
             return None
@@ -45,35 +42,9 @@ class EnergyMeter:
         return seconds, self.since(energy)
 
 
-def held_by(command: Sequence[str], folder: Path | None = None) -> int | None:
-    """What a process with this command, run in `folder`, says of `most_held` in the last word that it prints.
-
-    Raises subprocess.CalledProcessError where it fails.
-    """
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    told = done.stdout.split()[-1]
-    return int(told) if told.isdigit() else None
-
-
-def most_held() -> int | None:
-    """The most bytes of memory that this process has held at once; None where the system does not tell."""
-    try:
-        # Linux's `ru_maxrss` begins at what the parent held.
-        lines = STATUS.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _packages(place: Path) -> list[Path]:
+def _packages(powercap: Path) -> list[Path]:
     """The zones of whole packages; their parts, cores and memory, would be counted twice."""
-    zones = sorted(place.glob("*/name"))
+    zones = sorted(powercap.glob("*/name"))
     return [name.parent for name in zones if _text(name).startswith("package")]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from glance_fast.commands.benchmark import Timed
+from glance_fast.commands.benchmark import BackendTiming
 from glance_fast.evaluation.parity import Parity
 from glance_fast.evaluation.report import printable
 from glance_fast.evaluation.results import PRO_LIMIT, DefectRow, Evaluation
@@ -48,32 +48,39 @@ def _cells(row: DefectRow) -> list[str]:
 
 
 def parity_table(rows: Sequence[Parity]) -> Table:
-    """The report for the terminal."""
-    table = Table(title="Exported forms against PyTorch's dense pass")
-    for heading in ("form", "images", "largest", "mean", "score", "rank corr.", "ms"):
-        first = heading == "form"
+    """The parity report: one row per export, and one for the per-patch loop."""
+    table = Table(title="Exports against PyTorch's dense pass")
+    for heading in ("export", "images", "largest", "within", "mean", "score", "rank corr.", "ms"):
+        first = heading == "export"
         table.add_column(heading, justify="left" if first else "right", min_width=18 if first else None)
     for row in rows:
-        differences = (f"{value:.1e}" for value in (row.largest, row.mean, row.score))
-        table.add_row(row.name, str(row.images), *differences, f"{row.rank:.6f}", f"{row.ms:.1f}")
-    table.caption = "differences as shares of the reference's largest map value; ms an image"
+        largest, within = f"{row.largest:.1e}", f"{row.within:g}"
+        others = f"{row.mean:.1e}", f"{row.score:.1e}", f"{row.rank:.6f}", f"{row.ms:.1f}"
+        table.add_row(row.name, str(row.images), largest, within, *others)
+    table.caption = (
+        "largest, mean, score: differences over the reference's largest map value\n"
+        "within: the precision's tolerance for the largest; ms per image"
+    )
     return table
 
 
-def timing_table(rows: Sequence[Timed]) -> Table:
-    """Times of all backends for the terminal."""
-    table = Table(title="Engine.score, one image a call", caption_justify="left")
-    for heading in ("backend", "precision", "p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "MB", "J", "apart"):
-        words = heading in ("backend", "precision")
-        table.add_column(heading, justify="left" if words else "right", min_width=11 if heading == "backend" else None)
+def timing_table(rows: Sequence[BackendTiming]) -> Table:
+    """Times of all backends: one row per backend and precision."""
+    table = Table(title="Engine.score, one image per call", caption_justify="left")
+    headings = ("p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "MB", "J", "error", "within")
+    table.add_column("backend", min_width=11)
+    table.add_column("precision")
+    for heading in headings:
+        table.add_column(heading, justify="right")
     for row in rows:
         times = (f"{value:.1f}" for value in (row.p50, row.p95, row.p99, row.images_per_second))
         memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
         joules = "-" if row.joules is None else f"{row.joules:.2f}"
         costs = (f"{row.load_seconds:.2f}", memory, joules)
-        table.add_row(row.backend, row.precision, *times, *costs, f"{row.difference:.1e}")
+        table.add_row(row.backend, row.precision, *times, *costs, f"{row.difference:.1e}", f"{row.within:g}")
     table.caption = (
-        f"{rows[0].images} images each, in turn; MB: most memory of a process that scores one image; J: energy an\n"
-        "image, where it can be read; apart: the map's largest difference from the first line's"
+        f"{rows[0].images} images per backend, interleaved; MB: peak memory of a process that scores one image;\n"
+        "J: energy per image, where it can be read; error: largest difference from the first row's map,\n"
+        "over its largest value; within: the precision's tolerance that it was checked against"
     )
     return table

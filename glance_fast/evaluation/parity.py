@@ -1,4 +1,4 @@
-"""The parity report: every exported form beside the loop and the dense pass, on real images."""
+"""The parity report: every export, and the per-patch loop, against PyTorch's dense pass on real images."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from rich.progress import track
 from glance_fast.backends.registry import PLACES, runnable
 from glance_fast.data.images import Pixels, read_image
 from glance_fast.engine import Engine
+from glance_fast.errors import BackendError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 
 LOOP, REFERENCE = "loop", "torch"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How near one form's maps are to the reference's: differences as shares of the reference's largest value.
+    """How near the maps of an export are to the reference's: differences over the reference's largest value.
 
-    `rank`: Spearman's correlation of the images' scores with the reference's; NaN for fewer than two images.
-    `images` were compared; `ms` is the median time of one.
+    `largest` and `mean` are over all pixels of all images, `score` is the largest of the image scores; `within` is the
+    tolerance for `largest` at the export's precision. `rank`: Spearman's correlation of the images' scores with the
+    reference's; NaN for fewer than two images. `images` were compared; `ms` is the median time per image.
     """
 
     name: str
     images: int
     largest: float
+    within: float
     mean: float
     score: float
     rank: float
@@ -38,33 +42,39 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _ScoredImages:
+    """Maps and scores of the same images from one backend, and the median time per image."""
+
     maps: list[NDArray[np.float32]]
     scores: list[float]
     ms: float
 
 
 def verify(folder: Path, images: Sequence[Path], loop_images: int = 1, progress: bool = True) -> list[Parity]:
-    """Compare every export of a model with PyTorch's dense pass, and that with the loop on `loop_images` of the images.
+    """Compare every export of a model with PyTorch's dense pass, and that with the loop on the first `loop_images`.
 
-    Exports that cannot run here are left out.
-
-    Raises what `Engine.load` and `Engine.score` raise.
+    Exports that cannot run here are left out. Raises BackendError where a map cannot be compared because a value is
+    not finite, and what `Engine.load` and `Engine.score` raise.
     """
     pixels = [read_image(path) for path in images]
     torch = Engine.load(folder, backend="torch")
-    runs: dict[str, Callable[[Pixels], object]] = {REFERENCE: torch.score}
+    runs: dict[tuple[str, str], Callable[[Pixels], object]] = {(REFERENCE, "fp32"): torch.score}
     for backend, precision in runnable(folder):
-        runs[f"{backend} {precision}"] = Engine.load(folder, backend, PLACES[backend], precision).score
-    seen = {name: _look(name, run, pixels, progress) for name, run in runs.items()}
-    some = pixels[:loop_images]
-    loop = _look(LOOP, lambda image: torch.score(image, method=LOOP), some, progress) if some else None
-    rows = [_parity(f"{LOOP} against {REFERENCE}", loop, seen[REFERENCE])] if loop else []
-    return [*rows, *(_parity(name, mine, seen[REFERENCE]) for name, mine in seen.items())]
+        engine = Engine.load(folder, backend, PLACES[backend], precision)
+        runs[f"{backend} {precision}", precision] = engine.score
+    scored = {key: _score_images(key[0], run, pixels, progress) for key, run in runs.items()}
+    reference = scored[REFERENCE, "fp32"]
+    rows = []
+    if first := pixels[:loop_images]:
+        loop = _score_images(LOOP, lambda image: torch.score(image, method=LOOP), first, progress)
+        rows = [_parity((f"{LOOP} against {REFERENCE}", "fp32"), loop, reference)]
+    return [*rows, *(_parity(key, images, reference) for key, images in scored.items())]
 
 
-def _look(name: str, run: Callable[[Pixels], object], images: Sequence[Pixels], progress: bool) -> _Seen:
-    run(images[0]) if name != LOOP else None  # what is made at a first run is no image's time
+def _score_images(
+    name: str, run: Callable[[Pixels], object], images: Sequence[Pixels], progress: bool
+) -> _ScoredImages:
+    run(images[0]) if name != LOOP else None  # untimed: the first run also makes caches and thread pools
     maps, scores, seconds = [], [], []
     for image in track(images, name, console=Console(stderr=True), disable=not progress, transient=True):
         start = time.perf_counter()
@@ -72,22 +82,29 @@ def _look(name: str, run: Callable[[Pixels], object], images: Sequence[Pixels], 
         seconds.append(time.perf_counter() - start)
         maps.append(result.map)  # type: ignore[attr-defined]
         scores.append(result.score)  # type: ignore[attr-defined]
-    return _Seen(maps, scores, median(seconds) * 1e3)
+    return _ScoredImages(maps, scores, median(seconds) * 1e3)
 
 
-def _parity(name: str, mine: _Seen, reference: _Seen) -> Parity:
+def _parity(key: tuple[str, str], scored: _ScoredImages, reference: _ScoredImages) -> Parity:
+    """The row of a name and a precision, over the images that were scored by both."""
     from scipy.stats import spearmanr
 
-    count = len(mine.maps)
-    scale = max(float(np.abs(one).max()) for one in reference.maps[:count])
-    apart = [np.abs(a - b) for a, b in zip(mine.maps, reference.maps[:count], strict=True)]
-    scores = np.abs(np.subtract(mine.scores, reference.scores[:count]))
+    (name, precision), count = key, len(scored.maps)
+    expected, expected_scores = reference.maps[:count], reference.scores[:count]
+    scale = max(float(np.abs(anomaly_map).max()) for anomaly_map in expected)
+    pairs = list(zip(scored.maps, expected, strict=True))
+    try:
+        largest = max(relative_error(actual, anomaly_map, scale) for actual, anomaly_map in pairs)
+        score = relative_error(scored.scores, expected_scores, scale)
+    except BackendError as error:
+        raise BackendError(f"{name}: {error}") from None
     return Parity(
         name=name,
         images=count,
-        largest=max(float(one.max()) for one in apart) / scale,
-        mean=float(np.mean([one.mean() for one in apart])) / scale,
-        score=float(scores.max()) / scale,
-        rank=float(spearmanr(mine.scores, reference.scores[:count]).statistic) if count > 1 else float("nan"),
-        ms=mine.ms,
+        largest=largest,
+        within=tolerance("trained map", precision),
+        mean=float(np.mean([np.abs(actual - anomaly_map).mean() for actual, anomaly_map in pairs])) / scale,
+        score=score,
+        rank=float(spearmanr(scored.scores, expected_scores).statistic) if count > 1 else float("nan"),
+        ms=scored.ms,
     )

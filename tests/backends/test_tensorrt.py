@@ -23,6 +23,7 @@ from PIL import Image
 
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, ModelFolderError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.tensorrt.options import PlanOptions
 from glance_fast.kernels.gpu import ahead_of_time
@@ -34,7 +35,7 @@ from tests.helpers import fake_plugin, fake_tensorrt
 from tests.helpers.fake_cuda import Driver, FakeBuffer, FakeStream, Library, view
 from tests.helpers.reference import loop_grids
 from tests.helpers.tiny_models import save_tiny
-from tests.helpers.tolerances import EXPORT_TOLERANCES, KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
+from tests.helpers.tolerances import assert_close
 from tests.test_engine import photo, same
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +174,7 @@ def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_els
     for given in (None, data):
         export(folder, "tensorrt", "int8", given)
         maps.append(Engine.load(folder, "tensorrt", "cuda", "int8").score(photo(48, 56)).map)
-        assert 0 < np.abs(maps[-1] - reference).max() < EXPORT_TOLERANCES["int8"] * np.abs(reference).max()
+        assert 0 < relative_error(maps[-1], reference) < tolerance("output", "int8")
     by_onnx_runtime = Engine.load(folder, "onnxruntime", precision="int8").score(photo(48, 56)).map
     np.testing.assert_allclose(maps[0], by_onnx_runtime, rtol=0, atol=1e-6)
     assert not np.array_equal(maps[0], maps[1])
@@ -207,8 +208,8 @@ def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp
     export(folder, "tensorrt", "fp16", plan=PlanOptions(1), plugins=True)
     images = photos(model, 1)
     found = np.stack(Engine.load(folder, "tensorrt", "cuda", "fp16").backend.grids(list(images)))
-    apart = deviation(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)))
-    assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
+    apart = relative_error(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)))
+    assert tolerance("output", "fp32") < apart < tolerance("output", "fp16")
 
 
 @pytest.mark.parametrize("target", [80, 90, 120])

@@ -13,13 +13,14 @@ import torch
 from bench import gpu, tune
 from glance_fast.dense.triton_pipeline import TritonPipeline
 from glance_fast.errors import ConfigError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations
 from glance_fast.kernels.gpu.configurations import configured
 from glance_fast.kernels.gpu.tables import BLOCK
 from glance_fast.models.model import GlanceModel
 from tests.export.test_export import photos, usual_model
 from tests.helpers.reference import loop_grids
-from tests.helpers.tolerances import KERNEL_TOLERANCES, assert_close, deviation
+from tests.helpers.tolerances import assert_close
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -87,7 +88,7 @@ def test_the_gpu_benchmark_times_every_kernel_and_pooling_both_ways(model: Glanc
     results = {name: timed.run() for name, timed in found.items()}
     two, one = (results[name] for name in both)
     assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
-    assert deviation(one.cpu(), two.cpu()) < KERNEL_TOLERANCES[torch.float16]
+    assert relative_error(one.cpu(), two.cpu()) < tolerance("output", "fp16")
 
 
 def test_every_choice_may_stand_in_the_table() -> None:

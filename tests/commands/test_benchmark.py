@@ -16,6 +16,7 @@ from glance_fast.cli import app
 from glance_fast.commands import benchmark as timing
 from glance_fast.commands.energy import EnergyMeter
 from glance_fast.errors import BackendError
+from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance, tolerance
 from glance_fast.export.export import export
 from tests.helpers.tiny_models import save_tiny, tiny_model
 from tests.test_engine import photo
@@ -40,7 +41,7 @@ def test_every_backend_is_timed_on_every_image(folder: Path) -> None:
     for row in rows:
         assert row.images == 6 and 0 < row.p50 <= row.p95 <= row.p99 and row.load_seconds > 0
         assert row.images_per_second == pytest.approx(1e3 / row.p50, rel=5)
-        assert row.difference <= timing.TOLERANCES[row.precision]
+        assert row.difference <= row.within == tolerance("trained map", row.precision)
         assert row.memory is None or 3e7 < row.memory < 3e9
     assert rows[0].difference == 0
     if sys.platform == "linux":  # the exported forms need no PyTorch
@@ -56,14 +57,14 @@ def test_energy_is_the_mean_of_what_each_image_took(folder: Path, monkeypatch: p
         def since(self, start: dict[Path, int] | None) -> float:
             return 2.5
 
-    monkeypatch.setattr(timing, "_held", lambda folder, key: None)
+    monkeypatch.setattr(timing, "_peak_memory", lambda folder, key: None)
     monkeypatch.setattr(timing, "EnergyMeter", Meter)
     rows = timing.time_backends(folder, [], turns=2, progress=False)
     assert {row.joules for row in rows} == {2.5} and {row.memory for row in rows} == {None}
 
 
 def test_nothing_is_timed_when_maps_differ(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(timing.TOLERANCES, "fp32", 1e-9)
+    monkeypatch.setitem(TOLERANCES, ("trained map", "fp32"), Tolerance(1e-9, "none is so near"))
     with pytest.raises(BackendError, match="openvino at fp32 gives maps that differ .* nothing was timed"):
         timing.time_backends(folder, [], turns=1, progress=False)
 
@@ -80,7 +81,7 @@ def test_the_command_prints_a_table_and_adds_lines(folder: Path, tmp_path: Path)
     for _ in range(2):
         done = CliRunner().invoke(app, ["bench", "--model", str(folder), "--turns", "1", "--output", str(output)])
         assert done.exit_code == 0, done.output
-    assert "Engine.score" in done.output and "onnxruntime" in done.output and "apart" in done.output
+    assert "Engine.score" in done.output and "onnxruntime" in done.output and "within" in done.output
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 2 * len(EVERY) and {row["model"] for row in rows} == {"model"}
     assert np.isfinite([row["p50"] for row in rows]).all() and all(row["cores"] and row["date"] for row in rows)

@@ -16,15 +16,15 @@ from torch import Tensor
 import glance_fast.dense
 from glance_fast.dense.loop import loop_global
 from glance_fast.dense.torch_pass import DensePass, dense_features
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.global_net import GlobalNet, global_layers
 from glance_fast.plan.layer import Layer, conv, pool
 from glance_fast.plan.patches import grid_starts
 from glance_fast.plan.plan import Plan, compile_plan, refine_bands
 from tests.helpers.reference import loop_of
 from tests.helpers.tiny_models import tiny_model
-from tests.helpers.tolerances import TOLERANCES, assert_close, deviation
+from tests.helpers.tolerances import DTYPES, assert_close
 
-DTYPES = (torch.float64, torch.float32)
 Starts = Sequence[int]
 
 
@@ -290,4 +290,4 @@ def test_a_wrong_sum_of_the_mask_is_noticed(layer: int) -> None:
 
 
 def noticed(wrong: Tensor) -> None:
-    assert deviation(wrong, WRONG.loop()) > 100 * TOLERANCES[torch.float32]
+    assert relative_error(wrong, WRONG.loop()) > 100 * tolerance("output", "fp32")

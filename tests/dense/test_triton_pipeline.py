@@ -14,6 +14,7 @@ from glance_fast.dense.triton_pass import packed
 from glance_fast.dense.triton_pipeline import TritonPipeline, first_convolution
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.kernels.gpu import ops
 from glance_fast.models.backbone_local_net import TrunkNet
@@ -21,7 +22,7 @@ from tests.dense.test_triton_pass import DEVICE
 from tests.export.test_export import TRUNK, photos, usual_model
 from tests.helpers.reference import in_double, loop_grids
 from tests.helpers.tiny_models import save_tiny, tiny_calibration
-from tests.helpers.tolerances import KERNEL_TOLERANCES, TOLERANCES, assert_close, deviation
+from tests.helpers.tolerances import assert_close
 
 NORM: dict[str, Any] = {
     "image_size": (37, 53),
@@ -51,8 +52,8 @@ def test_it_is_near_the_loop_in_half_floats() -> None:
     model = usual_model(MODELS[2])
     images = photos(model, 1)
     found = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
-    apart = deviation(found.cpu(), torch.from_numpy(loop_grids(model, images)))
-    assert TOLERANCES[torch.float32] < apart < KERNEL_TOLERANCES[torch.float16]
+    apart = relative_error(found.cpu(), torch.from_numpy(loop_grids(model, images)))
+    assert tolerance("output", "fp32") < apart < tolerance("output", "fp16")
 
 
 HEADS = [

@@ -29,6 +29,7 @@ from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, ImageError, MissingDependencyError, ModelFolderError
 from glance_fast.evaluation.parity import verify
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.export.quantization.onnx_qdq import eight_bits_for_tensorrt
@@ -42,7 +43,7 @@ from glance_fast.storage.export_record import FORMS, export_path
 from glance_fast.storage.model_folder import WEIGHTS
 from tests.helpers.reference import loop_grids
 from tests.helpers.tiny_models import save_tiny, tiny_calibration, tiny_config, tiny_model
-from tests.helpers.tolerances import EXPORT_TOLERANCES, TOLERANCES, assert_close, deviation
+from tests.helpers.tolerances import assert_close
 from tests.test_engine import photo, same
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +136,7 @@ def test_the_graph_is_the_loop_in_openvino(changes: dict[str, Any], tmp_path: Pa
     if COMPILES and multiplies_bfloat16():
         export(folder, "openvino", "bf16", plugins=True)
         found = Engine.load(folder, "openvino", precision="bf16").backend.grids(list(images))
-        assert TOLERANCES[torch.float32] < deviation(np.stack(found), reference) < EXPORT_TOLERANCES["bf16"]
+        assert tolerance("output", "fp32") < relative_error(np.stack(found), reference) < tolerance("output", "bf16")
 
 
 @pytest.mark.parametrize("changes", [{}, {"top_k": 5, "smoothing_sigma": 0.5}], ids=str)
@@ -250,8 +251,7 @@ def test_lower_precision_is_near(shared: Path, backend: str, precision: str) -> 
         pytest.skip("this CPU multiplies no bfloat16")
     reference = Engine.load(shared, "torch").score(photo(48, 56))
     found = Engine.load(shared, backend, precision=precision).score(photo(48, 56))
-    allowed = EXPORT_TOLERANCES[precision] * np.abs(reference.map).max()
-    assert 0 < np.abs(found.map - reference.map).max() < allowed
+    assert 0 < relative_error(found.map, reference.map) < tolerance("output", precision)
 
 
 @pytest.mark.parametrize("changes", MODELS[4:6], ids=str)
@@ -268,7 +268,7 @@ def test_half_floats_stay_finite_on_extreme_images(changes: dict[str, Any]) -> N
         for half in (False, True)
     )
     assert np.isfinite(half).all()
-    assert 0 < np.abs(half - full).max() < EXPORT_TOLERANCES["fp16"] * np.abs(full).max()
+    assert 0 < relative_error(half, full) < tolerance("output", "fp16")
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
@@ -417,7 +417,7 @@ def test_int8_is_near_and_smaller_steps_are_kept(tmp_path: Path, backend: str, f
     reference = Engine.load(folder, "torch").score(image).map
     engine = Engine.load(folder, backend, precision="int8")
     found = engine.score(image).map
-    assert 0 < np.abs(found - reference).max() < EXPORT_TOLERANCES["int8"] * np.abs(reference).max()
+    assert 0 < relative_error(found, reference) < tolerance("output", "int8")
     kind, suffix = {"openvino": (b"FakeQuantize", ".xml"), "onnx": (b"DequantizeLinear", ".onnx")}[form]
     assert kind in export_path(folder, form, "int8").with_suffix(suffix).read_bytes()
     assert engine.backend.place == "cpu at int8"
@@ -451,7 +451,7 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     found = onnxruntime.InferenceSession(quantized.SerializeToString(), plain).run(["anomaly_grid"], {"image": images})
     reference = loop_grids(model, images)
-    assert 0 < np.abs(found[0] - reference).max() < EXPORT_TOLERANCES["int8"] * np.abs(reference).max()
+    assert 0 < relative_error(found[0], reference) < tolerance("output", "int8")
 
 
 def test_8_bits_for_tensorrt_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, GlanceError, MissingDependencyError, ModelFolderError
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph import dense_pass_node as cpu_program
 from glance_fast.export.graph.builder import FLOAT, Graph
@@ -28,7 +29,7 @@ from glance_fast.storage.export_record import export_path
 from tests.dense.test_torch_pass import Case, build, grid
 from tests.export.test_export import COMPILES, threads_agree
 from tests.helpers.tiny_models import save_tiny, tiny_model
-from tests.helpers.tolerances import EXPORT_TOLERANCES, TOLERANCES, assert_close, deviation
+from tests.helpers.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(not COMPILES, reason="there is no C++ compiler here")
 
@@ -118,7 +119,7 @@ def test_memory_of_one_image_is_not_seen_by_the_next(library: Path) -> None:
 def test_bfloat16_is_near(layers: str) -> None:
     case = build(LAYERS[layers], (45, 50), 11, grid((45, 50), 11, 6), batch=2)
     found = compiled(extension(), case, bfloat16=True)(case.images.float().numpy())
-    assert TOLERANCES[torch.float32] < deviation(found, case.loop()) < EXPORT_TOLERANCES["bf16"]
+    assert tolerance("output", "fp32") < relative_error(found, case.loop()) < tolerance("output", "bf16")
 
 
 def test_bfloat16_is_refused_by_kernels_for_another_cpu() -> None:

@@ -20,10 +20,9 @@ from glance_fast.kernels.reference.partial_conv import (
     renormalise,
     tap_weights,
 )
-from tests.helpers.tolerances import TOLERANCES, assert_close
+from tests.helpers.tolerances import DTYPES, assert_close
 
 Floats = NDArray[np.float64]
-DTYPES = tuple(TOLERANCES)
 HOLES = {
     "inside": (slice(2, 7), slice(3, 9)),
     "corner": (slice(0, 5), slice(0, 4)),

@@ -21,7 +21,7 @@ from glance_fast.stains import default_stains
 from glance_fast.teachers import Teacher, load_teacher
 from glance_fast.training.backbone_init import copy_teacher, fit_to_photographs
 from glance_fast.training.base_stage import Context
-from tests.helpers.tolerances import TOLERANCES, assert_close
+from tests.helpers.tolerances import DTYPES, assert_close
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
     assert len(changed) == len(rows) * len(cols)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("step", [4, 8, 12, 16, 20, 32])
 @pytest.mark.parametrize("size", [(99, 122), (160, 83)], ids=str)
 def test_an_image_gives_what_its_patches_give(

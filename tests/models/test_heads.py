@@ -11,7 +11,7 @@ from torch import Tensor
 
 from glance_fast.models.heads import DistortionHead, dad, iad
 from tests.helpers.tiny_models import tiny_model
-from tests.helpers.tolerances import TOLERANCES, assert_close
+from tests.helpers.tolerances import DTYPES, assert_close
 
 
 def features(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def features(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return z_local, z_global
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(7,), (4, 1), (2, 5, 8)], ids=str)
 def test_iad_is_the_mean_squared_difference(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     z_local, z_global = features(*shape)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glance_fast.models.local_net import LocalNet, windows_for
 from glance_fast.plan.patches import grid_starts
-from tests.helpers.tolerances import TOLERANCES, assert_close
+from tests.helpers.tolerances import DTYPES, assert_close
 
 
 def local_net(patch: int, channels: tuple[int, ...] = (3, 4)) -> LocalNet:
@@ -56,7 +56,7 @@ def test_gradients_reach_the_whole_patch_and_no_further(patch: int) -> None:
     assert torch.equal((image.grad[0] != 0).any(dim=0), expected)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("patch", [8, 11, 16, 19, 32])
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 8, 16, 40])
 @pytest.mark.parametrize("size", [(37, 53), (64, 41)], ids=str)

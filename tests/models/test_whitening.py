@@ -14,7 +14,7 @@ from glance_fast.dense.torch_pass import DensePass, dense_features
 from glance_fast.models.model import GlanceModel
 from glance_fast.models.whitening import LocationNorm
 from tests.helpers.tiny_models import tiny_model
-from tests.helpers.tolerances import TOLERANCES, assert_close
+from tests.helpers.tolerances import DTYPES, assert_close
 
 
 def differences(count: int = 300, locations: int = 3, features: int = 4) -> Tensor:
@@ -83,7 +83,7 @@ def test_the_whitened_score_is_its_formula_and_the_loops(changes: dict[str, Any]
         w = torch.einsum("lmn,bln->blm", model.norm.whiten, z_local - z_global - model.norm.mean)
         logit = model.distortion(torch.cat([w, z_global], dim=-1))
         expected = 0.3 * (w.square().mean(-1).sqrt() - 0.5) / 2 + 0.7 * (-logit + 1) / 3
-        for dtype in TOLERANCES:
+        for dtype in DTYPES:
             dense = DensePass(model.plan(), dtype=dtype)
             found = model.to(dtype).score(*dense_features(model, dense, images.to(dtype)))
             assert_close(found, expected, dtype)

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import triton
 
 from glance_fast.engine import Engine
+from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.presets import PRESETS
-from tests.helpers.tolerances import TOLERANCES, deviation
 from tests.replay.record import RECORDED, graphs, kernels_elsewhere, plans
 
 HERE = Path(__file__).parent
@@ -73,6 +72,6 @@ def test_a_model_folder_of_version_0_1_0_gives_its_scores(name: str, backend: st
     assert limits == expected[f"{name}_thresholds"].tolist()
     for i, image in enumerate(expected[f"{name}_images"]):
         result = engine.score(image, method=method)
-        assert deviation(result.map, expected[f"{name}_{i}_map"]) <= TOLERANCES[torch.float32]
-        assert result.score == pytest.approx(float(expected[f"{name}_{i}_score"]), rel=TOLERANCES[torch.float32])
+        assert relative_error(result.map, expected[f"{name}_{i}_map"]) <= tolerance("output", "fp32")
+        assert result.score == pytest.approx(float(expected[f"{name}_{i}_score"]), rel=tolerance("output", "fp32"))
         assert result.p_value == float(expected[f"{name}_{i}_p"])
