@@ -34,7 +34,6 @@ from bench.peers.methods import PEERS, Peer
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.dense.strip_pass import features
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
 from glance_fast.evaluation.evaluate import look, summarise, write_files
@@ -165,7 +164,7 @@ class _Remembered(TorchBackend):
         if key not in self.heard:
             seen = self.model.from_uint8(images)
             with torch.inference_mode():
-                self.heard[key] = self.model.heads(*features(self.model, self.dense, seen))
+                self.heard[key] = self.model.heads(*self.dense.features(self.model, seen))
         return self.model.mix(*self.heard[key]).reshape(-1, *self._shape)
 
 

@@ -35,7 +35,7 @@ from bench.peers.networks import FORWARD
 from bench.tune import Job, jobs
 from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
 from glance_fast.config import ModelConfig
-from glance_fast.dense.loop import loop_global
+from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.dense.triton_pass import JOINED
 from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
@@ -209,14 +209,14 @@ def _loop(model: GlanceModel) -> Timed:
     """Sixteen of the locations, one a run of Global-Net; as a share of an image."""
     starts = [model.grid[0][i] for i in (0, 9, 18, 28)]
     rows = [model.grid[0].index(start) for start in starts]
-    some, net = model.plan(rows, rows), model.global_net.half()
+    loop, net = LoopPass(model.plan(rows, rows)), model.global_net.half()
     images = model.from_uint8(_pixels(1)).half().contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run() -> object:
-        return loop_global(net, images, some)
+        return loop(net, images)
 
-    return Timed(run, some.locations / model.plan().locations)
+    return Timed(run, loop.plan.locations / model.plan().locations)
 
 
 def _peer(batch: int) -> Callable[[], object]:

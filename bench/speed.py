@@ -22,7 +22,7 @@ from bench.harness.cases import check_loop, spread
 from bench.harness.environment import machine
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.config import ModelConfig
-from glance_fast.dense.loop import loop_global
+from glance_fast.dense.loop import LoopPass
 from glance_fast.models.model import GlanceModel
 
 BATCHES = (1, 4, 16)
@@ -52,18 +52,18 @@ def row(stride: int, repeats: int, locations: int) -> list[str]:
     check_loop(backend, side)
     dense, plan = backend.dense, backend.dense.plan
     image = model.from_uint8(torch.randint(0, 256, (1, *model.config.image_size, 3), dtype=torch.uint8))
-    some = model.plan(*spread(model, side))
+    subset = model.plan(*spread(model, side))
     turns: dict[str, list[tuple[float, float]]] = {}
     for layout, memory in LAYOUTS.items():
         net.to(memory_format=memory)  # type: ignore[call-overload]
         for turn in range(-1, repeats):  # interleaved, the first turn untimed
             dense_s = _seconds(lambda: dense(net, image))
             for batch in BATCHES:
-                loop_s = _seconds(lambda batch=batch: loop_global(net, image, some, batch))  # type: ignore[misc]
+                loop_s = _seconds(lambda batch=batch: LoopPass(subset, batch)(net, image))  # type: ignore[misc]
                 if turn >= 0:
                     turns.setdefault(f"{layout}, batch {batch}", []).append((dense_s, loop_s))
     best = min(turns, key=lambda form: median(loop_s for _, loop_s in turns[form]))
-    share = plan.locations / some.locations
+    share = plan.locations / subset.locations
     # The ratio of each turn: the machine's pace changes from turn to turn, for both alike.
     ratios = sorted(share * loop_s / dense_s for dense_s, loop_s in turns[best])
     return [

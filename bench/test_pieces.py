@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.harness.cases import CALIBRATION
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.images import resize
-from glance_fast.dense.loop import loop_global
-from glance_fast.dense.torch_pass import DensePass, dense_features
+from glance_fast.dense.loop import LoopPass
+from glance_fast.dense.torch_pass import DensePass
 from glance_fast.dense.workspace import Workspace
 from glance_fast.engine import Engine
 from glance_fast.export.export import export
@@ -55,7 +55,7 @@ def seen(model: GlanceModel) -> Tensor:
 
 @pytest.fixture(scope="module")
 def features(model: GlanceModel, dense: DensePass, seen: Tensor) -> tuple[Tensor, Tensor]:
-    return dense_features(model, dense, seen)
+    return dense.features(model, seen)
 
 
 @pytest.fixture(scope="module")
@@ -104,24 +104,19 @@ def test_local_net(benchmark: Any, model: GlanceModel, seen: Tensor) -> None:
 
 @pytest.mark.parametrize("level", range(LEVELS))
 def test_level_of_the_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, level: int) -> None:
-    layer, space = dense.layers[level], Workspace()
-    convs = [conv for conv in model.global_net.convs if isinstance(conv, nn.Conv2d)]
-    before = sum(one.step.layer.kind == "conv" for one in dense.layers[:level])
-    table = torch.randn(layer.step.below.zero + 1, layer.step.channels_in).relu()
-    out = torch.empty(len(layer.scale) + 1, layer.channels)
+    step, space = dense.steps[level], Workspace()
+    table = torch.randn(step.step.below.zero + 1, step.step.channels_in).relu()
+    out = torch.empty(len(step.scale) + 1, step.channels)
     with torch.inference_mode():
-        if layer.step.layer.kind == "pool":
-            benchmark(dense._pool, layer, table, out[layer.base : -1], space)
-        else:
-            benchmark(dense._conv, layer, table, convs[before], out, space)
+        benchmark(step.run, table, dense.convs(model.global_net)[level], out, space)
 
 
 def test_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, seen: Tensor) -> None:
     read = model.cropped(model.local_net.read(model.padded(seen)))
-    some = model.plan([3, 17], [5, 30])
+    subset = model.plan([3, 17], [5, 30])
     with torch.inference_mode():
         z_global: Tensor = benchmark(dense, model.global_net, read)
-        loop = loop_global(model.global_net, read, some)
+        loop = LoopPass(subset)(model.global_net, read)
     places = [32 * row + col for row in (3, 17) for col in (5, 30)]
     assert_close(z_global[:, places], loop.double(), torch.float32)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.harness.environment import machine
 from glance_fast.config import ModelConfig
-from glance_fast.dense.loop import loop_global
+from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.model import GlanceModel
@@ -35,7 +35,7 @@ def main(images: int = 4, holes: int = 6, repeats: int = 5) -> None:
     dense_ms, masked_ms = [], []
     for _ in range(repeats):
         dense_ms.append(_step(model, lambda: DensePass(_plan(model, holes))(model.global_net, batch)))
-        masked_ms.append(_step(model, lambda: loop_global(model.global_net, batch[:1], masked_plan, 4)))
+        masked_ms.append(_step(model, lambda: LoopPass(masked_plan, 4)(model.global_net, batch[:1])))
     dense, masked = median(dense_ms) / (images * holes**2), median(masked_ms) / masked_plan.locations
     console = Console(width=130)
     console.print(
@@ -60,7 +60,7 @@ def _step(model: GlanceModel, forward: Callable[[], Tensor]) -> float:
 
 def _check(model: GlanceModel, image: Tensor, plan: Plan) -> None:
     gradients, net = [], model.global_net
-    for forward in (lambda: DensePass(plan)(net, image), lambda: loop_global(net, image, plan, 4)):
+    for forward in (lambda: DensePass(plan)(net, image), lambda: LoopPass(plan, 4)(net, image)):
         _step(model, forward)
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     difference = relative_error(gradients[0], gradients[1])

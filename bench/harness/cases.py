@@ -35,8 +35,7 @@ from bench.harness.runners import (
 )
 from bench.peers.networks import FORWARD, SIZE
 from glance_fast.backends.torch_backend import TorchBackend
-from glance_fast.dense.loop import loop_global
-from glance_fast.dense.strip_pass import features
+from glance_fast.dense.loop import LoopPass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.dense_pass_node import LEAST
 from glance_fast.export.graph.pipeline import export_onnx
@@ -143,16 +142,16 @@ def loops(presets: Iterable[str], point: Point = BASE) -> list[Case]:
 
 def _loop(preset: str, point: Point) -> Case:
     model = our_model(preset, point)
-    plan, some = model.plan(), model.plan(*spread(model, LOOP_SIDE))
+    plan, loop = model.plan(), LoopPass(model.plan(*spread(model, LOOP_SIDE)))
     with torch.inference_mode():
         read = _read(model, _image(model))
     net = model.global_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run() -> object:
-        return loop_global(net, read, some)
+        return loop(net, read)
 
-    times = plan.locations / some.locations
+    times = plan.locations / loop.plan.locations
     return Case(preset, "loop, PyTorch", "fp32", run, plan.loop_macs, times=times, point=point)
 
 
@@ -162,8 +161,9 @@ def check_loop(backend: TorchBackend, side: int = LOOP_SIDE) -> None:
     model, image = backend.model, _image(backend.model)
     rows, cols = spread(model, side)
     where = np.add.outer(np.array(rows) * len(model.grid[1]), cols).ravel()
-    dense = features(model, backend.dense, image)[1][:, where]
-    difference = relative_error(dense, loop_global(model.global_net, _read(model, image), model.plan(rows, cols)))
+    dense = backend.dense.features(model, image)[1][:, where]
+    loop = LoopPass(model.plan(rows, cols))
+    difference = relative_error(dense, loop(model.global_net, _read(model, image)))
     if difference > tolerance("output", "fp32"):
         raise SystemExit(f"the dense pass differs from the loop by {difference:.1e}; nothing was timed")
 

@@ -50,16 +50,13 @@ class Setting:
 def pytorch(setting: Setting) -> dict[str, Any]:
     """Seconds an image and bytes of the dense pass, in strips where an image is large; and what its plans say."""
     from bench.harness.cases import check_loop
-    from glance_fast.dense.strip_pass import StripPass
 
     model, before = _model(setting), peak_rss()
     backend = _backend(model)
     images = [*setting.images]
     told = _timed(lambda: backend.grids(images), setting, before)
-    dense = backend.dense
-    plans = [strip.plan for strip in dense.strips] if isinstance(dense, StripPass) else [dense.plan]
     check_loop(backend, 2 if setting.side > LARGE else 3)
-    return {**told, **_facts(backend, plans)}
+    return {**told, **_facts(backend, [*backend.dense.plans])}
 
 
 def export(setting: Setting, graph: Path) -> dict[str, Any]:

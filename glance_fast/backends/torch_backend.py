@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.dense.loop import loop_features
-from glance_fast.dense.strip_pass import features, make_pass
+from glance_fast.dense.loop import LoopPass
+from glance_fast.dense.strip_pass import make_pass
 from glance_fast.errors import BackendError
 from glance_fast.models.model import GlanceModel
 
@@ -26,7 +26,8 @@ class TorchBackend:
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
-        self.dense = make_pass(model.plan(), self.device)
+        plan = model.plan()
+        self.dense, self._loop = make_pass(plan, self.device), LoopPass(plan)
         self._shape = (len(self.dense.plan.holes_y), len(self.dense.plan.holes_x))
 
     @property
@@ -42,11 +43,8 @@ class TorchBackend:
     def tensor_grids(self, images: Tensor, method: str = "dense") -> Tensor:
         """The same for uint8 [B, H, W, 3] on the backend's device: [B, gy, gx]."""
         seen = self.model.from_uint8(images)
-        if method == "loop":
-            z_local, z_global = loop_features(self.model, seen)
-        else:
-            z_local, z_global = features(self.model, self.dense, seen)
-        return self.model.score(z_local, z_global).reshape(-1, *self._shape)
+        chosen = self._loop if method == "loop" else self.dense
+        return self.model.score(*chosen.features(self.model, seen)).reshape(-1, *self._shape)
 
 
 def checked_device(device: str) -> torch.device:

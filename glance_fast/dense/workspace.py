@@ -1,4 +1,4 @@
-"""Memory that one run after the other writes its tables to, so that no run waits for the system's pages."""
+"""Reused memory for the tables of a run, so that no run waits for the operating system's pages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from torch import Tensor
 
 
 class Workspace:
-    """Named buffers that grow to what was ever asked of them; for one run at a time."""
+    """Named buffers that grow to the largest size requested; for one run at a time."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """The buffer `name`, with whatever was left in it, as a tensor of this shape; dtype and device as `like`."""
+    def buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """The buffer `name` as a tensor of `shape`, dtype and device of `like`. Its contents are undefined.
+
+        It is valid until the next call with this name.
+        """
         needed = torch.Size(shape).numel()
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < needed or buffer.dtype != like.dtype:
@@ -27,14 +30,14 @@ class Workspace:
 
 
 class Workspaces:
-    """As many workspaces as there ever were runs at the same time."""
+    """A pool of workspaces: as many as there ever were runs at the same time."""
 
     def __init__(self) -> None:
         self._free: list[Workspace] = []
 
     @contextmanager
-    def one(self) -> Iterator[Workspace]:
-        """Lend a workspace to a run, on whatever thread."""
+    def lend(self) -> Iterator[Workspace]:
+        """Lend a workspace to a run, on any thread."""
         try:
             space = self._free.pop()
         except IndexError:

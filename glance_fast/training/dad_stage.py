@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glance_fast.dense.strip_pass import features, make_pass
+from glance_fast.dense.strip_pass import make_pass
 from glance_fast.training.base_stage import STAINED_PIXELS, Context, Stage, Track, balanced_bce
 from glance_fast.training.global_stage import as_seen, pieces, some_places
 from glance_fast.training.sampling import Ints, Places, changed_pixels, draw_images, stain_images
@@ -113,7 +113,7 @@ class Judge(Stage):
         model.spread.fill_(1)
         said: list[tuple[Tensor, Tensor]] = []
         for photos in track(pieces(self.context, SCALE_PHOTOS)):
-            said.append(model.heads(*features(model, dense, as_seen(self.context, photos))))
+            said.append(model.heads(*dense.features(model, as_seen(self.context, photos))))
         for i in range(2):
             values = torch.cat([heads[i] for heads in said])
             model.usual[i] = values.median()

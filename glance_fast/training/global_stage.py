@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glance_fast.dense.strip_pass import features, make_pass
+from glance_fast.dense.strip_pass import make_pass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.models.heads import iad
 from glance_fast.training.base_stage import Context, Stage, Track
@@ -49,7 +49,7 @@ class Expect(Stage):
         model, dense = self.context.model, make_pass(self.context.model.plan(), self.context.device)
         if model.norm is None:
             return
-        seen = (features(model, dense, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
+        seen = (dense.features(model, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
         model.norm.fit((model.difference(*both) for both in seen), self.context.train.whitening_shrinkage)
 
 

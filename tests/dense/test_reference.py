@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from glance_fast.dense.loop import loop_features
+from glance_fast.dense.loop import LoopPass
 from tests.helpers.reference import loop_of, quick_depthwise
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tolerances import assert_close
@@ -36,6 +36,6 @@ def test_it_tells_models_and_images_apart() -> None:
     for _ in range(2):
         for model in models:
             with torch.no_grad():
-                expected = loop_features(model.double(), images.double(), batch=16)
+                expected = LoopPass(model.plan(), batch=16).features(model.double(), images.double())
             for found, reference in zip(loop_of(model.float(), images), expected, strict=True):
                 assert_close(found, reference, torch.float64)

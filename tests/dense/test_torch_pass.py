@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-import glance_fast.dense
-from glance_fast.dense.loop import loop_global
-from glance_fast.dense.torch_pass import DensePass, dense_features
+import glance_fast.dense.device_step
+from glance_fast.dense.loop import LoopPass
+from glance_fast.dense.torch_pass import DensePass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.global_net import GlobalNet, global_layers
 from glance_fast.plan.layer import Layer, conv, pool
@@ -39,7 +39,7 @@ class Case:
     def loop(self) -> Tensor:
         """The reference: float64, one masked image after the other."""
         with torch.no_grad():
-            return loop_global(self.net, self.images, self.plan, batch=16)
+            return LoopPass(self.plan, batch=16)(self.net, self.images)
 
     def dense(self, dtype: torch.dtype, plan: Plan | None = None) -> Tensor:
         with torch.no_grad():
@@ -149,9 +149,9 @@ def test_the_hole_is_not_seen() -> None:
         assert_close(other.dense(torch.float64)[:, place], case.dense(torch.float64)[:, place], torch.float64)
 
 
-@pytest.mark.parametrize("piece", [1, 7, 100])
-def test_rows_may_be_cut_into_any_pieces(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr(glance_fast.dense.torch_pass, "PIECE", piece)
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_rows_may_be_cut_into_any_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(glance_fast.dense.device_step, "ROW_CHUNK", chunk)
     build(global_layers((4, 6, 6), 1), (19, 23), 8, ([0, 4, 11], [5, 15]), batch=2).check()
 
 
@@ -181,7 +181,7 @@ def test_gradients(dtype: torch.dtype, convs: int, readout: int) -> None:
         out = run(net, images)
         return list(torch.autograd.grad((out * pull.to(dtype)).sum(), [images, *net.parameters()]))
 
-    expected = gradients(lambda net, images: loop_global(net, images, case.plan, batch=16), torch.float64)
+    expected = gradients(LoopPass(case.plan, batch=16), torch.float64)
     found = gradients(DensePass(case.plan, dtype=dtype), dtype)
     for actual, reference in zip(found, expected, strict=True):
         assert_close(actual, reference, dtype)
@@ -218,7 +218,7 @@ def test_features_of_a_model(changes: dict[str, Any], batch: int) -> None:
     expected = loop_of(model, images)
     with torch.no_grad():
         for dtype in DTYPES:
-            found = dense_features(model.to(dtype), DensePass(model.plan(), dtype=dtype), images.to(dtype))
+            found = DensePass(model.plan(), dtype=dtype).features(model.to(dtype), images.to(dtype))
             for actual, reference in zip(found, expected, strict=True):
                 assert_close(actual, reference, dtype)
 
@@ -229,8 +229,8 @@ def cases(draw: st.DrawFn) -> Case:
     # With one or two channels a level the output hangs on few sums that nearly cancel: there the loop itself is off by
     # 5e-6 in float32, and the geometry is what is drawn here.
     channels = draw(st.lists(st.integers(3, 6), min_size=1, max_size=5))
-    least = 2 ** (len(channels) - 1) * readout
-    size = draw(st.tuples(*[st.integers(max(8, least), max(40, least))] * 2))
+    smallest = 2 ** (len(channels) - 1) * readout
+    size = draw(st.tuples(*[st.integers(max(8, smallest), max(40, smallest))] * 2))
     patch = draw(st.integers(1, min(size)))
     places = [st.lists(st.integers(1 - patch, side - 1), min_size=1, max_size=3) for side in size]
     strides = st.integers(max(1, (max(size) - patch) // 2), 40)
@@ -264,18 +264,18 @@ def test_a_hole_of_another_size_is_noticed() -> None:
 def test_a_wrong_row_of_any_layer_is_noticed(layer: int) -> None:
     """Every layer matters to the result: let the entries of one read one row off their place."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
-    for block in dense.layers[layer].blocks:
+    for block in dense.steps[layer].blocks:
         block.sources.sub_(1).clamp_(min=0)
     with torch.no_grad():
         noticed(dense(WRONG.net, WRONG.images))
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-def test_a_wrong_home_of_any_convolution_is_noticed(layer: int) -> None:
-    """An entry starts from its own cell's sum without a hole, and from no other; whole blocks have no need of one."""
+def test_a_wrong_base_index_of_any_convolution_is_noticed(layer: int) -> None:
+    """An entry starts from its own cell's sum without a hole, and from no other; recomputed blocks need none."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
-    assert not all(block.recompute for block in dense.layers[layer].blocks)
-    dense.layers[layer].homes.sub_(1).clamp_(min=0)
+    assert not all(block.recompute for block in dense.steps[layer].blocks)
+    dense.steps[layer].base_index.sub_(1).clamp_(min=0)
     with torch.no_grad():
         noticed(dense(WRONG.net, WRONG.images))
 
@@ -284,7 +284,7 @@ def test_a_wrong_home_of_any_convolution_is_noticed(layer: int) -> None:
 def test_a_wrong_sum_of_the_mask_is_noticed(layer: int) -> None:
     """Without the renormalisation of a layer's entries the loop is not met."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
-    dense.layers[layer].scale[WRONG.plan.steps[layer].table.base :] = 1
+    dense.steps[layer].scale[WRONG.plan.steps[layer].table.base :] = 1
     with torch.no_grad():
         noticed(dense(WRONG.net, WRONG.images))
 

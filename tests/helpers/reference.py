@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from glance_fast.dense.loop import loop_features
+from glance_fast.dense.loop import LoopPass
 from glance_fast.models.model import GlanceModel
 
 _known: dict[str, tuple[Tensor, Tensor]] = {}
@@ -30,7 +30,7 @@ def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
         key = weights + _digest(image.numpy())
         if key not in _known:
             with torch.no_grad(), quick_depthwise():
-                _known[key] = loop_features(double, image[None], batch=2)
+                _known[key] = LoopPass(double.plan(), batch=2).features(double, image[None])
         found.append(_known[key])
     z_local, z_global = zip(*found, strict=True)
     return torch.cat(z_local), torch.cat(z_global)

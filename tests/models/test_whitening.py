@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from glance_fast.dense.loop import loop_features
-from glance_fast.dense.torch_pass import DensePass, dense_features
+from glance_fast.dense.loop import LoopPass
+from glance_fast.dense.torch_pass import DensePass
 from glance_fast.models.model import GlanceModel
 from glance_fast.models.whitening import LocationNorm
 from tests.helpers.tiny_models import tiny_model
@@ -66,7 +66,7 @@ def fitted(**changes: Any) -> GlanceModel:
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(40, 3, *model.config.image_size, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        z_local, z_global = dense_features(model, DensePass(model.plan(), dtype=torch.float64), images)
+        z_local, z_global = DensePass(model.plan(), dtype=torch.float64).features(model, images)
     model.norm.fit([z_local - z_global], 0.05)
     model.usual.copy_(torch.tensor([0.5, -1.0]))
     model.spread.copy_(torch.tensor([2.0, 3.0]))
@@ -79,11 +79,11 @@ def test_the_whitened_score_is_its_formula_and_the_loops(changes: dict[str, Any]
     images = torch.randn(2, 3, *model.config.image_size, dtype=torch.float64)
     assert model.norm is not None
     with torch.no_grad():
-        z_local, z_global = loop_features(model, images, batch=16)
+        z_local, z_global = LoopPass(model.plan(), batch=16).features(model, images)
         w = torch.einsum("lmn,bln->blm", model.norm.whiten, z_local - z_global - model.norm.mean)
         logit = model.distortion(torch.cat([w, z_global], dim=-1))
         expected = 0.3 * (w.square().mean(-1).sqrt() - 0.5) / 2 + 0.7 * (-logit + 1) / 3
         for dtype in DTYPES:
             dense = DensePass(model.plan(), dtype=dtype)
-            found = model.to(dtype).score(*dense_features(model, dense, images.to(dtype)))
+            found = model.to(dtype).score(*dense.features(model, images.to(dtype)))
             assert_close(found, expected, dtype)

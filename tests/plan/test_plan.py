@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from glance_fast.dense.loop import loop_global
+from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.errors import ConfigError
 from glance_fast.models.global_net import GlobalNet, global_layers
@@ -282,7 +282,7 @@ def counted(run: str, convs: int, readout: int) -> tuple[int, Plan]:
     net, image = GlobalNet(layers, 7, readout), torch.zeros(1, 3, 21, 26)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if run == "loop":
-            loop_global(net, image, plan)
+            LoopPass(plan)(net, image)
         else:
             DensePass(plan)(net, image)
     # Beside them: sum(M), which the loop finds by a convolution of the mask, and the projection.
@@ -357,7 +357,7 @@ def test_blind_counts_some_of_the_locations() -> None:
     plan = compile_plan(global_layers((4, 4, 4), 1), (48, 48), 20, ([0, 14], [0, 14]))
     net = GlobalNet(global_layers((4, 4, 4), 1), 5).double()
     with torch.no_grad():
-        found = loop_global(net, torch.randn(1, 3, 48, 48, dtype=torch.float64), plan)[0]
+        found = LoopPass(plan)(net, torch.randn(1, 3, 48, 48, dtype=torch.float64))[0]
     nothing = int((found == net.project.bias).all(dim=1).sum())
     assert plan.blind() == nothing
     assert 0 < nothing < plan.locations

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from glance_fast.backends.torch_backend import TorchBackend
-from glance_fast.dense.strip_pass import StripPass, features, make_pass
+from glance_fast.dense.strip_pass import StripPass, make_pass
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
 from glance_fast.plan.plan import compile_plan
@@ -35,12 +35,12 @@ CASES: dict[str, Callable[[], Case]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_strips_are_the_loop(name: str, rows: int) -> None:
     case = CASES[name]()
-    most = 1
+    max_bytes = 1
     if rows > 1:
-        most = max(one.plan.peak_bytes for one in cut_strips(case.plan, 1)) * 2
-    cut = StripPass(case.plan, most=most)
-    assert len(cut.strips) > 1
-    assert sum(one.plan.locations for one in cut.strips) == case.plan.locations
+        max_bytes = max(strip.plan.peak_bytes for strip in cut_strips(case.plan, 1)) * 2
+    cut = StripPass(case.plan, max_bytes=max_bytes)
+    assert len(cut.plans) > 1
+    assert sum(plan.locations for plan in cut.plans) == case.plan.locations
     net = case.net.float()
     found = cut(net, case.images.float())
     net.double()
@@ -49,16 +49,15 @@ def test_strips_are_the_loop(name: str, rows: int) -> None:
 
 def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
     layers = global_layers((8, 12, 16), 1)
-
-    most = 1 << 20
+    max_bytes = 1 << 20
     for height in (512, 2048):
         whole = compile_plan(layers, (height, 64), 16, (range(0, height - 15, 8), range(0, 49, 8)))
-        cut = cut_strips(whole, most)
-        assert whole.peak_bytes > most >= max(one.plan.peak_bytes for one in cut)
-        assert len({id(one.plan) for one in cut}) <= 4
+        cut = cut_strips(whole, max_bytes)
+        assert whole.peak_bytes > max_bytes >= max(strip.plan.peak_bytes for strip in cut)
+        assert len({id(strip.plan) for strip in cut}) <= 4
         # What neighbouring strips both see costs little.
-        assert sum(one.plan.macs for one in cut) < 1.25 * whole.macs
-    assert isinstance(make_pass(whole, most=most), StripPass)
+        assert sum(strip.plan.macs for strip in cut) < 1.25 * whole.macs
+    assert isinstance(make_pass(whole, max_bytes=max_bytes), StripPass)
     assert not isinstance(make_pass(whole), StripPass)
 
 
@@ -77,20 +76,20 @@ def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
     images = photos(model, 2 if "local_net" not in changes else 1)
     expected = loop_of_photos(model, images)
     with torch.no_grad():
-        cut = make_pass(model.plan(), most=1)
-        found = features(model, cut, model.from_uint8(torch.from_numpy(images)))
-    assert isinstance(cut, StripPass) and len(cut.strips) > 3
-    for mine, reference in zip(found, expected, strict=True):
-        assert_close(mine, reference, torch.float32)
+        cut = make_pass(model.plan(), max_bytes=1)
+        found = cut.features(model, model.from_uint8(torch.from_numpy(images)))
+    assert isinstance(cut, StripPass) and len(cut.plans) > 3
+    for actual, reference in zip(found, expected, strict=True):
+        assert_close(actual, reference, torch.float32)
 
 
 def test_the_backend_cuts_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
     model = usual_model({"image_size": (150, 45), "patch": 16, "stride": 6})
     images = list(photos(model, 2))
     whole = TorchBackend(model).grids(images)
-    monkeypatch.setattr("glance_fast.dense.strip_pass.MOST", 1)
+    monkeypatch.setattr("glance_fast.dense.strip_pass.MAX_STRIP_BYTES", 1)
     monkeypatch.setattr(make_pass, "__defaults__", ("cpu", 1))
     backend = TorchBackend(model)
     assert isinstance(backend.dense, StripPass)
-    for mine, reference in zip(backend.grids(images), whole, strict=True):
-        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-5)
+    for actual, reference in zip(backend.grids(images), whole, strict=True):
+        np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-5)
