@@ -36,8 +36,8 @@ from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
-from glance_fast.evaluation.evaluate import look, summarise, write_files
-from glance_fast.evaluation.results import Evaluation, Scorer, Seen
+from glance_fast.evaluation.evaluate import score_samples, summarise, write_evaluation
+from glance_fast.evaluation.results import Evaluation, ScoredSample, Scorer
 from glance_fast.presets import PRESETS
 from glance_fast.storage.atomic_write import replace_file
 from glance_fast.storage.model_folder import build_model
@@ -133,22 +133,22 @@ def run(trial: Trial) -> list[Row]:
     rows = []
     for name, scorer in scorers.items():
         output = place if name == trial.method else None  # one report: the heads alone are for the table
-        seen = look(scorer, trial.data)
+        scored = score_samples(scorer, trial.data)
         if output is not None:
-            write_files(scorer, trial.data, seen, output, f"{trial.data.name}: {trial.method}", facts)
-        parts = _parts(trial, scorer, seen)
-        rows.append({"method": name, **_measures(summarise(scorer, trial.data, seen)), "parts": parts, **common})
+            write_evaluation(scorer, trial.data, scored, output, f"{trial.data.name}: {trial.method}", facts)
+        parts = _parts(trial, scorer, scored)
+        rows.append({"method": name, **_measures(summarise(scorer, trial.data, scored)), "parts": parts, **common})
         if output is None:
             rows[-1]["ms_per_image"] = rows[0]["ms_per_image"]  # heads are remembered: the time is the method's
     return rows
 
 
-def _parts(trial: Trial, scorer: Scorer, seen: list[Seen]) -> dict[str, Row]:
+def _parts(trial: Trial, scorer: Scorer, scored: list[ScoredSample]) -> dict[str, Row]:
     """The measures of each part that has normal and defective images."""
-    part = part_of([one.sample for one in seen], trial.pattern, trial.within)
+    part = part_of([one.sample for one in scored], trial.pattern, trial.within)
     parts: dict[str, Row] = {}
     for name in PARTS:
-        mine = [one for one in seen if part[one.sample.path] == name]
+        mine = [one for one in scored if part[one.sample.path] == name]
         if len({one.sample.is_normal for one in mine}) == 2:
             parts[name] = {"images": len(mine), **_measures(summarise(scorer, trial.data, mine))}
     return parts

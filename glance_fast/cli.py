@@ -1,4 +1,4 @@
-"""The command `glance-fast`: train, score, evaluate, export, bench, demo."""
+"""The command line `glance-fast`: train, score, evaluate, export, bench, demo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from glance_fast.storage.atomic_write import append_file
 from glance_fast.version import __version__
 
 app = typer.Typer(
-    help="Find and locate defects in photographs, learned from normal photographs alone.",
+    help="Detect and locate defects in photographs with a model trained on normal photographs alone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -28,14 +28,14 @@ out = Console()
 err = Console(stderr=True)
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="The model folder.")]
-Backend = Annotated[str, typer.Option(help="auto, torch, cuda, openvino, onnxruntime or tensorrt.")]
-Precision = Annotated[str, typer.Option(help="Of the export that is run: fp32, bf16, fp16 or int8.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:<index>.")]
-Method = Annotated[str, typer.Option(help="dense, or loop: the paper's per-patch loop, the slow reference.")]
+Backend = Annotated[str, typer.Option(help="Backend: auto, torch, cuda, openvino, onnxruntime or tensorrt.")]
+Precision = Annotated[str, typer.Option(help="Precision of the export to run: fp32, bf16, fp16 or int8.")]
+Device = Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:<index>.")]
+Method = Annotated[str, typer.Option(help="dense, or loop: the paper's per-patch loop, a slow reference.")]
 
 
 def main() -> None:
-    """Run the command line; an error that we raise on purpose is one line and exit status 1."""
+    """Run the command line; a GlanceError or a missing package is one line on stderr and exit status 1."""
     try:
         app()
     except GlanceError as error:
@@ -58,7 +58,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
 ) -> None:
     level = logging.WARNING if quiet else logging.INFO
     handler = RichHandler(console=err, show_path=False, show_time=False, show_level=quiet)
@@ -69,19 +69,19 @@ def _common(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="A folder of normal images, or one in MVTec AD's layout.")],
+    data: Annotated[Path, typer.Argument(help="Folder of normal images, or a data set in MVTec AD's layout.")],
     model: ModelFolder,
-    preset: Annotated[str, typer.Option(help=f"What to start from: {', '.join(PRESETS)}.")] = DEFAULT,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with tables [model] and [train].")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, name=value; may be repeated.")] = None,
-    effort: Annotated[float, typer.Option(help="Multiplies the steps of every stage: 0.2 is a quick try.")] = 1.0,
-    teacher_weights: Annotated[Path | None, typer.Option(help="A file of the teacher's weights.")] = None,
-    distil_data: Annotated[Path | None, typer.Option(help="Other images to distil the teacher on.")] = None,
-    calibration_data: Annotated[Path | None, typer.Option(help="Other normal images to calibrate on.")] = None,
-    restart: Annotated[bool, typer.Option(help="Throw an unfinished run away.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a model that is there.")] = False,
+    preset: Annotated[str, typer.Option(help=f"Preset of settings: {', '.join(PRESETS)}.")] = DEFAULT,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings with tables [model] and [train].")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")] = None,
+    effort: Annotated[float, typer.Option(help="Factor on the steps of every stage: 0.2 for a quick trial.")] = 1.0,
+    teacher_weights: Annotated[Path | None, typer.Option(help="File of the teacher's weights.")] = None,
+    distil_data: Annotated[Path | None, typer.Option(help="Folder of images to distil the teacher on.")] = None,
+    calibration_data: Annotated[Path | None, typer.Option(help="Folder of normal images to calibrate on.")] = None,
+    restart: Annotated[bool, typer.Option(help="Discard an unfinished run.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing model.")] = False,
 ) -> None:
-    """Train and calibrate a model on normal images; a run that was stopped goes on where it was."""
+    """Train and calibrate a model on normal images; an interrupted run is resumed."""
     from glance_fast.training.train import Job, train_model
 
     model_config, train_config = read_settings(config, set_ or [], effort, preset)
@@ -98,15 +98,15 @@ def train(
 def score(
     images: Annotated[list[str], typer.Argument(help="Image files, folders and globs.")],
     model: ModelFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where overlays and tables go.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder for overlays and tables.")],
     backend: Backend = "auto",
     device: Device = "cpu",
     precision: Precision = "fp32",
     method: Method = "dense",
-    overlays: Annotated[str, typer.Option(help="Pictures of all images, of anomalous ones, or none.")] = "all",
-    streams: Annotated[int | None, typer.Option(help="Images at once on a CPU; 2 where the backend can.")] = None,
+    overlays: Annotated[str, typer.Option(help="Images to draw overlays for: all, anomalous or none.")] = "all",
+    streams: Annotated[int | None, typer.Option(help="Images scored concurrently on a CPU; 2 if supported.")] = None,
 ) -> None:
-    """Score images: a heat map with contour, score and threshold for each, and one table as CSV and JSON lines."""
+    """Score images: an overlay of the anomaly map per image, and a table of scores as CSV and JSON lines."""
     from glance_fast.commands.score_files import score_files
     from glance_fast.data.datasets import expand
     from glance_fast.engine import Engine
@@ -125,62 +125,63 @@ def score(
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A folder in MVTec AD's layout.")],
+    data: Annotated[Path, typer.Argument(help="Data set in MVTec AD's layout.")],
     model: ModelFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the figures and the report go.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder for the metrics and the report.")],
     backend: Backend = "auto",
     device: Device = "cpu",
     precision: Precision = "fp32",
 ) -> None:
-    """Score a test set: AUROC, AUPRO, F1-max with their thresholds, a line a defect class, timings, an HTML report."""
+    """Evaluate a model on a test set: AUROC, AUPRO and F1-max, a row per defect class, timings, an HTML report."""
     from glance_fast.commands.tables import evaluation_table
     from glance_fast.engine import Engine
     from glance_fast.evaluation.evaluate import evaluate as evaluate_folder
 
     engine = Engine.load(model, backend, device, precision)
-    evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", facts=engine.facts())
+    evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", metadata=engine.facts())
     out.print(evaluation_table(evaluation))
     out.print(f"report: {output / 'report.html'}")
 
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="The model folder; exports go into its folder exports.")],
-    to: Annotated[str, typer.Option(help="onnx, openvino or tensorrt.")] = "openvino",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8, and for openvino bf16.")] = "fp32",
-    data: Annotated[Path | None, typer.Option(help="Normal photographs, which int8 takes its ranges from.")] = None,
+    model: Annotated[Path, typer.Argument(help="The model folder; exports are written to its subfolder exports.")],
+    to: Annotated[str, typer.Option(help="Format: onnx, openvino or tensorrt.")] = "openvino",
+    precision: Annotated[str, typer.Option(help="Precision: fp32, fp16 or int8; openvino also bf16.")] = "fp32",
+    data: Annotated[Path | None, typer.Option(help="Folder of normal images that int8 takes its ranges from.")] = None,
     verify: Annotated[list[str] | None, typer.Option(help="Images to compare all exports on; may be repeated.")] = None,
-    loop_images: Annotated[int, typer.Option(help="How many of them the loop, which is slow, sees too.")] = 1,
-    batch: Annotated[int | None, typer.Option(help="TensorRT: images that one launch may take.")] = None,
-    any_version: Annotated[bool, typer.Option("--any-version", help="TensorRT: for later minor versions too.")] = False,
-    any_gpu: Annotated[bool, typer.Option("--any-gpu", help="TensorRT: for other GPUs from Ampere on too.")] = False,
-    timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: a file of timings, to build faster.")] = None,
+    loop_images: Annotated[int, typer.Option(help="Number of these images to compare with the slow loop too.")] = 1,
+    batch: Annotated[int | None, typer.Option(help="TensorRT: largest batch per launch.")] = None,
+    any_version: Annotated[bool, typer.Option("--any-version", help="TensorRT: allow later minor versions.")] = False,
+    any_gpu: Annotated[bool, typer.Option("--any-gpu", help="TensorRT: allow other GPUs, from Ampere on.")] = False,
+    timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: timing cache file, for faster builds.")] = None,
     plugins: Annotated[bool, typer.Option("--plugins", help="OpenVINO, TensorRT: with our kernels.")] = False,
 ) -> None:
-    """Export a model to run without PyTorch, and compare all its exports with the dense pass and the loop."""
+    """Export a model to run without PyTorch; --verify compares all its exports with the dense pass and the loop."""
     from glance_fast.commands.tables import parity_table
     from glance_fast.data.datasets import expand
     from glance_fast.evaluation.parity import verify as compare
     from glance_fast.export.export import export as export_model
     from glance_fast.export.tensorrt.options import LAUNCH, PlanOptions
 
-    given = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None
-    most = LAUNCH if batch is None else batch
-    plan = PlanOptions(most, any_version, any_gpu, timing_cache) if given else None
-    export_model(model, to, precision, data, plan, plugins)
+    # Options that are given for another format are passed on, and refused there.
+    has_options = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None
+    max_batch = LAUNCH if batch is None else batch
+    options = PlanOptions(max_batch, any_version, any_gpu, timing_cache) if has_options else None
+    export_model(model, to, precision, data, options, plugins)
     if verify:
         out.print(parity_table(compare(model, expand(verify), loop_images)))
 
 
 @app.command()
 def bench(
-    images: Annotated[list[str] | None, typer.Argument(help="Images to time on; one of noise if none.")] = None,
+    images: Annotated[list[str] | None, typer.Argument(help="Images to time on. Default: an image of noise.")] = None,
     *,
     model: ModelFolder,
-    turns: Annotated[int, typer.Option(help="How often each image is scored.", min=1)] = 30,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file that JSON lines are added to.")] = None,
+    turns: Annotated[int, typer.Option(help="Repetitions per image and backend.", min=1)] = 30,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to append JSON lines to.")] = None,
 ) -> None:
-    """Time every backend that can run a model, in turn, after checking that they give the same map."""
+    """Time all backends that can run a model, after checking that their maps agree within the precision's tolerance."""
     from glance_fast.commands.benchmark import as_lines, time_backends
     from glance_fast.commands.tables import timing_table
     from glance_fast.data.datasets import expand
@@ -194,10 +195,10 @@ def bench(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where everything goes.")] = Path("demo"),
-    texture: Annotated[str, typer.Option(help="The normal class: brick, grass or gravel.")] = "brick",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("demo"),
+    texture: Annotated[str, typer.Option(help="Texture of the normal class: brick, grass or gravel.")] = "brick",
 ) -> None:
-    """Train on crops of a photograph, find defects made on held-out crops, compare the loop and the dense pass."""
+    """Train on crops of a photograph, detect drawn defects on held-out crops, compare the dense pass with the loop."""
     from glance_fast.commands.demo import run_demo
 
     run_demo(output, texture, out)
@@ -206,7 +207,7 @@ def demo(
 def read_settings(
     config: Path | None, assignments: list[str], effort: float, preset: str = DEFAULT
 ) -> tuple[ModelConfig, TrainConfig]:
-    """A preset's settings, those of a TOML file over them, then `name=value` assignments; steps times `effort`.
+    """Settings of a preset, overridden by a TOML file, then by `name=value` assignments; steps times `effort`.
 
     Raises ConfigError.
     """
@@ -246,7 +247,7 @@ def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """A value as TOML reads it (12, 0.5, [256, 256]); anything else is a word."""
+    """A value in TOML's syntax (12, 0.5, [256, 256]); any other text is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

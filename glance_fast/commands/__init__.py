@@ -1,1 +1,1 @@
-"""What the commands of `glance-fast` do, and how they print it."""
+"""The work behind the commands of `glance-fast`, and the tables that they print."""

@@ -1,9 +1,9 @@
-"""The main job from start to end on real photographs: train on crops, find defects made on held-out crops.
+"""A whole run on real photographs: train on crops, detect defects that are drawn on held-out crops.
 
-scikit-image's photographs of brick, grass and gravel (512x512, grey) are at hand without a network. Crops of the left
-half of one carry the normal class; the threshold is calibrated on crops of its top right quarter, and the test crops
-come from its bottom right quarter, so that no pixel is in two of the three. The defects are drawn here with Pillow, and
-on purpose not by `glance_fast.stains`, which training uses.
+scikit-image includes photographs of brick, grass and gravel (512x512, grey), so no download is needed. Crops of the
+left half of a photograph are the normal class; the threshold is calibrated on crops of its top right quarter, and the
+test crops come from its bottom right quarter, so no pixel is in two of the three sets. The defects are drawn here with
+Pillow, deliberately not by `glance_fast.stains`, which training uses.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ Defect = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, Image.I
 
 
 def run_demo(output: Path, texture: str, console: Console) -> None:
-    """Make the data, train, evaluate, draw and time; leaves `model/`, `report.html`, `overlays/` in `output`."""
+    """Make the data, train, evaluate, draw and time; writes `model/`, `report.html` and `overlays/` to `output`."""
     started = time.monotonic()
     if texture not in TEXTURES:
         raise ConfigError(f"unknown texture {texture!r}; legal are {', '.join(TEXTURES)}")
     data, model = output / "data", output / "model"
-    console.print(f"normal class: crops of scikit-image's photograph of {texture}; defects made on held-out crops")
+    console.print(f"normal class: crops of scikit-image's photograph of {texture}; defects drawn on held-out crops")
     with replace_folder(data) as folder:
         make_data(folder, texture)
     job = Job(data, model, calibration_data=data / "calibration", restart=True, overwrite=True)
     train_model(job, MODEL, TRAIN)
     engine = Engine.load(model)
-    evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", facts=engine.facts())
+    evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", metadata=engine.facts())
     score_files(engine, expand([data / "test"]), output)
     console.print(evaluation_table(evaluation))
     dense, loop, difference = compare(engine, read_image(test_samples(data)[0].path))
@@ -65,25 +65,25 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
         f"({loop / dense:.0f} times faster), maps differ by {difference:.1e} of the largest value"
     )
     console.print(f"report    {output / 'report.html'}\noverlays  {output / 'overlays'}\nmodel     {model}")
-    console.print(f"all of it took {time.monotonic() - started:.0f} s")
+    console.print(f"total time {time.monotonic() - started:.0f} s")
 
 
 def compare(engine: Engine, image: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """Seconds of the dense pass (median of 5) and of the loop, and the largest difference of their maps, relative."""
+    """Seconds of the dense pass (median of 5) and of the loop, and the relative error of the dense pass's map."""
     seconds, maps = {}, {}
     for method, runs in (("dense", 5), ("loop", 1)):
-        engine.score(image, "dense")  # one untimed call first: thread pools and caches are nobody's time
-        spent = []
+        engine.score(image, "dense")  # untimed: the first call also makes caches and thread pools
+        times = []
         for _ in range(runs):
             start = time.perf_counter()
             maps[method] = engine.score(image, method).map
-            spent.append(time.perf_counter() - start)
-        seconds[method] = median(spent)
+            times.append(time.perf_counter() - start)
+        seconds[method] = median(times)
     return seconds["dense"], seconds["loop"], relative_error(maps["dense"], maps["loop"])
 
 
 def make_data(folder: Path, texture: str, seed: int = 0) -> None:
-    """Fill an empty folder with crops and defects in MVTec AD's layout."""
+    """Fill an empty folder with crops, defects and masks in MVTec AD's layout."""
     rng = np.random.default_rng(seed)
     photograph: Grey = getattr(skimage.data, texture)()
     left, top, right = photograph[:, :HALF], photograph[:HALF, HALF:], photograph[HALF:, HALF:]
@@ -110,7 +110,7 @@ def _save(image: Image.Image, path: Path) -> None:
 
 
 def _ellipse(rng: np.random.Generator, low: int, high: int) -> Image.Image:
-    """A mask: one filled ellipse with half-axes of `low` to `high` pixels."""
+    """A mask: a filled ellipse with half-axes of `low` to `high` pixels."""
     ry, rx = rng.integers(low, high + 1, 2)
     y, x = rng.integers(high, SIDE - high, 2)
     mask = Image.new("L", (SIDE, SIDE))
@@ -118,12 +118,12 @@ def _ellipse(rng: np.random.Generator, low: int, high: int) -> Image.Image:
     return mask
 
 
-def _painted(crop: Image.Image, other: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
+def _composite(crop: Image.Image, other: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
     return Image.composite(other, crop, mask.filter(ImageFilter.GaussianBlur(0.8))), mask
 
 
 def _hole(crop: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    return _painted(crop, Image.new("L", crop.size, int(rng.integers(0, 30))), _ellipse(rng, 5, 12))
+    return _composite(crop, Image.new("L", crop.size, int(rng.integers(0, 30))), _ellipse(rng, 5, 12))
 
 
 def _scratch(crop: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
@@ -132,16 +132,16 @@ def _scratch(crop: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, 
     mask = Image.new("L", crop.size)
     end = (int(x + length * np.cos(angle)), int(y + length * np.sin(angle)))
     ImageDraw.Draw(mask).line([(int(x), int(y)), end], fill=255, width=int(rng.integers(2, 4)))
-    return _painted(crop, Image.new("L", crop.size, int(rng.integers(215, 256))), mask)
+    return _composite(crop, Image.new("L", crop.size, int(rng.integers(215, 256))), mask)
 
 
 def _smear(crop: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    return _painted(crop, crop.filter(ImageFilter.GaussianBlur(5)), _ellipse(rng, 12, 22))
+    return _composite(crop, crop.filter(ImageFilter.GaussianBlur(5)), _ellipse(rng, 12, 22))
 
 
-def _turned(crop: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """A part of the same crop turned by a right angle: only its place and direction are wrong."""
-    return _painted(crop, crop.transpose(Image.Transpose.ROTATE_90), _ellipse(rng, 12, 22))
+def _rotated(crop: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """A part of the same crop rotated by 90 degrees: only its position and direction are wrong."""
+    return _composite(crop, crop.transpose(Image.Transpose.ROTATE_90), _ellipse(rng, 12, 22))
 
 
-DEFECTS: dict[str, Defect] = {"hole": _hole, "scratch": _scratch, "smear": _smear, "turned": _turned}
+DEFECTS: dict[str, Defect] = {"hole": _hole, "scratch": _scratch, "smear": _smear, "turned": _rotated}

@@ -1,4 +1,4 @@
-"""Scoring many files: an overlay picture for each, and one table of all as CSV and JSON lines."""
+"""Scoring many files: an overlay per file, and a table of all as CSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from glance_fast.postprocessing.result import Result
 
 
-# Of which images pictures are drawn.
-PICTURES = ("all", "anomalous", "none")
+# The images that overlays are drawn for.
+OVERLAYS = ("all", "anomalous", "none")
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was found in one file; without a score, `error` says why."""
+class ScoredFile:
+    """A row of the table: a file's score and verdict, or the error that prevented them."""
 
     path: str
     score: float | None = None
@@ -44,26 +44,28 @@ class Row:
 
 def score_files(
     engine: Engine, paths: Sequence[Path], output: Path, method: str = "dense", overlays: str = "all"
-) -> list[Row]:
-    """Score files into `output`: `scores.csv`, `scores.jsonl` and `overlays/*.jpg`, which are of `PICTURES`.
+) -> list[ScoredFile]:
+    """Score files into `output`: `scores.csv`, `scores.jsonl` and, for the images of `overlays`, `overlays/*.jpg`.
 
-    Files are read and pictures are drawn while the engine scores. A file that cannot be read or scored gets a row with
-    its error, and the rest goes on. What was scored is written even when the run is interrupted. Raises SaveError when
-    the disk refuses, ConfigError for unknown `overlays`.
+    Reading, scoring and drawing run concurrently. A file that cannot be read or scored gets a row with its error, and
+    the others are scored. The rows of scored files are written even when the run is interrupted. Raises SaveError for
+    a file that cannot be written, ConfigError for an unknown value of `overlays`.
     """
-    if overlays not in PICTURES:
-        raise ConfigError(f"unknown overlays {overlays!r}; legal are {', '.join(PICTURES)}")
-    rows: dict[int, Row] = {}
+    if overlays not in OVERLAYS:
+        raise ConfigError(f"unknown overlays {overlays!r}; legal are {', '.join(OVERLAYS)}")
+    rows: dict[int, ScoredFile] = {}
 
-    def write(scored: _Scored) -> None:
+    def write(scored: _FileResult) -> None:
         drawn = overlays == "all" or (overlays == "anomalous" and scored.is_anomalous)
         rows[scored.number] = scored.row(output / "overlays" / names[scored.number] if drawn else None)
 
-    def work(file: _File) -> _Scored:
+    def work(file: _InputFile) -> _FileResult:
+        if file.pixels is None:
+            return _FileResult(file)
         try:
-            return _Scored(file, engine.score(file.pixels, method)) if file.pixels is not None else _Scored(file)
+            return _FileResult(file, engine.score(file.pixels, method))
         except ImageError as error:
-            return _Scored(replace(file, error=str(error)))
+            return _FileResult(replace(file, error=str(error)))
 
     names = list(_names(paths))
     steps = overlapped(enumerate(paths), _read, work, write, engine.backend.streams)
@@ -71,22 +73,22 @@ def score_files(
         for _ in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
             pass
     finally:
-        steps.close()  # waits for what is being written
+        steps.close()  # waits for overlays that are being written
         write_rows([rows[number] for number in sorted(rows)], output)
     return [rows[number] for number in sorted(rows)]
 
 
-def _read(numbered: tuple[int, Path]) -> _File:
+def _read(numbered: tuple[int, Path]) -> _InputFile:
     number, path = numbered
     try:
-        return _File(number, path, read_image(path))
+        return _InputFile(number, path, read_image(path))
     except ImageError as error:
-        return _File(number, path, error=str(error))
+        return _InputFile(number, path, error=str(error))
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file that was read, or why it could not be."""
+class _InputFile:
+    """A file's pixels, or the error of reading or scoring it."""
 
     number: int
     path: Path
@@ -95,10 +97,10 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """A file and what the engine says of it; without a result, the file's error says why."""
+class _FileResult:
+    """A file and the engine's result; without a result, the file holds the error."""
 
-    file: _File
+    file: _InputFile
     result: Result[Any] | None = None
 
     @property
@@ -109,13 +111,13 @@ class _Scored:
     def is_anomalous(self) -> bool:
         return self.result is not None and self.result.is_anomalous
 
-    def row(self, picture: Path | None) -> Row:
-        """Its row in the table, its picture drawn."""
+    def row(self, picture: Path | None) -> ScoredFile:
+        """The file's row in the table; draws the overlay to `picture` first, if it is not None."""
         if self.result is None or self.file.pixels is None:
-            return Row(str(self.file.path), error=self.file.error)
+            return ScoredFile(str(self.file.path), error=self.file.error)
         if picture is not None:
             save_jpeg(overlay(self.file.pixels, self.result), picture)
-        return Row(
+        return ScoredFile(
             path=str(self.file.path),
             score=self.result.score,
             p_value=self.result.p_value,
@@ -125,10 +127,10 @@ class _Scored:
         )
 
 
-def write_rows(rows: Sequence[Row], output: Path) -> None:
+def write_rows(rows: Sequence[ScoredFile], output: Path) -> None:
     """Write `scores.csv` and `scores.jsonl`; raises SaveError."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(table, [field.name for field in fields(ScoredFile)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     replace_file(output / "scores.csv", table.getvalue().encode("utf-8", "surrogateescape"))
@@ -136,14 +138,14 @@ def write_rows(rows: Sequence[Row], output: Path) -> None:
 
 
 def _names(paths: Sequence[Path]) -> Iterator[str]:
-    """A file name for each overlay, no two alike: the path below what all share, its parts joined by underscores."""
+    """A unique file name per overlay: the path below the common folder, its parts joined by underscores."""
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    taken: set[str] = set()
+    used: set[str] = set()
     for path in paths:
-        below = path.absolute().relative_to(root)
-        stem = "_".join([*below.parent.parts, below.stem])
+        relative = path.absolute().relative_to(root)
+        stem = "_".join([*relative.parent.parts, relative.stem])
         name, number = f"{stem}.jpg", 2
-        while name in taken:
+        while name in used:
             name, number = f"{stem}_{number}.jpg", number + 1
-        taken.add(name)
+        used.add(name)
         yield name

@@ -1,4 +1,4 @@
-"""Results as tables for the terminal."""
+"""Tables of results for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glance_fast.evaluation.results import PRO_LIMIT, DefectRow, Evaluation
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """The evaluation as a table for the terminal: one row a defect class, and one for all of them."""
+    """Metrics of an evaluation: one row per defect class, and one for all of them."""
     timing, pixel = evaluation.timing, evaluation.pixel
     table = Table(title=Text(f"{printable(evaluation.data)}: {timing.images} images"), caption_justify="left")
     table.add_column("defect")
@@ -36,7 +36,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table.caption = (
         f"threshold {evaluation.threshold:.4g}: {evaluation.false_alarm_rate:.1%} false alarms\n"
         f"F1-max: images {evaluation.f1_max:.3f} at {evaluation.f1_threshold:.4g}{at_pixels}\n"
-        f"time an image: median {timing.median_ms:.1f} ms, p95 {timing.p95_ms:.1f} ms, "
+        f"time per image: median {timing.median_ms:.1f} ms, p95 {timing.p95_ms:.1f} ms, "
         f"{timing.images_per_second:.1f} images/s"
     )
     return table

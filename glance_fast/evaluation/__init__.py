@@ -1,1 +1,1 @@
-"""How good a model is on a test set, and how near its exports are to the reference."""
+"""Metrics of a model on a test set, and how near its exports are to the reference."""

@@ -1,4 +1,4 @@
-"""How well scores and maps tell defects from normal: AUROC, AUPRO and the highest F1."""
+"""Metrics of scores and maps against labels and masks: AUROC, AUPRO and the highest F1."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Counts = NDArray[np.int64]
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve of scores [N] with labels [N], True = defect.
 
-    Raises DataError where it is undefined: lengths that differ, a score that is not finite, labels of one
-    kind.
+    Raises DataError where it is undefined: lengths that differ, a score that is not finite, or labels that
+    are all equal.
     """
     return float(roc_auc_score(*_checked(labels, scores)))
 
@@ -27,20 +27,20 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     """The highest F1 of calling scores [N] at or above a threshold defects, and that threshold.
 
-    Where several thresholds reach it, the highest one. Raises DataError as `auroc` does.
+    If several thresholds reach it, the highest of them. Raises DataError as `auroc` does.
     """
     marked, values = _checked(labels, scores)
-    positive, found = _distinct(values[marked])
-    return _best_f1(positive, found, _at_or_above(np.sort(values[~marked]), positive))
+    positive, detected = _distinct(values[marked])
+    return _best_f1(positive, detected, _at_or_above(np.sort(values[~marked]), positive))
 
 
 class PixelCurve:
     """The pixel metrics of maps float32 [H, W] with masks bool [H, W], True = defect.
 
-    Sorts the pixels once, for all metrics. A curve can bend only at the values of defect pixels, which are
-    few, so only there it is kept, and it is still exact: pixels with equal values enter in one step.
-    Raises DataError for masks and maps that do not belong together, a value that is not finite, or when
-    there are no defect pixels or no normal pixels.
+    Sorts the pixels once, for all metrics. A curve can bend only at the values of defect pixels, which are few, so
+    only those points are stored, and it is still exact: pixels with equal values enter in one step.
+    Raises DataError for masks and maps of different numbers or sizes, a value that is not finite, or without
+    defect pixels or normal pixels.
     """
 
     def __init__(self, masks: Sequence[NDArray[np.bool_]], maps: Sequence[NDArray[np.floating]]) -> None:
@@ -50,17 +50,17 @@ class PixelCurve:
         _require_both(len(defect), len(normal), "pixels")
         normal.sort()
         self._normal_pixels = len(normal)
-        self._values, place = np.unique(defect, return_inverse=True)
+        self._values, index = np.unique(defect, return_inverse=True)
         self._values = self._values[::-1]
-        shares = np.bincount(place, weights=_region_shares(masks))[::-1].cumsum()
-        self._overlap = shares / shares[-1]  # of the regions, at or above each value
-        self._found: Counts = np.bincount(place)[::-1].cumsum()
+        shares = np.bincount(index, weights=_region_shares(masks))[::-1].cumsum()
+        self._overlap = shares / shares[-1]  # mean overlap of the regions at or above each value
+        self._detected: Counts = np.bincount(index)[::-1].cumsum()
         self._alarms = _at_or_above(normal, self._values)
         self._alarms_above = len(normal) - np.searchsorted(normal, self._values, side="right")
 
     def auroc(self) -> float:
         """Area under the ROC curve of all pixels."""
-        area = _area(*self._corners(self._found / self._found[-1]))
+        area = _area(*self._corners(self._detected / self._detected[-1]))
         return float(area)
 
     def aupro(self, limit: float) -> float:
@@ -79,12 +79,12 @@ class PixelCurve:
 
     def f1_max(self) -> tuple[float, float]:
         """The highest F1 of calling pixels at or above a threshold defective, and that threshold."""
-        return _best_f1(self._values, self._found, self._alarms)
+        return _best_f1(self._values, self._detected, self._alarms)
 
     def _corners(self, heights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The corners of a curve over the false-positive rate, from (0, 0) to (1, 1).
 
-        Two a defect value, before and after its pixels: level between values, and a slope where normal
+        Two per defect value, before and after its pixels: level between values, and a slope where normal
         pixels have the same value.
         """
         before = np.append(0.0, heights[:-1])
@@ -96,7 +96,7 @@ class PixelCurve:
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     marked, values = np.asarray(labels, np.bool_), np.asarray(scores, np.float64)
     if marked.ndim != 1 or marked.shape != values.shape:
-        raise DataError(f"got labels {list(marked.shape)} and scores {list(values.shape)}; give one label a score")
+        raise DataError(f"got labels {list(marked.shape)} and scores {list(values.shape)}; give one label per score")
     if not np.isfinite(values).all():
         raise DataError("a score is not finite, so the scores have no order; train the model again")
     _require_both(int(marked.sum()), int((~marked).sum()), "images")
@@ -105,7 +105,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], N
 
 def _check_maps(masks: Sequence[NDArray[np.bool_]], maps: Sequence[NDArray[np.floating]]) -> None:
     if len(masks) != len(maps) or not maps:
-        raise DataError(f"got {len(masks)} masks and {len(maps)} maps; give one mask a map, at least one")
+        raise DataError(f"got {len(masks)} masks and {len(maps)} maps; give one mask per map, at least one")
     for index, (mask, values) in enumerate(zip(masks, maps, strict=True)):
         if mask.dtype != np.bool_ or mask.ndim != 2 or mask.shape != values.shape:
             raise DataError(
@@ -132,7 +132,7 @@ def _region_shares(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
 
 
 def _distinct(positive: Floats) -> tuple[Floats, Counts]:
-    """The distinct values, falling, with how many values are at or above each."""
+    """The distinct values in falling order, with the number of values at or above each."""
     values, counts = np.unique(positive, return_counts=True)
     return values[::-1], counts[::-1].cumsum()
 
@@ -141,9 +141,9 @@ def _at_or_above(rising: Floats, values: Floats) -> Counts:
     return len(rising) - np.searchsorted(rising, values, side="left")
 
 
-def _best_f1(values: Floats, found: Counts, alarms: Counts) -> tuple[float, float]:
-    """Only a positive's value can be best: a threshold between two of them adds nothing but alarms."""
-    f1 = 2 * found / (found + alarms + found[-1])
+def _best_f1(values: Floats, detected: Counts, alarms: Counts) -> tuple[float, float]:
+    """The best threshold is a positive's value: one between two of them only adds false alarms."""
+    f1 = 2 * detected / (detected + alarms + detected[-1])
     best = int(np.argmax(f1))
     return float(f1[best]), float(values[best])
 

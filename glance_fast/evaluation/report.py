@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file: figures, plots and pictures, no scripts, nothing from outside."""
+"""The evaluation as one HTML file: figures, plots and pictures; no scripts, and no reference to other files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glance_fast.data.images import read_image
-from glance_fast.evaluation.results import Evaluation, Seen
+from glance_fast.evaluation.results import PRO_LIMIT, Evaluation, ScoredSample
 from glance_fast.storage.atomic_write import replace_file
 from glance_fast.visualization.overlay import is_wide, side_by_side
 from glance_fast.visualization.plots import roc_curve, score_histogram
 
-SHOWN = 6  # pictures in a gallery of samples
-PICTURE_SIZE = (1080, 720)  # widest and highest picture
-PICTURE_BYTES = 100_000  # of one JPEG at most, so that thirty of them stay below 5 MB
+GALLERY_PICTURES = 6  # at most, per gallery
+PICTURE_SIZE = (1080, 720)  # largest width and height
+PICTURE_BYTES = 100_000  # largest JPEG: thirty of them stay below 5 MB with base64
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Picture:
     """A JPEG with its caption.
 
     `panels` names its equal parts from left to right, or from top to bottom when `stacked`; `right` says
-    whether the verdict is right, None for no verdict.
+    whether the verdict is right, None without a verdict.
     """
 
     jpeg: bytes
@@ -52,7 +52,7 @@ class Gallery:
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture uint8 [H, W, 3] made as small as a report needs: at most 1080x720 pixels and 100 kB."""
+    """A picture uint8 [H, W, 3] as a JPEG of at most 1080x720 pixels and 100 kB."""
     image = Image.fromarray(pixels)
     image.thumbnail(PICTURE_SIZE)
     while True:
@@ -67,18 +67,18 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 def write_report(
     evaluation: Evaluation,
     galleries: Sequence[Gallery],
-    facts: Mapping[str, str],
+    metadata: Mapping[str, str],
     path: Path,
     title: str = "Evaluation",
 ) -> None:
-    """Write the report to `path`, with `facts` as rows of names and values. Raises SaveError.
+    """Write the report to `path`, with `metadata` as a table of names and values. Raises SaveError.
 
-    Thirty pictures made by `jpeg` keep it below 5 MB.
+    With thirty pictures from `jpeg` the file stays below 5 MB.
     """
-    replace_file(path, render_report(evaluation, galleries, facts, title).encode(errors="backslashreplace"))
+    replace_file(path, render_report(evaluation, galleries, metadata, title).encode(errors="backslashreplace"))
 
 
-def render_report(evaluation: Evaluation, galleries: Sequence[Gallery], facts: Mapping[str, str], title: str) -> str:
+def render_report(evaluation: Evaluation, galleries: Sequence[Gallery], metadata: Mapping[str, str], title: str) -> str:
     """The report as HTML text; every value is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -91,8 +91,9 @@ def render_report(evaluation: Evaluation, galleries: Sequence[Gallery], facts: M
     return template.render(
         title=title,
         e=evaluation,
+        pro_limit=PRO_LIMIT,
         galleries=galleries,
-        facts=facts,
+        metadata=metadata,
         plots=_plots(evaluation),
         counts=_counts(evaluation),
     )
@@ -103,49 +104,51 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def galleries_of(seen: Sequence[Seen]) -> list[Gallery]:
-    """The telling pictures: defects that look normal, normal ones that look defective, clear finds."""
-    defective = sorted((one for one in seen if not one.sample.is_normal), key=lambda one: one.row.score)
-    normal = sorted((one for one in seen if one.sample.is_normal), key=lambda one: -one.row.score)
-    missed = sum(not one.row.is_anomalous for one in defective)
-    alarms = sum(one.row.is_anomalous for one in normal)
-    found = _best_of_each(defective[SHOWN:])
+def select_galleries(scored: Sequence[ScoredSample]) -> list[Gallery]:
+    """Pictures of the defects with the lowest scores, the normal images with the highest, and clear detections."""
+    defective = sorted((sample for sample in scored if not sample.is_normal), key=lambda sample: sample.score)
+    normal = sorted((sample for sample in scored if sample.is_normal), key=lambda sample: -sample.score)
+    missed = sum(not sample.is_anomalous for sample in defective)
+    alarms = sum(sample.is_anomalous for sample in normal)
+    detected = _clear_detections(defective[GALLERY_PICTURES:])
     galleries = [
-        Gallery("Lowest-scored defects", f"{missed} of {len(defective)} missed", _pictures(defective[:SHOWN])),
+        Gallery(
+            "Lowest-scored defects", f"{missed} of {len(defective)} missed", _pictures(defective[:GALLERY_PICTURES])
+        ),
         Gallery(
             "Highest-scored normal images",
             f"{alarms} of {len(normal)} false alarms",
-            _pictures(normal[:SHOWN]),
+            _pictures(normal[:GALLERY_PICTURES]),
         ),
-        Gallery("Clear detections", "highest scores of each class of defects", _pictures(found)),
+        Gallery("Clear detections", "highest scores of each class of defects", _pictures(detected)),
     ]
     return [gallery for gallery in galleries if gallery.pictures]
 
 
-def _best_of_each(ascending: Sequence[Seen]) -> list[Seen]:
-    """The highest of every class, then the second of every class, and so on; found ones only."""
-    ranked: list[tuple[int, float, Seen]] = []
+def _clear_detections(ascending: Sequence[ScoredSample]) -> list[ScoredSample]:
+    """Detected samples by score: the highest of every class, then the second of every class, and so on."""
+    ranked: list[tuple[int, float, ScoredSample]] = []
     ranks: dict[str, int] = {}
-    for one in reversed(ascending):
-        if one.row.is_anomalous:
-            rank = ranks[one.sample.defect] = ranks.get(one.sample.defect, -1) + 1
-            ranked.append((rank, -one.row.score, one))
-    return [one for _, _, one in sorted(ranked, key=lambda entry: entry[:2])[:SHOWN]]
+    for sample in reversed(ascending):
+        if sample.is_anomalous:
+            rank = ranks[sample.defect] = ranks.get(sample.defect, -1) + 1
+            ranked.append((rank, -sample.score, sample))
+    return [sample for _, _, sample in sorted(ranked, key=lambda entry: entry[:2])[:GALLERY_PICTURES]]
 
 
-def _pictures(seen: Sequence[Seen]) -> tuple[Picture, ...]:
-    return tuple(_picture(one) for one in seen)
+def _pictures(scored: Sequence[ScoredSample]) -> tuple[Picture, ...]:
+    return tuple(_picture(sample) for sample in scored)
 
 
-def _picture(one: Seen) -> Picture:
-    truth = None if one.sample.is_normal else one.mask
-    image = read_image(one.sample.path)
-    pixels = jpeg(side_by_side(image, one.result, truth))
-    verdict = "anomalous" if one.row.is_anomalous else "normal"
-    note = f"score {one.row.score:.4g} · p-value {one.row.p_value:.3g} · called {verdict}"
+def _picture(sample: ScoredSample) -> Picture:
+    truth = None if sample.is_normal else sample.mask
+    image = read_image(sample.sample.path)
+    pixels = jpeg(side_by_side(image, sample.result, truth))
+    verdict = "anomalous" if sample.is_anomalous else "normal"
+    note = f"score {sample.score:.4g} · p-value {sample.image_score.p_value:.3g} · called {verdict}"
     panels = ("photo", "heat map", "ground truth") if truth is not None else ("photo", "heat map")
-    right = one.row.is_anomalous != one.sample.is_normal
-    return Picture(pixels, one.row.path, note, panels, is_wide(image), right)
+    right = sample.is_anomalous != sample.is_normal
+    return Picture(pixels, sample.image_score.path, note, panels, is_wide(image), right)
 
 
 def _number(value: float | None) -> str:
@@ -156,24 +159,24 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _data_uri(shown: Picture) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode()
+def _data_uri(picture: Picture) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode()
 
 
 def _counts(evaluation: Evaluation) -> dict[str, int]:
-    defective = [one for one in evaluation.images if one.defect != "good"]
-    normal = [one for one in evaluation.images if one.defect == "good"]
+    defective = [image for image in evaluation.images if image.defect != "good"]
+    normal = [image for image in evaluation.images if image.defect == "good"]
     return {
         "defective": len(defective),
-        "found": sum(one.is_anomalous for one in defective),
+        "detected": sum(image.is_anomalous for image in defective),
         "normal": len(normal),
-        "alarms": sum(one.is_anomalous for one in normal),
+        "alarms": sum(image.is_anomalous for image in normal),
     }
 
 
 def _plots(evaluation: Evaluation) -> dict[str, Markup]:
-    normal = np.array([one.score for one in evaluation.images if one.defect == "good"])
-    defect = np.array([one.score for one in evaluation.images if one.defect != "good"])
+    normal = np.array([image.score for image in evaluation.images if image.defect == "good"])
+    defect = np.array([image.score for image in evaluation.images if image.defect != "good"])
     return {
         "Image scores": score_histogram(normal, defect, evaluation.threshold),
         "ROC: detections against false alarms": roc_curve(normal, defect, evaluation.threshold),

@@ -1,4 +1,4 @@
-"""What an evaluation gives: records of the test images, of each class of defects, and of all together."""
+"""Results of an evaluation: records per test image, per class of defects, and for the whole test set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRO_LIMIT = 0.3  # false-positive rate up to which the per-region overlap is int
 
 
 class Scorer(Protocol):
-    """What an evaluation needs of an engine."""
+    """The part of an engine that an evaluation uses."""
 
     @property
     def threshold(self) -> float: ...
@@ -37,7 +37,7 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class PixelMetrics:
-    """How well the maps find the defects' pixels; `aupro` is integrated to a false-positive rate of 0.3."""
+    """Metrics over the pixels of all maps; `aupro` is integrated up to a false-positive rate of 0.3."""
 
     auroc: float
     aupro: float
@@ -59,7 +59,7 @@ class DefectRow:
 
 @dataclass(frozen=True)
 class Timing:
-    """Time of `engine.score` alone, one image a call, in milliseconds, after one untimed call."""
+    """Time of `engine.score` alone, one image per call, in milliseconds, after one untimed call."""
 
     images: int
     median_ms: float
@@ -69,7 +69,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a test folder; the two rates are at the engine's calibrated `threshold`."""
+    """Metrics of a model on a test folder; both rates are at the engine's calibrated `threshold`."""
 
     data: str
     threshold: float
@@ -86,11 +86,31 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A sample with what the engine said of it; the mask is None where the folder has none."""
+class ScoredSample:
+    """A test sample with the engine's result and the seconds it took; `mask` is None where the folder has none."""
 
     sample: Sample
-    row: ImageScore
+    image_score: ImageScore
     result: Scored
     mask: NDArray[np.bool_] | None
     seconds: float
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether the sample has no defect."""
+        return self.sample.is_normal
+
+    @property
+    def defect(self) -> str:
+        """The class of defects, "good" for a normal sample."""
+        return self.sample.defect
+
+    @property
+    def score(self) -> float:
+        """The image's anomaly score."""
+        return self.image_score.score
+
+    @property
+    def is_anomalous(self) -> bool:
+        """The verdict at the engine's threshold."""
+        return self.image_score.is_anomalous

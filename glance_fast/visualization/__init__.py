@@ -1,1 +1,1 @@
-"""Pictures of results: heat maps over photographs, plots."""
+"""Pictures of results: overlays of anomaly maps on photographs, and plots."""

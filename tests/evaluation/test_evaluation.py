@@ -1,4 +1,4 @@
-"""Evaluation: known scores give known numbers; the files are whole and hold nothing from outside."""
+"""Evaluation: metrics of scores chosen here; the files are complete and refer to no others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SQUARE = (slice(10, 20), slice(12, 24))
 
 @dataclass(frozen=True)
 class FakeResult:
-    """What the fake engine answers."""
+    """Result of the fake engine."""
 
     score: float
     map: NDArray[np.float32]
@@ -48,7 +48,7 @@ class FakeResult:
 
 @dataclass
 class FakeEngine:
-    """Its map is the distance of a pixel from the background, as a share of it; its score the maximum."""
+    """Its map is the distance of a pixel from the background, over the background; its score is the maximum."""
 
     threshold: float = 0.55
     pixel_threshold: float = 0.5
@@ -86,12 +86,12 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_image_metrics_are_those_of_the_known_scores(data: Path) -> None:
-    found = evaluate(FakeEngine(), data, None, progress=False)
-    assert found.image_auroc == pytest.approx(13 / 15)
-    assert found.f1_max == pytest.approx(10 / 11) and found.f1_threshold == pytest.approx(0.3)
-    assert found.false_alarm_rate == pytest.approx(1 / 3) and found.detection_rate == pytest.approx(3 / 5)
-    assert (found.threshold, found.pixel_threshold, found.data) == (0.55, 0.5, "tiles")
+def test_image_metrics_are_those_of_the_chosen_scores(data: Path) -> None:
+    result = evaluate(FakeEngine(), data, None, progress=False)
+    assert result.image_auroc == pytest.approx(13 / 15)
+    assert result.f1_max == pytest.approx(10 / 11) and result.f1_threshold == pytest.approx(0.3)
+    assert result.false_alarm_rate == pytest.approx(1 / 3) and result.detection_rate == pytest.approx(3 / 5)
+    assert (result.threshold, result.pixel_threshold, result.data) == (0.55, 0.5, "tiles")
 
 
 def test_every_class_is_held_against_all_normal_images(data: Path) -> None:
@@ -101,31 +101,31 @@ def test_every_class_is_held_against_all_normal_images(data: Path) -> None:
     assert crack.detection_rate == pytest.approx(1 / 2) and hole.detection_rate == pytest.approx(2 / 3)
 
 
-def test_pixel_metrics_are_those_of_the_known_maps(data: Path) -> None:
-    found = evaluate(FakeEngine(), data, None, progress=False)
-    assert found.pixel is not None and found.defects[0].pixel_auroc is not None
+def test_pixel_metrics_are_those_of_the_chosen_maps(data: Path) -> None:
+    result = evaluate(FakeEngine(), data, None, progress=False)
+    assert result.pixel is not None and result.defects[0].pixel_auroc is not None
     square, pixels = 10 * 12, 37 * 45
     negatives = 3 * pixels + 5 * (pixels - square)
     lost = 2 * square  # marked pixels, of the 0.3 hole and the 0.5 crack, below a normal square of 0.6
-    assert found.pixel.auroc == pytest.approx(1 - lost * square / (5 * square * negatives), abs=1e-6)
-    assert found.pixel.f1_max == pytest.approx(10 / 11) and found.pixel.f1_threshold == pytest.approx(0.3)
+    assert result.pixel.auroc == pytest.approx(1 - lost * square / (5 * square * negatives), abs=1e-6)
+    assert result.pixel.f1_max == pytest.approx(10 / 11) and result.pixel.f1_threshold == pytest.approx(0.3)
     negatives = 3 * pixels + 2 * (pixels - square)
-    assert found.defects[0].pixel_auroc == pytest.approx(1 - square / (2 * negatives), abs=1e-6)
-    assert 0.9 < found.pixel.aupro < 1
+    assert result.defects[0].pixel_auroc == pytest.approx(1 - square / (2 * negatives), abs=1e-6)
+    assert 0.9 < result.pixel.aupro < 1
 
 
 def test_perfect_maps_have_perfect_metrics(data: Path) -> None:
     (data / "test" / "good" / "002.png").unlink()
-    found = evaluate(FakeEngine(), data, None, progress=False)
-    assert found.pixel is not None and found.image_auroc == 1 and found.f1_max == 1
-    assert found.pixel.auroc == pytest.approx(1) and found.pixel.aupro == pytest.approx(1)
+    result = evaluate(FakeEngine(), data, None, progress=False)
+    assert result.pixel is not None and result.image_auroc == 1 and result.f1_max == 1
+    assert result.pixel.auroc == pytest.approx(1) and result.pixel.aupro == pytest.approx(1)
 
 
 def test_without_masks_there_are_no_pixel_metrics(tmp_path: Path) -> None:
     for defect, percent in (("good", 5), ("crack", 40)):
         add(tmp_path, defect, "000", percent, masked=False)
-    found = evaluate(FakeEngine(), tmp_path, tmp_path / "out", progress=False)
-    assert found.pixel is None and found.defects[0].pixel_auroc is None and found.defects[0].aupro is None
+    result = evaluate(FakeEngine(), tmp_path, tmp_path / "out", progress=False)
+    assert result.pixel is None and result.defects[0].pixel_auroc is None and result.defects[0].aupro is None
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["pixel"] is None
     assert "Pixel AUROC</span>" not in (tmp_path / "out" / "report.html").read_text()
 
@@ -139,13 +139,13 @@ def test_every_image_is_scored_once_after_one_warm_up_and_timed(data: Path) -> N
 
 def test_the_files_say_what_the_evaluation_says(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "folder"
-    found = evaluate(FakeEngine(), data, output, progress=False)
+    result = evaluate(FakeEngine(), data, output, progress=False)
     assert sorted(path.name for path in output.iterdir()) == ["evaluation.json", "report.html", "scores.csv"]
-    told = json.loads((output / "evaluation.json").read_text())
-    assert told["image_auroc"] == found.image_auroc and told["defects"][1]["defect"] == "hole"
+    written = json.loads((output / "evaluation.json").read_text())
+    assert written["image_auroc"] == result.image_auroc and written["defects"][1]["defect"] == "hole"
     rows = list(csv.DictReader(io.StringIO((output / "scores.csv").read_text())))
     assert list(rows[0]) == ["path", "defect", "score", "p_value", "is_anomalous"]
-    assert {row["path"]: float(row["score"]) for row in rows} == {one.path: one.score for one in found.images}
+    assert {row["path"]: float(row["score"]) for row in rows} == {image.path: image.score for image in result.images}
     assert {row["path"] for row in rows if row["is_anomalous"] == "True"} == {
         "test/good/002.png", "test/crack/001.png", "test/hole/001.png", "test/hole/002.png"
     }  # fmt: skip
@@ -193,7 +193,7 @@ def test_an_output_that_is_a_file_is_an_error_before_anything_is_scored(data: Pa
     assert engine.shapes == [] and (tmp_path / "out").read_text() == "kept"
 
 
-def test_the_table_has_a_row_a_class_and_prints_names_as_they_are(data: Path) -> None:
+def test_the_table_has_a_row_per_class_and_prints_names_as_they_are(data: Path) -> None:
     (data / "test" / "hole").rename(data / "test" / "[red]hole")
     (data / "ground_truth" / "hole").rename(data / "ground_truth" / "[red]hole")
     text = io.StringIO()
@@ -221,7 +221,7 @@ def test_the_report_refers_to_nothing_outside(data: Path, tmp_path: Path) -> Non
     text = (tmp_path / "report.html").read_text()
     page = Elements(text)
     images = [link for link in page.links if link.startswith("data:image/jpeg;base64,")]
-    assert len(images) == 8  # five lowest defects, three normal; no find is left to show twice
+    assert len(images) == 8  # five lowest defects, three normal; no detection is left to show twice
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert "http://" not in text and "https://" not in text and "url(" not in text.replace("url(#", "")
     assert not page.tags & {"script", "link", "iframe", "object", "embed", "base"} and "svg" in page.tags
@@ -230,7 +230,7 @@ def test_the_report_refers_to_nothing_outside(data: Path, tmp_path: Path) -> Non
 
 
 def test_the_report_tells_the_figures(data: Path, tmp_path: Path) -> None:
-    evaluate(FakeEngine(), data, tmp_path, progress=False, title="Tiles & more", facts={"Ratio": "121 times"})
+    evaluate(FakeEngine(), data, tmp_path, progress=False, title="Tiles & more", metadata={"Ratio": "121 times"})
     text = (tmp_path / "report.html").read_text()
     for piece in (
         "Tiles &amp; more",
@@ -245,18 +245,18 @@ def test_the_report_tells_the_figures(data: Path, tmp_path: Path) -> None:
         assert piece in text
 
 
-def test_clear_finds_are_shown_from_every_class(data: Path, tmp_path: Path) -> None:
+def test_clear_detections_are_picture_from_every_class(data: Path, tmp_path: Path) -> None:
     for index in range(10):
         add(data, "crack" if index < 9 else "hole", f"9{index:02d}", 100 + index)
     evaluate(FakeEngine(), data, tmp_path, progress=False)
-    finds = (tmp_path / "report.html").read_text().split("Clear detections")[1]
-    assert "test/crack/908.png" in finds and "test/hole/909.png" in finds and "test/good" not in finds
+    detections = (tmp_path / "report.html").read_text().split("Clear detections")[1]
+    assert "test/crack/908.png" in detections and "test/hole/909.png" in detections and "test/good" not in detections
 
 
 def test_hostile_names_are_escaped(data: Path, tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>\"'&{{7*7}}\x1b[31m\u202egnp"
     add(data, "<script>alert(1)<", name, 40)
-    evaluate(FakeEngine(), data, tmp_path, progress=False, title="</title><script>", facts={"<b>": "</td><script>"})
+    evaluate(FakeEngine(), data, tmp_path, progress=False, title="</title><script>", metadata={"<b>": "</td><script>"})
     text = (tmp_path / "report.html").read_text()
     assert "<script" not in text and "onerror=alert(1)>" not in text and "<b>:" not in text
     assert "{{7*7}}" in text and "\x1b" not in text and "\u202e" not in text and r"\u202e" in text
@@ -278,10 +278,10 @@ def test_a_name_outside_unicode_is_spelled_out() -> None:
 
 def test_a_report_with_noise_for_pictures_stays_below_5_mb(data: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 2700, 3), dtype=np.uint8)
-    shown = Picture(jpeg(noise), "noise", "")
-    assert len(shown.jpeg) <= PICTURE_BYTES
-    found = evaluate(FakeEngine(), data, None, progress=False)
-    write_report(found, [Gallery("Noise", "", (shown,) * 30)], {}, tmp_path / "deep" / "report.html")
+    picture = Picture(jpeg(noise), "noise", "")
+    assert len(picture.jpeg) <= PICTURE_BYTES
+    result = evaluate(FakeEngine(), data, None, progress=False)
+    write_report(result, [Gallery("Noise", "", (picture,) * 30)], {}, tmp_path / "deep" / "report.html")
     assert (tmp_path / "deep" / "report.html").stat().st_size < 5_000_000
 
 
@@ -292,7 +292,7 @@ def test_a_small_picture_keeps_its_size() -> None:
 
 @pytest.mark.parametrize("scores", [[0.5] * 8, [0.1] * 7 + [900.0], [-3.0, *range(7)]])
 def test_the_plots_take_any_scores(data: Path, scores: list[float]) -> None:
-    found = evaluate(FakeEngine(), data, None, progress=False)
-    images = tuple(replace(one, score=score) for one, score in zip(found.images, scores, strict=True))
-    changed: Evaluation = replace(found, images=images, threshold=0.5)
+    result = evaluate(FakeEngine(), data, None, progress=False)
+    images = tuple(replace(image, score=score) for image, score in zip(result.images, scores, strict=True))
+    changed: Evaluation = replace(result, images=images, threshold=0.5)
     assert render_report(changed, [], {}, "Plots").count("<svg") >= 2

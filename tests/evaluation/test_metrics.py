@@ -164,8 +164,8 @@ def test_memory_order_does_not_matter() -> None:
         ([], [], "at least one of each"),
         ([0, 1], [1, float("nan")], "not finite"),
         ([0, 1], [1, float("inf")], "not finite"),
-        ([0, 1, 1], [1, 2], "one label a score"),
-        ([[0, 1]], [[1, 2]], "one label a score"),
+        ([0, 1, 1], [1, 2], "one label per score"),
+        ([[0, 1]], [[1, 2]], "one label per score"),
     ],
 )
 def test_undefined_image_metrics_are_an_error(labels: list[int], scores: list[float], words: str) -> None:

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from glance_fast.errors import ImageError, SaveError
 from glance_fast.visualization.overlay import (
-    MARKED,
-    TRUTH,
+    ANOMALOUS_OUTLINE,
+    TRUTH_OUTLINE,
     enlargement,
     heat,
     heat_range,
@@ -28,7 +28,7 @@ from glance_fast.visualization.overlay import (
 
 @dataclass(frozen=True)
 class FakeResult:
-    """A result with a map and the verdict that the caption tells."""
+    """A result with a map and the verdict that the caption shows."""
 
     map: NDArray[np.float32]
     score: float = 0.9
@@ -113,7 +113,7 @@ def test_only_the_marked_place_is_coloured_and_outlined() -> None:
     pixels = overlay(photo(400, 400), FakeResult(spot(400, 400)), caption=False)
     assert (pixels[:190, :190] == 120).all()
     assert not (pixels[250, 250] == 120).all()
-    assert has_color(pixels, MARKED) and not has_color(pixels, TRUTH)
+    assert has_color(pixels, ANOMALOUS_OUTLINE) and not has_color(pixels, TRUTH_OUTLINE)
 
 
 def test_the_input_is_not_painted_on() -> None:
@@ -126,7 +126,7 @@ def test_the_input_is_not_painted_on() -> None:
 def test_a_single_marked_pixel_is_outlined_everywhere(place: tuple[int, int]) -> None:
     mask = np.zeros((5, 7), np.bool_)
     mask[place] = True
-    assert has_color(outline(photo(50, 70), mask, TRUTH), TRUTH)
+    assert has_color(outline(photo(50, 70), mask, TRUTH_OUTLINE), TRUTH_OUTLINE)
 
 
 @pytest.mark.parametrize("factor", [1, 3])
@@ -141,7 +141,7 @@ def test_an_outline_is_drawn_at_the_part_where_the_mask_is(factor: int) -> None:
         whole[[0, -1], [0, -1]] = True  # two corners, so that nothing is cut off
         parts = int(rng.integers(10, 60))
         image = photo(40 * factor, 50 * factor)
-        found, expected = outline(image, mask, TRUTH, parts), outline(image, whole, TRUTH, parts)
+        found, expected = outline(image, mask, TRUTH_OUTLINE, parts), outline(image, whole, TRUTH_OUTLINE, parts)
         rows, cols = np.nonzero((found != expected).any(-1))
         near = 3 * (50 * factor // parts + 1) + factor
         corner = np.minimum(np.hypot(rows, cols), np.hypot(rows - 40 * factor + 1, cols - 50 * factor + 1))
@@ -151,8 +151,8 @@ def test_an_outline_is_drawn_at_the_part_where_the_mask_is(factor: int) -> None:
 def test_an_outline_leaves_the_inside_free() -> None:
     mask = np.zeros((300, 300), np.bool_)
     mask[100:200, 100:200] = True
-    drawn = outline(photo(300, 300), mask, TRUTH)
-    assert (drawn[100:200, 100:200] == 120).all() and (drawn[99, 150] == TRUTH).all()
+    drawn = outline(photo(300, 300), mask, TRUTH_OUTLINE)
+    assert (drawn[100:200, 100:200] == 120).all() and (drawn[99, 150] == TRUTH_OUTLINE).all()
 
 
 def test_the_caption_tells_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_panels_stand_side_by_side_and_wide_ones_below_each_other(size: tuple[in
     assert is_wide(image) == (axis == 0)
     assert two.shape[1 - axis] == three.shape[1 - axis] == size[1 - axis]
     assert 2 * size[axis] < two.shape[axis] and 3 * size[axis] < three.shape[axis]
-    assert has_color(three, TRUTH) and not has_color(two, TRUTH)
+    assert has_color(three, TRUTH_OUTLINE) and not has_color(two, TRUTH_OUTLINE)
 
 
 def test_sizes_that_differ_are_an_error_that_names_both() -> None:
