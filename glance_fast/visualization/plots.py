@@ -70,8 +70,7 @@ def _svg(figure: Figure, label: str) -> Markup:
     svg = svg[svg.index("<svg") :].replace(TEXT_COLOR, "currentColor")
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
-    svg = re.sub(
-        r'<style.*?</style>| id="[a-z0-9]+_\d+"', "", svg, flags=re.DOTALL
-    )  # a style or an id would apply to the whole page
+    styles_and_ids = r'<style.*?</style>| id="[a-z0-9]+_\d+"'  # they would apply to the whole page
+    svg = re.sub(styles_and_ids, "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
