@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness.environment import machine
-from glance_fast.backends.registry import PLACES, installed
-from glance_fast.storage.export_record import RUNS, exported
+from glance_fast.backends.registry import RUNTIME_DEVICE, installed
+from glance_fast.storage.export_record import RUNTIME_FORMAT, exported_precisions
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = """
@@ -43,7 +43,7 @@ def main(model: Path, image: Path, runs: Annotated[int, typer.Option(help="Fresh
     """Print the table and the base install's size."""
     console = Console(width=110)
     here = {"torch": Path(sys.executable)}
-    here |= {name: Path(sys.executable) for name in filter(installed, RUNS) if PLACES[name] == "cpu"}
+    here |= {name: Path(sys.executable) for name in filter(installed, RUNTIME_FORMAT) if RUNTIME_DEVICE[name] == "cpu"}
     with tempfile.TemporaryDirectory() as place:
         with console.status("installing"):
             fresh = install(Path(place) / "base")
@@ -51,7 +51,7 @@ def main(model: Path, image: Path, runs: Annotated[int, typer.Option(help="Fresh
         here["openvino"] = fresh
         table = Table("backend", "environment", "import s", "load s", "first score s", "together s", "score")
         for name, python in here.items():
-            if name == "torch" or "fp32" in exported(model, RUNS[name]):
+            if name == "torch" or "fp32" in exported_precisions(model, RUNTIME_FORMAT[name]):
                 with console.status(f"{name}: {runs} runs"):
                     seen = [run(python, model, name, image) for _ in range(runs)]
                 parts = [median(column) for column in zip(*(one["seconds"] for one in seen), strict=True)]

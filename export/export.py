@@ -13,11 +13,11 @@ import numpy as np
 
 from glance_fast.data.datasets import normal_images
 from glance_fast.data.images import Pixels, read_image, resize
-from glance_fast.errors import BackendError, ConfigError, MissingDependencyError
+from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, install_hint
 from glance_fast.export.graph.dense_pass import BLOCKS
 from glance_fast.export.tensorrt.options import PlanOptions
 from glance_fast.kernels.cpu.build import extension
-from glance_fast.storage.export_record import FORMS, exported, read_export, write_export
+from glance_fast.storage.export_record import EXPORT_FORMATS, exported_precisions, read_export, write_export
 from glance_fast.storage.model_folder import ModelFiles, build_model, read_model
 
 # Normal photographs that int8 takes its ranges from.
@@ -38,20 +38,20 @@ def export(
 ) -> Path:
     """Export the model in `folder` and give the path of the export's record; its files lie beside it.
 
-    `to` is onnx, openvino or tensorrt, `precision` one of `FORMS[to]`. `data` names the normal photographs that int8
-    takes its ranges from: a folder that `glance-fast train` takes. `plan` says how TensorRT builds; it builds from the
-    model's export to onnx where there is one, and then without PyTorch, but for int8 with `data`. With `plugins` the
-    dense pass is our kernels: for openvino those in `kernels/cpu`, compiled for the CPU at hand; for tensorrt, and the
-    heads too, Triton's, compiled for the GPU at hand. Raises BackendError for an impossible form, ConfigError,
-    ModelFolderError, MissingDependencyError, DataError, SaveError.
+    `to`: onnx, openvino or tensorrt. `precision`: one of `EXPORT_FORMATS[to]`. `data`: the normal photographs that int8
+    takes its ranges from, a folder that `glance-fast train` takes. `plan`: how TensorRT builds; it builds from the
+    model's export to onnx where that exists, and then without PyTorch, but for int8 with `data`. With `plugins` the
+    dense pass is our kernels: for openvino those in `kernels/cpu`, compiled for this CPU; for tensorrt, and the heads
+    too, Triton's, compiled for this GPU. Raises BackendError for an impossible export, ConfigError, ModelFolderError,
+    MissingDependencyError, DataError, SaveError.
     """
-    if to not in FORMS:
-        raise BackendError(f"unknown form {to!r}; legal are {', '.join(FORMS)}")
-    if precision not in FORMS[to]:
-        raise BackendError(f"{to} is exported at {', '.join(FORMS[to])}, and {precision!r} was asked for")
+    if to not in EXPORT_FORMATS:
+        raise BackendError(f"unknown form {to!r}; legal are {', '.join(EXPORT_FORMATS)}")
+    if precision not in EXPORT_FORMATS[to]:
+        raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was asked for")
     files = read_model(Path(folder))
     built_for: dict[str, str] = {}
-    graph_is_there = to == "tensorrt" and precision in exported(files.path, "onnx")
+    graph_is_there = to == "tensorrt" and precision in exported_precisions(files.path, "onnx")
     if plugins:
         _check_plugins(to, precision, plan)
     if precision == "int8" and data is None and not graph_is_there:
@@ -90,9 +90,7 @@ def _packages() -> Iterator[None]:
         if package == "glance_fast":
             raise
         extras = {"tensorrt": "tensorrt", "pycuda": "tensorrt", "triton": "gpu,export"}.get(package, "train,export")
-        raise MissingDependencyError(
-            f"exporting needs the package {package!r}; install it with: pip install 'glance-fast[{extras}]'"
-        ) from error
+        raise MissingDependencyError(f"exporting needs the package {package!r}; {install_hint(extras)}") from error
 
 
 def _onnx(
@@ -137,7 +135,7 @@ def _tensorrt(
     cuda = Cuda()
     if plugins:
         graph = _onnx(files, precision, sm=int(cuda.capability.replace(".", "")))
-    elif precision in exported(files.path, "onnx") and not (precision == "int8" and data):
+    elif precision in exported_precisions(files.path, "onnx") and not (precision == "int8" and data):
         # Where the GPU is there may be no PyTorch to make it with.
         graph = read_export(files.path, "onnxruntime", precision, files.digest).files[".onnx"]
     else:

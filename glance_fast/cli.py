@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from glance_fast.config import ModelConfig, TrainConfig, checked, renamed
-from glance_fast.errors import ConfigError, GlanceError
+from glance_fast.errors import ConfigError, GlanceError, install_hint
 from glance_fast.presets import DEFAULT, PRESETS, preset as preset_tables
 from glance_fast.storage.atomic_write import append_file
 from glance_fast.version import __version__
@@ -45,7 +45,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "glance_fast":
             raise
-        err.print(f"error: package {error.name!r} is missing; pip install 'glance-fast[train]'", markup=False)
+        err.print(f"error: package {error.name!r} is missing; {install_hint('train')}", markup=False)
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The engine: a trained model that scores images, from any thread, with maps in each image's own size."""
+"""The engine: scores images with a trained model, from any thread, with maps in each image's own size."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from glance_fast.backends.base import METHODS, Backend
 from glance_fast.backends.registry import make_backend
-from glance_fast.data.images import ImageInput, is_tensor
-from glance_fast.data.prefetch import overlapped
-from glance_fast.data.prepare import prepare, rgb
+from glance_fast.data.batches import batched
+from glance_fast.data.images import ImageInput
+from glance_fast.data.prefetch import prefetch_map
+from glance_fast.data.prepare import image_list, prepare, rgb
 from glance_fast.errors import BackendError, ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.postprocessing.result import Result, finish
@@ -23,11 +24,12 @@ from glance_fast.storage.model_folder import CONFIG, ModelFiles, read_model
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH = 8
-
 
 class Engine:
-    """Scores images with one trained model; `Engine.load(folder)` makes it. Thread-safe: no state."""
+    """Scores images with one trained model; create it with `Engine.load(folder)`.
+
+    Thread-safe: it has no mutable state of its own, and backends lend their memory to one thread at a time.
+    """
 
     def __init__(self, files: ModelFiles, backend: Backend) -> None:
         self.files = files
@@ -46,11 +48,11 @@ class Engine:
     ) -> Engine:
         """Load the model in `folder`.
 
-        `backend` is auto, torch, cuda, openvino, onnxruntime or tensorrt; auto takes an exported form if there is one.
-        `precision` is that of the export: fp32, bf16, fp16 or int8. `streams`: how many images of a list or a stream
-        openvino and onnxruntime score at once, each on its share of the cores: more images a second, and each takes
-        longer; None is as many as suit a folder. Raises ModelFolderError for a damaged folder, BackendError, and
-        MissingDependencyError.
+        `backend`: auto, torch, cuda, openvino, onnxruntime or tensorrt; auto runs the fastest export that is present,
+        else torch. `device`: cpu, cuda or cuda:<index>. `precision`: of the export, fp32, bf16, fp16 or int8.
+        `streams`: images of a list or a stream that openvino and onnxruntime score concurrently, each on a share of the
+        cores; that scores more images per second, and each image takes longer. None: the number that scores a folder
+        fastest. Raises ModelFolderError for a damaged folder, BackendError, and MissingDependencyError.
         """
         files = read_model(Path(folder))
         try:
@@ -60,28 +62,28 @@ class Engine:
 
     def __repr__(self) -> str:
         height, width = self.config.image_size
-        place = f"{self.backend.name} on {self.backend.place}"
-        return f"Engine({str(self.files.path)!r}, {place}, {height}x{width})"
+        backend = f"{self.backend.name} on {self.backend.device_description}"
+        return f"Engine({str(self.files.path)!r}, {backend}, {height}x{width})"
 
     def facts(self) -> dict[str, str]:
-        """What people ask of a model, for reports: its size, its grid, how it was trained, what runs it."""
+        """The model's metadata for reports: image size, grid, backend, and how it was trained."""
         height, width = self.config.image_size
         return {
             "model": self.files.path.name,
             "networks see": f"{height}x{width} pixels",
             "grid": f"patch {self.config.patch}, stride {self.config.stride}",
-            "backend": f"{self.backend.name} on {self.backend.place}",
+            "backend": f"{self.backend.name} on {self.backend.device_description}",
             **self.files.facts,
         }
 
     @property
     def threshold(self) -> float:
-        """Image scores above it are anomalous."""
+        """Images that score above it are anomalous."""
         return self.calibration.threshold
 
     @property
     def pixel_threshold(self) -> float:
-        """Pixels of a map above it are marked."""
+        """Pixels of a map above it belong to `Result.mask`."""
         return self.calibration.pixel_threshold
 
     @overload
@@ -105,21 +107,20 @@ class Engine:
                 f"method {method!r} needs the backend torch, and this engine runs {self.backend.name}; "
                 "use Engine.load(..., backend='torch')"
             )
-        if (isinstance(img, np.ndarray) or is_tensor(img)) and img.ndim == 4:
-            img = list(img)
-        if isinstance(img, (list, tuple)):
-            batches = (img[low : low + BATCH] for low in range(0, len(img), BATCH))
-            return [result for batch in batches for result in self._score(batch, method)]
-        return self._score([img], method)[0]
+        images = image_list(img)
+        if images is None:
+            return self._score([img], method)[0]
+        return [result for batch in batched(images) for result in self._score(batch, method)]
 
     def stream(self, images: Iterable[Any], method: str = "dense") -> Iterator[Result[Any]]:
-        """Score images as they come, in order; the next ones are read and decoded meanwhile.
+        """Score a stream of images in order, while the next images are read and decoded.
 
-        `images` may be endless, and of anything that `score` takes. A few are read ahead, so a source that waits for
-        its results before it gives more is better scored one by one. Raises what `score` raises, at that image's turn.
+        `images` may be endless, and of every kind that `score` takes. About 8 images are read ahead: a source that
+        waits for a result before it yields the next image needs `score`. Raises what `score` raises, at that image's
+        turn.
         """
-        at_once = self.backend.streams
-        return overlapped(images, rgb, lambda pixels: self.score(pixels, method), lambda result: result, at_once)
+        concurrency = self.backend.streams
+        return prefetch_map(images, rgb, lambda pixels: self.score(pixels, method), lambda result: result, concurrency)
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
         prepared = [prepare(image, self.config, self.backend.takes_tensors) for image in images]
@@ -128,9 +129,9 @@ class Engine:
         return [finish(grid, image, self.config, self.calibration) for grid, image in pairs]
 
     def _grids(self, inputs: Sequence[Any], method: str) -> Sequence[Any]:
-        """The scores of all patches of each image, as many images at once as the backend has streams."""
-        at_once = min(self.backend.streams, len(inputs))
-        if at_once <= 1:
+        """Score grids of prepared inputs; as many are scored concurrently as the backend has streams."""
+        concurrency = min(self.backend.streams, len(inputs))
+        if concurrency <= 1:
             return self.backend.grids(inputs, method)
-        with ThreadPoolExecutor(at_once) as pool:
+        with ThreadPoolExecutor(concurrency) as pool:
             return [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]

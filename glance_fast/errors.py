@@ -1,4 +1,4 @@
-"""The errors a user can meet: each says what was given, what is legal and what to do next."""
+"""The errors a user can meet: each message says what was given, what is legal and what to do next."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelFolderError(GlanceError, ValueError):
 
 
 class BackendError(GlanceError, RuntimeError):
-    """A backend or a method that cannot run what was asked of it."""
+    """A backend, method or export that cannot run as requested."""
 
 
 class MissingDependencyError(GlanceError, ImportError):
@@ -32,8 +32,17 @@ class MissingDependencyError(GlanceError, ImportError):
 
 
 class SaveError(GlanceError, OSError):
-    """A file that cannot be written: a full disk, a missing right, a folder in the way."""
+    """A file that cannot be written: a full disk, a missing permission, a folder in the way."""
 
 
 class TrainingError(GlanceError, RuntimeError):
-    """A training run that cannot start, go on or end well."""
+    """A training run that cannot start, resume or finish."""
+
+
+def install_hint(extras: str = "") -> str:
+    """How to install the packages of `extras` ("train", "gpu,export"), or without extras those that are always needed.
+
+    It names a checkout, as no release can be installed by its name yet.
+    """
+    package = f"'.[{extras}]'" if extras else "."
+    return f"install it with: pip install {package} (in a checkout of glance_fast)"

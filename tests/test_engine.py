@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glance_fast.data import images
+from glance_fast.data.batches import BATCH
 from glance_fast.data.tensors import resize_tensor, tensor_as_rgb
-from glance_fast.engine import BATCH, Engine
+from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ImageError, ModelFolderError
 from glance_fast.plan.patches import Patches
 from glance_fast.postprocessing.anomaly_map import map_weights

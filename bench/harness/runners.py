@@ -39,9 +39,9 @@ ONNX_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 def precisions() -> list[str]:
     """Those of PRECISIONS that this CPU computes in."""
-    from glance_fast.backends.registry import impossible
+    from glance_fast.backends.registry import unsupported_reason
 
-    return [one for one in PRECISIONS if not impossible("openvino", one)]
+    return [one for one in PRECISIONS if not unsupported_reason("openvino", one)]
 
 
 def with_plugins() -> Any:

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from glance_fast.errors import BackendError, MissingDependencyError
+from glance_fast.errors import BackendError, MissingDependencyError, install_hint
 
-INSTALL = "install it with: pip install 'glance-fast[tensorrt-int8]'"
+INSTALL = install_hint("tensorrt-int8")
 # The exit status that says which of the packages is not there.
 MISSING = 3
 

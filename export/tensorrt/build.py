@@ -10,7 +10,7 @@ from typing import Any
 import tensorrt as trt
 
 from glance_fast.backends.cuda_driver.device import Cuda
-from glance_fast.backends.cuda_driver.tensorrt_log import Log, make_log
+from glance_fast.backends.cuda_driver.tensorrt_log import ErrorLog, make_log
 from glance_fast.errors import BackendError, ConfigError
 from glance_fast.export.tensorrt.options import PlanOptions
 from glance_fast.storage.atomic_write import replace_file
@@ -40,11 +40,11 @@ def build_plan(
     return plan, built_for
 
 
-def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, log: Log) -> bytes:
+def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, log: ErrorLog) -> bytes:
     try:
         builder = trt.Builder(log)
     except TypeError:  # what the bindings raise for a builder that there is none of
-        raise BackendError(f"TensorRT {trt.__version__} cannot build here: {log.told()}") from None
+        raise BackendError(f"TensorRT {trt.__version__} cannot build here: {log.take_errors()}") from None
     # Every tensor has the type that the graph gives it. TensorRT 11 knows nothing else and takes the flag in silence.
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     if plugins:
@@ -67,7 +67,7 @@ def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: b
     cache = _timings(config, options.timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BackendError(f"TensorRT {trt.__version__} cannot build a plan: {log.told()}")
+        raise BackendError(f"TensorRT {trt.__version__} cannot build a plan: {log.take_errors()}")
     if options.timing_cache is not None:
         replace_file(options.timing_cache, bytes(cache.serialize()))
     return bytes(plan)

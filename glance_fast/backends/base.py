@@ -1,4 +1,4 @@
-"""What the engine needs of a backend."""
+"""The interface between the engine and what runs the networks."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ METHODS = ("dense", "loop")
 
 
 class Backend(Protocol):
-    """Runs the networks on images of the model's size; any number of threads may ask at once."""
+    """Runs the networks on images of the model's size. Any number of threads may call it at once."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def methods(self) -> tuple[str, ...]: ...
+    def methods(self) -> tuple[str, ...]:
+        """Those of `METHODS` that it runs."""
 
     @property
     def takes_tensors(self) -> bool:
-        """Whether images may be torch tensors, which then stay where they are."""
+        """Whether images may be torch tensors, which then stay on their device."""
 
     @property
     def streams(self) -> int:
-        """Images that it scores best at once, each asked for by a thread of its own."""
+        """Number of images to score concurrently, each in a thread of its own."""
 
     @property
-    def place(self) -> str:
-        """Where it runs, for people: "cpu", "cuda:0", "cpu at bf16"."""
+    def device_description(self) -> str:
+        """The device and precision, for people: "cpu", "cuda:0", "cpu at bf16"."""
 
     def grids(self, images: Sequence[Any], method: str = "dense") -> Sequence[Any]:
         """Scores of all locations of each image, float32 [gy, gx].
 
-        Images are uint8 [H, W, 3], arrays or, where it takes them, tensors; grids are arrays or tensors.
+        Images are uint8 [H, W, 3], arrays or, with `takes_tensors`, tensors. Grids are arrays or tensors that belong to
+        the caller: no later run writes to them.
         """
 
 
@@ -45,6 +47,6 @@ def cpu_threads() -> int:
     return os.cpu_count() or 1
 
 
-def place(precision: str, streams: int, plugins: bool = False) -> str:
-    """Where a CPU runtime runs, for people."""
+def describe_cpu(precision: str, streams: int, plugins: bool = False) -> str:
+    """A CPU runtime's `Backend.device_description`."""
     return f"cpu at {precision}" + ", with plugins" * plugins + (f", {streams} streams" if streams > 1 else "")

@@ -1,42 +1,60 @@
-"""ONNX Runtime on the CPU: the exported graph as it is."""
+"""ONNX Runtime on the CPU: the exported graph, unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from glance_fast.backends.base import cpu_threads, place
-from glance_fast.errors import ModelFolderError
+from glance_fast.backends.base import cpu_threads, describe_cpu
+from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.storage.export_record import Export
 
 
 class OnnxRuntimeBackend:
-    """One session, which any number of threads may run."""
+    """One session, which any number of threads may run.
+
+    `files` are the exported graph's bytes by suffix, `.onnx`. `streams`: images that are scored concurrently.
+    `threads`: None is all cores of this process, shared by the streams. `spinning`: idle threads wait actively, ONNX
+    Runtime's default; that answers sooner and takes the cores from whatever else runs. Raises BackendError for a graph
+    that ONNX Runtime cannot read.
+    """
 
     name = "onnxruntime"
     methods = ("dense",)
     takes_tensors = False
 
-    def __init__(self, export: Export, streams: int = 1) -> None:
-        self._precision, self.streams = export.record.precision, streams
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        precision: str = "fp32",
+        streams: int = 1,
+        threads: int | None = None,
+        spinning: bool = True,
+    ) -> None:
+        self.streams = streams
+        self.device_description = describe_cpu(precision, streams)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cpu_threads() // streams
+        options.intra_op_num_threads = (cpu_threads() if threads is None else threads) // streams
         options.log_severity_level = 3
+        if not spinning:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(
-                export.files[".onnx"], options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(files[".onnx"], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no narrower class
-            raise ModelFolderError(f"{export.path}: ONNX Runtime cannot read this graph: {error}") from error
+            raise BackendError(f"ONNX Runtime cannot read this graph: {error}") from error
 
-    @property
-    def place(self) -> str:
-        return place(self._precision, self.streams)
+    @classmethod
+    def load(cls, export: Export, streams: int = 1) -> OnnxRuntimeBackend:
+        """The backend of a model folder's export; raises ModelFolderError for a graph that the runtime cannot read."""
+        try:
+            return cls(export.files, export.record.precision, streams)
+        except BackendError as error:
+            raise ModelFolderError(f"{export.path}: {error}") from error
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
-        """Scores of all locations of each image, float32 [gy, gx]."""
+        """Scores of all locations of each image, float32 [gy, gx]; they belong to the caller."""
         assert method in self.methods
         return [self._session.run(["anomaly_grid"], {"image": image[None]})[0][0] for image in images]

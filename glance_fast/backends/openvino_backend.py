@@ -1,75 +1,93 @@
-"""OpenVINO on the CPU: the exported graph, compiled for one image at a time."""
+"""OpenVINO on the CPU: the exported graph, compiled for one image per run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from openvino import CompiledModel, Core, InferRequest, Tensor
+from openvino import CompiledModel, Core, InferRequest, Model, Tensor
 
-from glance_fast.backends.base import cpu_threads, place
-from glance_fast.errors import ModelFolderError
+from glance_fast.backends.base import cpu_threads, describe_cpu
+from glance_fast.data.pool import Pool
+from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.kernels.cpu.build import extension
 from glance_fast.storage.export_record import Export
 
-# What OpenVINO computes in; without the hint it takes bfloat16 wherever the CPU has it. Weights of 8 bits and of
-# half floats carry their precision in the graph, and what is left is float32.
+# The type OpenVINO computes in; without the hint it takes bfloat16 on every CPU that has it. Weights of 8 bits and of
+# half floats carry their precision in the graph, and the rest is float32.
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU does; where it does not, OpenVINO computes in float32 and does not say so."""
+    """Whether this CPU multiplies bfloat16. Where it does not, OpenVINO computes in float32 without a warning."""
     return "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoBackend:
-    """One compiled graph; each thread that scores gets an inference request of its own."""
+    """One compiled graph, with one inference request per thread that scores at the same time.
+
+    `files` are the exported graph's bytes by suffix, `.xml` and `.bin`. `plugins`: our kernels are nodes of it.
+    `streams`: images that are scored concurrently. `threads`: None is all cores of this process. Raises BackendError
+    for a graph that OpenVINO cannot read.
+    """
 
     name = "openvino"
     methods = ("dense",)
     takes_tensors = False
 
-    def __init__(self, export: Export, streams: int = 1) -> None:
-        self._precision, self.streams = export.record.precision, streams
-        # The core holds the code of our kernels as long as a graph may run them.
-        self._plugins, self._core = export.record.plugins, Core()
-        if self._plugins:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        precision: str = "fp32",
+        plugins: bool = False,
+        streams: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        self.streams = streams
+        self.device_description = describe_cpu(precision, streams, plugins)
+        # Kept: the core holds the code of our kernels, which the compiled graph calls.
+        self._core = Core()
+        if plugins:
             self._core.add_extension(str(extension()))
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": cpu_threads() if threads is None else threads,
+        }
         try:
-            model = self._core.read_model(export.files[".xml"], Tensor(np.frombuffer(export.files[".bin"], np.uint8)))
-            # For one image: a graph with an open batch takes a quarter longer.
-            model.reshape({"image": [1, *(side.get_length() for side in list(model.input("image").partial_shape)[1:])]})
-            settings = {
-                "INFERENCE_PRECISION_HINT": HINTS[self._precision],
-                "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-                "NUM_STREAMS": streams,
-                "INFERENCE_NUM_THREADS": cpu_threads(),
-            }
-            self._compiled: CompiledModel = self._core.compile_model(model, "CPU", settings)
-            if self._plugins:
+            self._compiled: CompiledModel = self._core.compile_model(_read(self._core, files), "CPU", settings)
+            if plugins:
                 self._first_run()
         except RuntimeError as error:
-            raise ModelFolderError(f"{export.path}: OpenVINO cannot read this graph: {error}") from error
-        self._free: list[InferRequest] = []
+            raise BackendError(f"OpenVINO cannot read this graph: {error}") from error
+        self._requests = Pool[InferRequest](self._compiled.create_infer_request)
 
-    @property
-    def place(self) -> str:
-        return place(self._precision, self.streams, self._plugins)
+    @classmethod
+    def load(cls, export: Export, streams: int = 1) -> OpenVinoBackend:
+        """The backend of a model folder's export; raises ModelFolderError for a graph that OpenVINO cannot read."""
+        record = export.record
+        try:
+            return cls(export.files, record.precision, record.plugins, streams)
+        except BackendError as error:
+            raise ModelFolderError(f"{export.path}: {error}") from error
 
     def _first_run(self) -> None:
-        """Make our kernels read and check their program: what is wrong with it is told when a model is loaded."""
-        given = self._compiled.input("image")
-        self._compiled.create_infer_request().infer({"image": np.zeros(given.shape, np.uint8)})
+        """Run once on zeros: our kernels check their plan at the first run, and errors must come at load."""
+        shape = self._compiled.input("image").shape
+        self._compiled.create_infer_request().infer({"image": np.zeros(shape, np.uint8)})
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
-        """Scores of all locations of each image, float32 [gy, gx]."""
+        """Scores of all locations of each image, float32 [gy, gx]; copies, which belong to the caller."""
         assert method in self.methods
-        try:
-            request = self._free.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        try:
+        with self._requests.lend() as request:
             return [np.array(request.infer({"image": image[None]})["anomaly_grid"][0]) for image in images]
-        finally:
-            self._free.append(request)
+
+
+def _read(core: Core, files: Mapping[str, bytes]) -> Model:
+    """The graph for one image per run: with an open batch size it takes a quarter longer."""
+    model = core.read_model(files[".xml"], Tensor(np.frombuffer(files[".bin"], np.uint8)))
+    sides = (side.get_length() for side in list(model.input("image").partial_shape)[1:])
+    model.reshape({"image": [1, *sides]})
+    return model

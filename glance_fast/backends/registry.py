@@ -1,4 +1,4 @@
-"""What runs the networks, one backend a file; the one that was asked for, or an error that says what to do."""
+"""Backends by name: the requested backend, or an error that says what to do instead."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from glance_fast.backends.base import METHODS, Backend, cpu_threads
-from glance_fast.errors import BackendError, MissingDependencyError
-from glance_fast.storage.export_record import FORMS, RUNS, command, exported, read_export
+from glance_fast.errors import BackendError, MissingDependencyError, install_hint
+from glance_fast.storage.export_record import (
+    EXPORT_FORMATS,
+    RUNTIME_FORMAT,
+    export_command,
+    exported_precisions,
+    read_export,
+)
 from glance_fast.storage.model_folder import ModelFiles, build_model
 
-__all__ = ["BACKENDS", "METHODS", "Backend", "impossible", "make_backend", "runnable"]
+__all__ = ["BACKENDS", "METHODS", "Backend", "make_backend", "runnable", "unsupported_reason"]
 
-BACKENDS = ("auto", "torch", "cuda", *RUNS)
-# The packages that each backend needs, and the extra of ours that installs them.
+BACKENDS = ("auto", "torch", "cuda", *RUNTIME_FORMAT)
+# The packages that each backend needs, and the extra of glance_fast that installs them.
 PACKAGES = {
     "torch": (("torch",), "train"),
     "cuda": (("triton", "torch"), "gpu"),
@@ -25,10 +31,10 @@ PACKAGES = {
     "onnxruntime": (("onnxruntime",), "onnxruntime"),
     "tensorrt": (("tensorrt", "tensorrt_lean", "pycuda"), "tensorrt"),
 }
-# Images at once that score a folder fastest. On 2 cores: docs/benchmarks/speed.md; on more it was not measured.
+# Concurrent images that score a folder fastest: measured on 2 cores (docs/benchmarks/speed.md), and not on more.
 STREAMS = 2
-# Where each runtime of exports runs.
-PLACES = {"tensorrt": "cuda", "openvino": "cpu", "onnxruntime": "cpu"}
+# The device of each backend that runs exports.
+RUNTIME_DEVICE = {"tensorrt": "cuda", "openvino": "cpu", "onnxruntime": "cpu"}
 
 log = logging.getLogger("glance_fast")
 
@@ -36,65 +42,72 @@ log = logging.getLogger("glance_fast")
 def make_backend(
     files: ModelFiles, backend: str, device: str, precision: str = "fp32", streams: int | None = 1
 ) -> Backend:
-    """The backend called `backend` for a model; "auto" logs what it chose.
+    """The backend named `backend` for a model; for "auto" the choice is logged.
 
-    `streams`: images that it scores at once; None is `STREAMS` where the backend can and the cores are there. Raises
-    BackendError, MissingDependencyError, and ModelFolderError for a damaged export.
+    `streams`: images that it scores concurrently; None is `STREAMS` where the backend has streams, at most the cores of
+    this process. Raises BackendError, MissingDependencyError, and ModelFolderError for a damaged export.
     """
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; legal are {', '.join(BACKENDS)}")
-    legal = sorted({some for precisions in FORMS.values() for some in precisions})
+    legal = sorted({legal for precisions in EXPORT_FORMATS.values() for legal in precisions})
     if precision not in legal:
         raise BackendError(f"unknown precision {precision!r}; legal are {', '.join(legal)}")
     if backend == "auto":
-        backend = _chosen(files, device, precision)
+        backend = _fastest(files, device, precision)
         log.info("backend auto: %s on %s at %s", backend, device, precision)
-    if backend not in STREAMED:
-        if streams not in (None, 1):
-            legal_ones = " or ".join(map(repr, STREAMED))
-            raise BackendError(f"backend {backend!r} has one stream, and {streams} were asked for; use {legal_ones}")
-        return MAKERS[backend](files, device, precision)
+    if backend in STREAMING_FACTORIES:
+        return STREAMING_FACTORIES[backend](files, device, precision, _checked_streams(streams))
+    if streams not in (None, 1):
+        streaming = " or ".join(map(repr, STREAMING_FACTORIES))
+        raise BackendError(f"backend {backend!r} has one stream, and {streams} were asked for; use {streaming}")
+    return FACTORIES[backend](files, device, precision)
+
+
+def _checked_streams(streams: int | None) -> int:
     cores = cpu_threads()
-    if streams is not None and not 1 <= streams <= cores:
+    if streams is None:
+        return min(STREAMS, cores)
+    if not 1 <= streams <= cores:
         raise BackendError(f"{streams} streams were asked for; legal are 1 to {cores}, the cores of this process")
-    return STREAMED[backend](files, device, precision, min(STREAMS, cores) if streams is None else streams)
+    return streams
 
 
-def _chosen(files: ModelFiles, device: str, precision: str) -> str:
-    """The fastest backend that has all it needs: an exported form, else torch."""
-    for name, form in RUNS.items():
-        if device.startswith(PLACES[name]) and precision in exported(files.path, form) and installed(name):
-            return name
+def _fastest(files: ModelFiles, device: str, precision: str) -> str:
+    """The fastest backend whose packages and export are present, else torch."""
+    for backend, export_format in RUNTIME_FORMAT.items():
+        exported = precision in exported_precisions(files.path, export_format)
+        if device.startswith(RUNTIME_DEVICE[backend]) and exported and installed(backend):
+            return backend
     if precision == "fp32" and find_spec("torch"):
         return "torch"
     raise BackendError(
         f"nothing here can run {files.path} on {device} at {precision}: it has no export for that; make one where the "
-        f"model was trained, with: {command(files.path, 'openvino', precision)}"
+        f"model was trained, with: {export_command(files.path, 'openvino', precision)}"
     )
 
 
 def installed(backend: str) -> bool:
-    """Whether the first of the packages that a backend needs is there."""
+    """Whether the first of the packages that a backend needs is installed."""
     return find_spec(PACKAGES[backend][0][0]) is not None
 
 
 def runnable(folder: Path) -> list[tuple[str, str]]:
-    """Backend and precision of every export in a model folder that can run here; the log tells of others.
+    """Backend and precision of every export in a model folder that can run on this machine.
 
-    Exports whose runtime is not installed are left out.
+    Exports whose runtime is not installed are left out; a precision that this CPU lacks is logged.
     """
-    found = []
-    for backend in filter(installed, RUNS):
-        for precision in exported(folder, RUNS[backend]):
-            if reason := impossible(backend, precision):
+    pairs = []
+    for backend in filter(installed, RUNTIME_FORMAT):
+        for precision in exported_precisions(folder, RUNTIME_FORMAT[backend]):
+            if reason := unsupported_reason(backend, precision):
                 log.warning("%s at %s is left out: %s", backend, precision, reason)
             else:
-                found.append((backend, precision))
-    return found
+                pairs.append((backend, precision))
+    return pairs
 
 
-def impossible(backend: str, precision: str) -> str | None:
-    """Why this CPU cannot compute at a precision."""
+def unsupported_reason(backend: str, precision: str) -> str | None:
+    """Why this CPU cannot compute at a precision; None where it can."""
     if (backend, precision) != ("openvino", "bf16"):
         return None
     from glance_fast.backends.openvino_backend import multiplies_bfloat16
@@ -104,7 +117,7 @@ def impossible(backend: str, precision: str) -> str | None:
 
 @contextmanager
 def _package(backend: str) -> Iterator[None]:
-    """Turn a missing package into an error that says what to install."""
+    """Turn a missing package of a backend into an error that says what to install."""
     names, extra = PACKAGES[backend]
     try:
         yield
@@ -112,9 +125,8 @@ def _package(backend: str) -> Iterator[None]:
         name = (error.name or "").split(".")[0]
         if name not in names:
             raise
-        install = f"'glance-fast[{extra}]'" if extra else "glance-fast"
         raise MissingDependencyError(
-            f"backend {backend!r} needs the package {name!r}; install it with: pip install {install}"
+            f"backend {backend!r} needs the package {name!r}; {install_hint(extra)}"
         ) from error
 
 
@@ -132,27 +144,27 @@ def _cuda(files: ModelFiles, device: str, precision: str) -> Backend:
         from glance_fast.backends.torch_backend import checked_device
     if precision not in DTYPES:
         raise BackendError(f"backend 'cuda' runs at {', '.join(DTYPES)}, and {precision} was asked for")
-    place = checked_device(device)
-    if place.type != "cuda":
+    gpu = checked_device(device)
+    if gpu.type != "cuda":
         raise BackendError(f"backend 'cuda' runs on a GPU, and device {device!r} was asked for; use device='cuda'")
-    return CudaBackend(build_model(files), place, precision)
+    return CudaBackend(build_model(files), gpu, precision)
 
 
 def _openvino(files: ModelFiles, device: str, precision: str, streams: int) -> Backend:
     _require_cpu("openvino", device)
     with _package("openvino"):
         from glance_fast.backends.openvino_backend import OpenVinoBackend
-    if reason := impossible("openvino", precision):
-        instead = command(files.path, "openvino", "fp32")
+    if reason := unsupported_reason("openvino", precision):
+        instead = export_command(files.path, "openvino", "fp32")
         raise BackendError(f"precision {precision!r} was asked for; {reason}: use 'fp32', exported with: {instead}")
-    return OpenVinoBackend(read_export(files.path, "openvino", precision, files.digest), streams)
+    return OpenVinoBackend.load(read_export(files.path, "openvino", precision, files.digest), streams)
 
 
 def _onnxruntime(files: ModelFiles, device: str, precision: str, streams: int) -> Backend:
     _require_cpu("onnxruntime", device)
     with _package("onnxruntime"):
         from glance_fast.backends.onnxruntime_backend import OnnxRuntimeBackend
-    return OnnxRuntimeBackend(read_export(files.path, "onnxruntime", precision, files.digest), streams)
+    return OnnxRuntimeBackend.load(read_export(files.path, "onnxruntime", precision, files.digest), streams)
 
 
 def _tensorrt(files: ModelFiles, device: str, precision: str) -> Backend:
@@ -161,7 +173,7 @@ def _tensorrt(files: ModelFiles, device: str, precision: str) -> Backend:
         from glance_fast.backends.tensorrt_backend import TensorRtBackend
     cuda = Cuda(device_index(device))
     export = read_export(files.path, "tensorrt", precision, files.digest)
-    # The lean runtime alone runs plans for any version, and it runs no others.
+    # An engine built for any version runs in the lean runtime alone, which runs no other engines.
     lean = export.record.built_for.get("any_version") == "True"
     with _package("tensorrt"):
         trt = import_module("tensorrt_lean" if lean else "tensorrt")
@@ -173,13 +185,13 @@ def _require_cpu(backend: str, device: str) -> None:
         raise BackendError(f"backend {backend!r} runs on the CPU; use device='cpu' and not {device!r}")
 
 
-MAKERS: dict[str, Callable[[ModelFiles, str, str], Backend]] = {
+FACTORIES: dict[str, Callable[[ModelFiles, str, str], Backend]] = {
     "torch": _torch,
     "cuda": _cuda,
     "tensorrt": _tensorrt,
 }
-# Those that may score several images at once, each on its share of the cores.
-STREAMED: dict[str, Callable[[ModelFiles, str, str, int], Backend]] = {
+# Backends that can score several images concurrently, each on a share of the cores.
+STREAMING_FACTORIES: dict[str, Callable[[ModelFiles, str, str, int], Backend]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
 }

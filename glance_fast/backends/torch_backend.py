@@ -1,4 +1,4 @@
-"""PyTorch: the dense pass, and the per-patch loop beside it as the reference."""
+"""PyTorch: the dense pass, and the per-patch loop as the reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from glance_fast.models.model import GlanceModel
 
 
 class TorchBackend:
-    """`method` "dense" runs the plan, "loop" the paper's per-patch loop; both give the same numbers."""
+    """A model on a device. Method "dense" runs the plan, "loop" the paper's per-patch loop: same scores."""
 
     name = "torch"
     methods = ("dense", "loop")
@@ -31,33 +31,34 @@ class TorchBackend:
         self._shape = (len(self.dense.plan.holes_y), len(self.dense.plan.holes_x))
 
     @property
-    def place(self) -> str:
+    def device_description(self) -> str:
+        """The device: "cpu", "cuda:0"."""
         return str(self.device)
 
     def grids(self, images: Sequence[NDArray[np.uint8] | Tensor], method: str = "dense") -> list[Tensor]:
-        """Scores of all locations of each image, float32 [gy, gx], on the backend's device."""
+        """Scores of all locations of each image, float32 [gy, gx], on the backend's device; the caller owns them."""
         tensors = [image if isinstance(image, Tensor) else torch.from_numpy(np.array(image)) for image in images]
         return list(self.tensor_grids(torch.stack([tensor.to(self.device) for tensor in tensors]), method))
 
     @torch.inference_mode()
     def tensor_grids(self, images: Tensor, method: str = "dense") -> Tensor:
-        """The same for uint8 [B, H, W, 3] on the backend's device: [B, gy, gx]."""
-        seen = self.model.from_uint8(images)
+        """Scores float32 [B, gy, gx] of images uint8 [B, H, W, 3], which must be on the backend's device."""
+        normalised = self.model.from_uint8(images)
         chosen = self._loop if method == "loop" else self.dense
-        return self.model.score(*chosen.features(self.model, seen)).reshape(-1, *self._shape)
+        return self.model.score(*chosen.features(self.model, normalised)).reshape(-1, *self._shape)
 
 
 def checked_device(device: str) -> torch.device:
-    """A device that is there; raises BackendError."""
+    """The device named "cpu", "cuda" or "cuda:<index>"; raises BackendError where this machine has no such device."""
     legal = "legal are cpu, cuda and cuda:<index>"
     try:
-        place = torch.device(device)
+        checked = torch.device(device)
     except RuntimeError:
         raise BackendError(f"unknown device {device!r}; {legal}") from None
-    if place.type not in ("cpu", "cuda"):
+    if checked.type not in ("cpu", "cuda"):
         raise BackendError(f"device {device!r} is not supported; {legal}")
-    if place.type == "cuda" and not torch.cuda.is_available():
+    if checked.type == "cuda" and not torch.cuda.is_available():
         raise BackendError(f"device {device!r} was asked for and no CUDA device is there; use device='cpu'")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+    if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
         raise BackendError(f"device {device!r} was asked for and there are {torch.cuda.device_count()} CUDA devices")
-    return place
+    return checked

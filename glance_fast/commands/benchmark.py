@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.backends.base import cpu_threads
-from glance_fast.backends.registry import PLACES, installed, runnable
+from glance_fast.backends.registry import RUNTIME_DEVICE, installed, runnable
 from glance_fast.commands.energy import EnergyMeter
 from glance_fast.commands.peak_memory import peak_rss_of
 from glance_fast.data.images import Pixels
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
-from glance_fast.storage.export_record import command
+from glance_fast.storage.export_record import export_command
 from glance_fast.version import __version__
 
 # A backend's name and the precision that it runs at.
@@ -94,11 +94,13 @@ def _engines(folder: Path) -> tuple[dict[BackendKey, Engine], dict[BackendKey, f
     if installed("torch"):
         keys.insert(0, ("torch", "fp32"))
     if not keys:
-        raise BackendError(f"nothing here can run {folder}; export it first: {command(folder, 'openvino', 'fp32')}")
+        raise BackendError(
+            f"nothing here can run {folder}; export it first: {export_command(folder, 'openvino', 'fp32')}"
+        )
     engines, loads = {}, {}
     for key in keys:
         start = time.perf_counter()
-        engines[key] = Engine.load(folder, key[0], PLACES.get(key[0], "cpu"), key[1])
+        engines[key] = Engine.load(folder, key[0], RUNTIME_DEVICE.get(key[0], "cpu"), key[1])
         loads[key] = time.perf_counter() - start
     return engines, loads
 
@@ -132,7 +134,7 @@ def _summary(turns: list[tuple[float, float | None]]) -> dict[str, Any]:
 
 def _peak_memory(folder: Path, key: BackendKey) -> int | None:
     backend, precision = key
-    arguments = [str(folder), backend, PLACES.get(backend, "cpu"), precision]
+    arguments = [str(folder), backend, RUNTIME_DEVICE.get(backend, "cpu"), precision]
     try:
         return peak_rss_of([sys.executable, "-m", "glance_fast.commands.peak_memory", *arguments])
     except subprocess.CalledProcessError as error:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.data.images import Pixels, read_image
-from glance_fast.data.prefetch import overlapped
+from glance_fast.data.prefetch import prefetch_map
 from glance_fast.errors import ConfigError, ImageError
 from glance_fast.storage.atomic_write import replace_file
 from glance_fast.visualization.overlay import overlay, save_jpeg
@@ -68,7 +68,7 @@ def score_files(
             return _FileResult(replace(file, error=str(error)))
 
     names = list(_names(paths))
-    steps = overlapped(enumerate(paths), _read, work, write, engine.backend.streams)
+    steps = prefetch_map(enumerate(paths), _read, work, write, engine.backend.streams)
     try:
         for _ in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
             pass

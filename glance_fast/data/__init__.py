@@ -1,1 +1,1 @@
-"""Images and data folders: reading, checking, resizing, prefetching."""
+"""Images and data folders: reading, checking, resizing, batches, prefetching, and what threads borrow."""

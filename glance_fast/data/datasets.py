@@ -1,4 +1,4 @@
-"""Which files of a folder are what: MVTec AD's layout, a plain folder of normal images, files and globs."""
+"""Images, classes and masks by their paths: MVTec AD's layout, a plain folder of normal images, files and globs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NORMAL = "good"
 
 @dataclass(frozen=True)
 class Sample:
-    """A test image, its class ("good" for a normal one) and the file of its mask, if it has one."""
+    """A test image, its class ("good" if normal) and the path of its mask, None if it has no mask."""
 
     path: Path
     defect: str
@@ -34,15 +34,15 @@ class Sample:
 def normal_images(folder: Path) -> list[Path]:
     """The normal images to train on, sorted: `train/good` of MVTec AD's layout, or a plain folder's own images.
 
-    Raises DataError when there is no such folder or no image in it.
+    Raises DataError for a missing folder and for a folder without images.
     """
     _require_folder(folder)
-    places = (folder / "train" / NORMAL, folder / "train", folder)
-    place = next(place for place in places if place.is_dir())
-    paths = _images_in(place)
+    candidates = (folder / "train" / NORMAL, folder / "train", folder)
+    directory = next(candidate for candidate in candidates if candidate.is_dir())
+    paths = _images_in(directory)
     if not paths:
         raise DataError(
-            f"{place} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); put normal photographs into "
+            f"{directory} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); put normal photographs into "
             f"{folder / 'train' / NORMAL}, or name a folder that holds them"
         )
     return paths
@@ -58,8 +58,9 @@ def test_samples(folder: Path) -> list[Sample]:
     if not (folder / "test").is_dir():
         raise DataError(f"{folder} has no test folder; MVTec AD's layout has test/{NORMAL} and test/<defect>")
     classes = sorted(path for path in (folder / "test").iterdir() if path.is_dir())
-    _require_classes(classes, folder / "ground_truth")
-    samples = [sample for place in classes for sample in _samples_in(place, folder / "ground_truth" / place.name)]
+    masks = folder / "ground_truth"
+    _require_classes(classes, masks)
+    samples = [sample for directory in classes for sample in _samples_in(directory, masks / directory.name)]
     if not samples:
         raise DataError(f"{folder / 'test'} holds no images in folders {NORMAL} and <defect>")
     return samples
@@ -71,8 +72,8 @@ test_samples.__test__ = False  # type: ignore[attr-defined]  # its name is the f
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     """A mask, bool [H, W], True on the defect (grey 128 and above).
 
-    Raises DataError unless it has `size`, and for one that is dark but not black, as masks of classes 0 and 1
-    are; ImageError for a file that cannot be read.
+    Raises DataError for a mask of another size than `size` (height, width), and for a mask that is dark but not black,
+    as masks with the values 0 and 1 are; ImageError for a file that cannot be read.
     """
     gray = read_gray(path)
     mask: NDArray[np.bool_] = gray >= 128
@@ -87,58 +88,59 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def expand(inputs: Iterable[str | Path]) -> list[Path]:
-    """The image files that files, folders (searched to any depth) and globs name, each once, in their order.
+    """The image files of paths, folders (searched recursively) and globs, without duplicates, in the order of `inputs`.
 
     Raises DataError naming an input that leads to no image.
     """
-    found: dict[Path, None] = {}
-    for given in inputs:
-        paths = _expand_one(Path(given))
+    unique: dict[Path, None] = {}
+    for pattern in inputs:
+        paths = _expand(Path(pattern))
         if not paths:
-            raise DataError(f"{given} leads to no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
-        found.update(dict.fromkeys(paths))
-    return list(found)
+            raise DataError(f"{pattern} leads to no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
+        unique.update(dict.fromkeys(paths))
+    return list(unique)
 
 
-def _expand_one(given: Path) -> list[Path]:
-    if os.path.isdir(given):  # unlike Path.is_dir, no OSError for a name that is too long
-        return sorted(path for path in given.rglob("*") if _is_image(path))
-    if os.path.isfile(given):
-        return [given]
-    matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
-    found = [path for match in matches for path in (_expand_one(match) if match.is_dir() else [match])]
-    return [path for path in found if _is_image(path)]
+def _expand(pattern: Path) -> list[Path]:
+    if os.path.isdir(pattern):  # unlike Path.is_dir, no OSError for a name that is too long
+        return sorted(path for path in pattern.rglob("*") if _is_image(path))
+    if os.path.isfile(pattern):
+        return [pattern]
+    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
+    paths = [path for match in matches for path in (_expand(match) if match.is_dir() else [match])]
+    return [path for path in paths if _is_image(path)]
 
 
-def _samples_in(place: Path, masks: Path) -> list[Sample]:
-    images = _images_in(place)
-    if place.name == NORMAL or not masks.is_dir():
-        return [Sample(path, place.name, None) for path in images]
-    samples = [Sample(path, place.name, masks / f"{path.stem}_mask.png") for path in images]
-    wanted = {sample.mask for sample in samples}
+def _samples_in(directory: Path, masks: Path) -> list[Sample]:
+    """The samples of a class; its name is that of its `directory`."""
+    images = _images_in(directory)
+    if directory.name == NORMAL or not masks.is_dir():
+        return [Sample(path, directory.name, None) for path in images]
+    samples = [Sample(path, directory.name, masks / f"{path.stem}_mask.png") for path in images]
+    expected = {sample.mask for sample in samples}
     for sample in samples:
         if sample.mask is not None and not sample.mask.is_file():
             raise DataError(f"{sample.path} has no mask {sample.mask}; add it, or take the image out")
     for mask in _images_in(masks):
-        if mask not in wanted:
-            raise DataError(f"{mask} has no image {place / mask.stem.removesuffix('_mask')}.*; take the mask out")
+        if mask not in expected:
+            raise DataError(f"{mask} has no image {directory / mask.stem.removesuffix('_mask')}.*; take the mask out")
     return samples
 
 
 def _require_classes(classes: list[Path], masks: Path) -> None:
-    """Masks of a class that has no images are a class with another name, or one left out."""
-    names = {place.name for place in classes}
-    for place in sorted(masks.iterdir()) if masks.is_dir() else []:
-        if place.is_dir() and place.name not in names and _images_in(place):
+    """Raise DataError for masks of a class without images: the class is misspelt or missing."""
+    names = {directory.name for directory in classes}
+    for directory in sorted(masks.iterdir()) if masks.is_dir() else []:
+        if directory.is_dir() and directory.name not in names and _images_in(directory):
             raise DataError(
-                f"{place} has masks but there is no folder test/{place.name}; add it, or take the masks out"
+                f"{directory} has masks but there is no folder test/{directory.name}; add it, or take the masks out"
             )
 
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {what}; give a folder of images, or one in MVTec AD's layout")
+        fault = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {fault}; give a folder of images, or one in MVTec AD's layout")
 
 
 def _images_in(folder: Path) -> list[Path]:

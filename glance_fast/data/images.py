@@ -1,4 +1,4 @@
-"""Images from files, arrays and PIL to what the library works on: uint8 [H, W, 3], RGB."""
+"""Images from files, arrays and PIL, converted to RGB pixels, uint8 [H, W, 3]."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ImageInput = np.ndarray | Image.Image | str | os.PathLike[str]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-# Larger files are refused before they are decoded: 134 megapixels take 403 MB as RGB.
-MOST_PIXELS = 2**27
+# Pixels of the largest file that is decoded: 134 megapixels take 403 MB as RGB.
+MAX_PIXELS = 2**27
 
 
 def is_tensor(image: object) -> bool:
-    """Whether it is a torch tensor; PyTorch is not imported to find out."""
+    """Whether `image` is a torch tensor. PyTorch is not imported: without it there are no tensors."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(image, torch.Tensor)
 
@@ -33,8 +33,8 @@ def as_rgb(image: ImageInput, source: str = "image") -> Pixels:
     """An image of any accepted kind as uint8 [H, W, 3].
 
     Arrays are [H, W], [H, W, 1] or [H, W, 3]: uint8, uint16 (high byte taken), bool, or floating in 0..1.
-    A PIL image is taken as it stands, its transparency laid over black; a path is read as `read_image` does.
-    Raises ImageError, naming `source`, for anything else; an array's alpha channel is refused, never dropped.
+    A PIL image is converted without rotation, its transparency composited over black; a path is read by `read_image`.
+    Raises ImageError, naming `source`, for anything else. An alpha channel of an array is refused, never dropped.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(Path(image))
@@ -58,9 +58,9 @@ def as_rgb(image: ImageInput, source: str = "image") -> Pixels:
 
 
 def read_image(path: Path) -> Pixels:
-    """Read an image file as uint8 [H, W, 3], turned as its EXIF data says; raises ImageError naming the file.
+    """Read an image file as uint8 [H, W, 3], rotated as its EXIF data says; raises ImageError naming the file.
 
-    Transparency is laid over black; 16-bit grey files keep their high byte.
+    Transparency is composited over black; 16-bit grey files keep their high byte.
     """
     return _from_pil(_open(path), str(path))
 
@@ -71,9 +71,9 @@ def read_gray(path: Path) -> Pixels:
 
 
 def resize(image: Pixels, size: tuple[int, int], how: str = "stretch") -> Pixels:
-    """Antialiased bilinear resize of [H, W, 3] to `size` (height, width); the image itself when it has it.
+    """Antialiased bilinear resize of [H, W, 3] to `size` (height, width); an image of that size is returned as it is.
 
-    `how` is "stretch" or "letterbox": the second keeps the aspect, and mirrors the image where it ends.
+    `how` is "stretch" or "letterbox": the second keeps the aspect ratio and fills the margins by reflection.
     """
     if image.shape[:2] == size:
         return image
@@ -103,7 +103,7 @@ def _as_uint8(image: np.ndarray, source: str) -> Pixels:
 
 
 def _open(path: Path) -> Image.Image:
-    """A decoded, upright image; a truncated file is an error, as half an image would score as a defect."""
+    """The decoded image, rotated by its EXIF data. A truncated file is an error: it would score as a defect."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
             f"{path} is not read: this program lets Pillow fill truncated files with grey; set "
@@ -111,21 +111,21 @@ def _open(path: Path) -> Image.Image:
         )
     try:
         with warnings.catch_warnings():
-            # MOST_PIXELS is checked below, on the header alone.
+            # MAX_PIXELS is checked below, on the header alone.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
+                if image.width * image.height > MAX_PIXELS:
                     raise ImageError(
-                        f"{path} has {image.width}x{image.height} pixels; files of up to {MOST_PIXELS:,} are read: "
+                        f"{path} has {image.width}x{image.height} pixels; files of up to {MAX_PIXELS:,} are read: "
                         "cut it into tiles"
                     )
                 image.load()
                 return ImageOps.exif_transpose(image)
     except ImageError:
         raise
-    except Image.DecompressionBombError:  # far above MOST_PIXELS, Pillow itself refuses the header
+    except Image.DecompressionBombError:  # far above MAX_PIXELS, Pillow itself refuses the header
         raise ImageError(
-            f"{path} is too large; files of up to {MOST_PIXELS:,} pixels are read: cut it into tiles"
+            f"{path} is too large; files of up to {MAX_PIXELS:,} pixels are read: cut it into tiles"
         ) from None
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the path") from None
@@ -135,7 +135,7 @@ def _open(path: Path) -> Image.Image:
         empty = path.stat().st_size == 0
         fault = "is empty" if empty else "is not an image of a kind that can be read"
         raise ImageError(f"{path} {fault}; give {', '.join(sorted(IMAGE_SUFFIXES))}") from None
-    except Exception as error:  # decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # decoders raise errors of many classes: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{path} cannot be read: {error}; save it again, or take it out") from error
 
 
@@ -149,16 +149,16 @@ def _converted(image: Image.Image, mode: str, source: str) -> Pixels:
     if image.mode in ("F", "I"):
         raise ImageError(f"{source}: 32-bit pixels have no fixed range here; save it with 8 or 16 bits")
     try:
-        return np.array(_eight_bits(image).convert(mode))
-    except Exception as error:  # a lazy PIL image is decoded only here, and few modes are beyond Pillow
+        return np.array(_with_8_bits(image).convert(mode))
+    except Exception as error:  # a lazy PIL image is decoded only here, and Pillow cannot convert every mode
         raise ImageError(f"{source} cannot be read: {error}; save it again as RGB") from error
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in a mode that Pillow converts without clipping, transparency laid over black."""
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """The image in a mode that Pillow converts without clipping, its transparency composited over black."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
-        cut = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", cut.size, "black"), cut)
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
     return image

@@ -1,9 +1,12 @@
-"""An image as the networks need it: checked, RGB, at the model's size, with where it lies in that."""
+"""An image as the networks need it: checked, RGB, at the model's size, and the window that it fills there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from glance_fast.config import ModelConfig
 from glance_fast.data.images import as_rgb, is_tensor, resize
@@ -15,8 +18,8 @@ from glance_fast.errors import ImageError
 class Prepared:
     """An image at the model's size.
 
-    `input`: uint8 [H, W, 3] of the model's size, an array or a tensor. `size`: height and width of the image as it was
-    given. `window`: rows and columns of `input` that show it. `device`: where the image was a tensor, its device.
+    `input`: uint8 [H, W, 3] at the model's size, an array or a tensor. `size`: height and width of the original image.
+    `window`: rows and columns of `input` that show the image. `device`: of an image that was a tensor, else None.
     """
 
     input: Any
@@ -25,8 +28,15 @@ class Prepared:
     device: Any = None
 
 
+def image_list(images: Any) -> Sequence[Any] | None:
+    """The images of a list, a tuple, or an array or tensor of four axes; None for a single image."""
+    if isinstance(images, (list, tuple)):
+        return images
+    return list(images) if (isinstance(images, np.ndarray) or is_tensor(images)) and images.ndim == 4 else None
+
+
 def rgb(image: Any) -> Any:
-    """Any accepted image as uint8 [H, W, 3], a tensor where it is one; raises ImageError."""
+    """Any accepted image as uint8 [H, W, 3], an array or, from a tensor, a tensor; raises ImageError."""
     if not is_tensor(image):
         return as_rgb(image)
     from glance_fast.data.tensors import tensor_as_rgb
@@ -37,7 +47,7 @@ def rgb(image: Any) -> Any:
 def prepare(image: Any, config: ModelConfig, keep_tensor: bool = False) -> Prepared:
     """Check any accepted image and resize it to the model's size; raises ImageError.
 
-    A tensor is resized on its device; it stays a tensor only if `keep_tensor`.
+    A tensor is resized on its device; it stays a tensor only with `keep_tensor`.
     """
     pixels = rgb(image)
     size = (pixels.shape[0], pixels.shape[1])

@@ -1,4 +1,4 @@
-"""Images given as torch tensors: checked and resized on the device that they are on."""
+"""Images that are torch tensors: checked and resized on their own device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from glance_fast.errors import ImageError
 
 
 def tensor_as_rgb(image: Tensor) -> Tensor:
-    """Any accepted tensor as uint8 [H, W, 3]; raises ImageError for another.
+    """Any accepted tensor as uint8 [H, W, 3]; raises ImageError for all others.
 
     Accepted are [H, W], [1 or 3, H, W] and [H, W, 1 or 3], uint8 or floating in 0..1.
     """
@@ -43,7 +43,7 @@ def _from_float(image: Tensor) -> Tensor:
 
 
 def resize_tensor(image: Tensor, size: tuple[int, int], how: str = "stretch") -> Tensor:
-    """What `images.resize` does to uint8 [H, W, 3], within one grey level of it."""
+    """`images.resize` for a tensor uint8 [H, W, 3]; the result is within one grey level of Pillow's."""
     if tuple(image.shape[:2]) == size:
         return image
     rows, cols = letterbox_window((image.shape[0], image.shape[1]), size, how)
@@ -52,14 +52,14 @@ def resize_tensor(image: Tensor, size: tuple[int, int], how: str = "stretch") ->
     resized = scaled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
     if resized.shape[:2] == size:
         return resized
-    down, across = (
+    row_indices, col_indices = (
         torch.from_numpy(reflect_indices(inside, side)).to(image.device)
         for inside, side in zip((rows, cols), size, strict=True)
     )
-    return resized[down][:, across]
+    return resized[row_indices][:, col_indices]
 
 
 def resample(grid: Any, rows: NDArray[np.float32], cols: NDArray[np.float32], device: torch.device) -> Tensor:
-    """`rows @ grid @ cols.T` on a device: the map of a grid of scores, an array or a tensor."""
-    left, middle, right = (torch.as_tensor(part).to(device) for part in (rows, grid, cols))
-    return left @ middle @ right.mT
+    """The map [H, W] of a grid of scores [gy, gx], array or tensor, on a device: `rows @ grid @ cols.T`."""
+    row_weights, scores, col_weights = (torch.as_tensor(factor).to(device) for factor in (rows, grid, cols))
+    return row_weights @ scores @ col_weights.mT

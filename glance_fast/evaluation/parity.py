@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from glance_fast.backends.registry import PLACES, runnable
+from glance_fast.backends.registry import RUNTIME_DEVICE, runnable
 from glance_fast.data.images import Pixels, read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
@@ -60,7 +60,7 @@ def verify(folder: Path, images: Sequence[Path], loop_images: int = 1, progress:
     torch = Engine.load(folder, backend="torch")
     runs: dict[tuple[str, str], Callable[[Pixels], object]] = {(REFERENCE, "fp32"): torch.score}
     for backend, precision in runnable(folder):
-        engine = Engine.load(folder, backend, PLACES[backend], precision)
+        engine = Engine.load(folder, backend, RUNTIME_DEVICE[backend], precision)
         runs[f"{backend} {precision}", precision] = engine.score
     scored = {key: _score_images(key[0], run, pixels, progress) for key, run in runs.items()}
     reference = scored[REFERENCE, "fp32"]

@@ -1,1 +1,1 @@
-"""From the scores of the patches to an anomaly map, an image score, a threshold and a result."""
+"""From the scores of the patches to an anomaly map, an image score, a decision and a result."""

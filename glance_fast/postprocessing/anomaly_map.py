@@ -1,4 +1,4 @@
-"""From the scores of the patches to a map in the image's own size, and to the image's score."""
+"""The anomaly map in the image's own size, and the image's score, from the scores of the patches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from glance_fast.plan.patches import Patches
 
 @dataclass(frozen=True)
 class LinearTaps:
-    """Per pixel of an axis: the patch before it, the patch after it, and the weight of the latter."""
+    """Per pixel of an axis: the index of the patch before it, of the patch after it, and the weight of the latter."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
@@ -20,9 +20,9 @@ class LinearTaps:
 
 
 def bilinear_indices(pixels: int, patches: Patches, inside: range | None = None) -> LinearTaps:
-    """Indices and weights that interpolate between the patches at each of `pixels` pixels of an axis.
+    """Indices and weights of the linear interpolation between patches, at each of `pixels` pixels of an axis.
 
-    The image fills the pixels `inside` of the networks' axis, all of them if None. Beyond the outermost patches a map
+    `inside`: the positions of the model's input that the image fills, all if None. Beyond the outermost patches the map
     is constant.
     """
     inside = range(patches.side) if inside is None else inside
@@ -34,9 +34,9 @@ def bilinear_indices(pixels: int, patches: Patches, inside: range | None = None)
 
 
 def map_weights(pixels: int, patches: Patches, inside: range | None = None) -> NDArray[np.float32]:
-    """The same as bilinear weights [pixels, patches]: a map is `rows @ scores @ cols.T`.
+    """`bilinear_indices` as a matrix of weights, float32 [pixels, patches]: a map is `rows @ scores @ cols.T`.
 
-    It is resized to the image's own size and interpolated between patches in one step.
+    One step interpolates between patches and resizes to the image's own size.
     """
     taps = bilinear_indices(pixels, patches, inside)
     weights = np.zeros((pixels, len(patches.starts)), np.float32)
@@ -47,16 +47,16 @@ def map_weights(pixels: int, patches: Patches, inside: range | None = None) -> N
 
 
 def interpolate(grid: NDArray[np.float32], rows: LinearTaps, cols: LinearTaps) -> NDArray[np.float32]:
-    """The map [H, W] of scores [gy, gx], without a matrix product.
+    """The map, float32 [H, W], of scores [gy, gx], without a matrix product.
 
-    Products start numpy's own threads, which wait actively and take the cores from the networks' next image: with them
-    `Engine.score` took 68 ms where the networks took 33 (preset fast in OpenVINO, 2 cores).
+    A product would start numpy's threads, which wait actively and take the cores from the networks' next image: with a
+    product `Engine.score` took 68 ms, of which the networks took 33 (preset fast in OpenVINO, 2 cores).
     """
-    tall = grid[rows.low] * (1 - rows.weight)[:, None] + grid[rows.high] * rows.weight[:, None]
-    return np.asarray(tall[:, cols.low] * (1 - cols.weight) + tall[:, cols.high] * cols.weight, np.float32)
+    stretched = grid[rows.low] * (1 - rows.weight)[:, None] + grid[rows.high] * rows.weight[:, None]
+    return np.asarray(stretched[:, cols.low] * (1 - cols.weight) + stretched[:, cols.high] * cols.weight, np.float32)
 
 
 def image_score(grid: NDArray[np.float32], top: int) -> float:
-    """The image's score: the mean of its `top` highest locations (of all, where it has fewer)."""
+    """The image's score: the mean of its `top` highest scores (of all, if it has fewer locations)."""
     ordered = np.sort(grid, axis=None)
     return float(ordered[-top:].mean())

@@ -1,7 +1,7 @@
-"""What a score means: thresholds and p-values from held-out normal images, by conformal prediction.
+"""Thresholds and p-values from held-out normal images, by conformal prediction.
 
 For n held-out normal scores and a false-alarm rate α the threshold is the ⌈(n+1)(1−α)⌉-th smallest: a new
-normal image, exchangeable with them, lies above it with probability at most α. The p-value of a score s is
+normal image, exchangeable with them, scores above it with probability at most α. The p-value of a score s is
 (1 + #{held-out scores >= s}) / (n + 1).
 """
 
@@ -19,7 +19,7 @@ from glance_fast.errors import DataError
 
 
 class Calibration(BaseModel):
-    """Held-out normal scores, sorted, with the thresholds they give; stored as `calibration.json`."""
+    """Held-out normal scores, sorted, and the thresholds that follow from them; stored as `calibration.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -36,22 +36,25 @@ class Calibration(BaseModel):
         return self
 
     def p_value(self, score: float) -> float:
-        """Share of normal images that score at least this high, the scored one counted among them."""
+        """Share of normal images that score at least this high; the scored image counts as one of them."""
         higher = len(self.scores) - bisect_left(self.scores, score)
         return (1 + higher) / (1 + len(self.scores))
 
     def threshold_for(self, false_alarm_rate: float) -> float:
-        """The image threshold for another false-alarm rate; DataError when too few images were held out."""
+        """The image threshold for another false-alarm rate; DataError when too few images were held out.
+
+        For programs that choose the rate after training; the library itself uses `threshold`.
+        """
         return conformal_threshold(self.scores, false_alarm_rate)
 
 
 def images_needed(false_alarm_rate: float) -> int:
-    """Held-out normal images that a false-alarm rate needs at least."""
+    """The least number of held-out normal images for a false-alarm rate."""
     return max(1, math.ceil(1 / false_alarm_rate - 1 - 1e-9))
 
 
 def conformal_threshold(scores: tuple[float, ...], false_alarm_rate: float) -> float:
-    """The conformal quantile of `scores`; DataError when they are too few for the rate, or it is none."""
+    """The conformal quantile of `scores`; DataError for too few scores, and for a rate outside (0, 1)."""
     if not 0 < false_alarm_rate < 1:
         raise DataError(f"a false-alarm rate lies between 0 and 1, got {false_alarm_rate:g}; give one such as 0.05")
     count, needed = len(scores), images_needed(false_alarm_rate)
@@ -70,8 +73,8 @@ def calibrate(
 ) -> Calibration:
     """Calibrate on held-out normal images: their scores, and their score grids [n, gy, gx].
 
-    The map's threshold is the quantile of all normal locations that leaves `pixel_false_alarm_rate` above it.
-    Raises DataError when the images are too few for the rate, or score NaN or infinite.
+    The pixel threshold leaves the fraction `pixel_false_alarm_rate` of all normal locations above it. Raises DataError
+    for too few images and for scores that are NaN or infinite.
     """
     if not (np.isfinite(scores).all() and np.isfinite(grids).all()):
         raise DataError("held-out normal images score NaN or infinite; the training diverged: lower learning_rate")

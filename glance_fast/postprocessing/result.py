@@ -1,4 +1,4 @@
-"""The result of one image: the score, the decision and the anomaly map, from the scores of its patches."""
+"""The result of an image: score, decision and anomaly map, from the scores of its patches."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 Map = TypeVar("Map", NDArray[np.float32], "Tensor")
 
 
+# A line's images have one size: the indices of 1024 x 1024 pixels take longer to compute than to use.
+_cached_indices = lru_cache(maxsize=64)(bilinear_indices)
+
+
 @dataclass(frozen=True)
 class Result(Generic[Map]):
-    """What the engine says of one image.
+    """The engine's result for an image.
 
-    `score`: the image's anomaly score. `p_value`: share of normal images that score as high. `is_anomalous`:
-    score above `threshold`. `map`: float32 [H, W] in the image's own size, a tensor on the image's device
-    when the image was one.
+    `score`: the image's anomaly score. `p_value`: share of normal images that score as high. `is_anomalous`: `score` is
+    above `threshold`. `map`: anomaly scores, float32 [H, W] in the image's own size; for a tensor image a tensor on its
+    device. `pixel_threshold`: the threshold of `mask`.
     """
 
     score: float
@@ -39,12 +43,12 @@ class Result(Generic[Map]):
 
     @property
     def mask(self) -> Any:
-        """Pixels that the map marks, bool [H, W]: above the pixel threshold."""
+        """Pixels whose map value is above the pixel threshold, bool [H, W]."""
         return self.map > self.pixel_threshold
 
 
 def finish(grid: Any, image: Prepared, config: ModelConfig, calibration: Calibration) -> Result[Any]:
-    """The result of an image whose patches score `grid`, float32 [gy, gx], an array or a tensor."""
+    """The result of an image from its grid of scores, float32 [gy, gx], an array or a tensor."""
     scores = grid.cpu().numpy() if is_tensor(grid) else grid
     score = image_score(scores, config.top_k)
     return Result(
@@ -58,7 +62,7 @@ def finish(grid: Any, image: Prepared, config: ModelConfig, calibration: Calibra
 
 
 def _array_map(scores: NDArray[np.float32], image: Prepared, config: ModelConfig) -> NDArray[np.float32]:
-    rows, cols = (_bilinear_indices(*axis) for axis in zip(image.size, config.patches, image.window, strict=True))
+    rows, cols = (_cached_indices(*axis) for axis in zip(image.size, config.patches, image.window, strict=True))
     return interpolate(scores, rows, cols)
 
 
@@ -67,7 +71,3 @@ def _tensor_map(grid: Any, image: Prepared, config: ModelConfig) -> Tensor:
 
     rows, cols = (map_weights(*axis) for axis in zip(image.size, config.patches, image.window, strict=True))
     return resample(grid, rows, cols, image.device)
-
-
-# A line's images have one size: the indices of 1024 x 1024 pixels take longer to compute than to use.
-_bilinear_indices = lru_cache(maxsize=64)(bilinear_indices)

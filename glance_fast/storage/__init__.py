@@ -1,1 +1,1 @@
-"""What is written to disk: model folders and exports, each file whole and checked."""
+"""Model folders and exports on disk: written atomically, checked by hash when read."""

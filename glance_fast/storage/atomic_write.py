@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one: beside, then renamed into place."""
+"""Atomic writes: a temporary file or folder, renamed into place, so that a reader never sees half of it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from glance_fast.errors import SaveError
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` in one step; SaveError, and what was there is left, when the disk refuses."""
+    """Write `data` to `path` in one step; when the disk refuses, SaveError, and an earlier file stays."""
     try:
-        beside = _beside(path.absolute(), "writing")
-        beside.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path.absolute(), "writing")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
     finally:
         with suppress(OSError, ValueError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def append_file(path: Path, data: bytes) -> None:
-    """Add `data` at the end of `path`, which is made if it is not there; SaveError when the disk refuses."""
+    """Append `data` to `path`, which is created if missing; SaveError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -42,34 +42,34 @@ def append_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` at the end, or vanishes when filling fails.
+    """Yield an empty folder to fill. It replaces `path` at the end of the with-block, or is removed after an error.
 
-    A link is followed. Raises SaveError when the disk refuses or a file is in the way; what was there stays.
+    A link is followed. Raises SaveError when the disk refuses or a file is in the way; an earlier folder stays.
     """
     try:
         target = path.resolve()
         if os.path.lexists(target) and not target.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file of that name is in the way")
-        beside, before = _beside(target, "writing"), _beside(target, "before")
-        beside.mkdir(parents=True)
+        temporary, previous = _temporary(target, "writing"), _temporary(target, "before")
+        temporary.mkdir(parents=True)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
     try:
-        yield beside
+        yield temporary
         if target.exists():
-            target.replace(before)
-        beside.replace(target)
+            target.replace(previous)
+        temporary.replace(target)
     except OSError as error:
         raise _refused(path, error) from error
     finally:
-        # Here, so that an interrupt between the two renames too gives the old folder back.
-        if before.exists() and not target.exists():
-            before.replace(target)
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+        # In `finally`, so that an interrupt between the two renames also restores the previous folder.
+        if previous.exists() and not target.exists():
+            previous.replace(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
 
 
-def _beside(path: Path, role: str) -> Path:
+def _temporary(path: Path, role: str) -> Path:
     # A random name: process ids repeat in containers, and threads share one.
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{role}")
 

@@ -1,37 +1,39 @@
-"""Exported forms of a model: files in the model folder's `exports/`, each with a record that tells and checks it."""
+"""Exports of a model: files in the model folder's `exports/`, each with a record that describes and checks it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.storage.atomic_write import replace_file
+from glance_fast.storage.checked_files import faults, read_checked, sha256
 from glance_fast.version import __version__
 
 FORMAT = 1
 FOLDER = "exports"
-SUFFIXES = (".onnx", ".xml", ".bin", ".plan")
-# What can be exported to, and at which precisions.
-FORMS: Mapping[str, tuple[str, ...]] = {
+# The formats to export to, and the precisions of each.
+EXPORT_FORMATS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "bf16", "fp16", "int8"),
     "tensorrt": ("fp32", "fp16", "int8"),
 }
-# The form that each backend runs, the fastest backend first.
-RUNS: Mapping[str, str] = {"tensorrt": "tensorrt", "openvino": "openvino", "onnxruntime": "onnx"}
+# The suffixes of each format's files.
+SUFFIXES: Mapping[str, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "tensorrt": (".plan",)}
+# The format that each backend runs, the fastest backend first.
+RUNTIME_FORMAT: Mapping[str, str] = {"tensorrt": "tensorrt", "openvino": "openvino", "onnxruntime": "onnx"}
 
 
-class Record(BaseModel):
-    """What stands in `exports/<form>-<precision>.json`; `model` is the SHA-256 of the weights it was made from.
+class ExportRecord(BaseModel):
+    """The content of `exports/<form>-<precision>.json`.
 
-    `built_for`: the TensorRT version and the GPU of a plan, and how it was built; whether our kernels are nodes of it.
-    Empty for portable forms.
+    `format` and `version`: of the record and of the glance_fast that wrote it. `form`: the export's format, of
+    `EXPORT_FORMATS`. `model`: SHA-256 of the weights that were exported. `sha256`: of each file, by suffix.
+    `built_for`: of an engine the TensorRT version, the GPU and the build options; whether our kernels are nodes of the
+    export. Empty for portable exports.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,42 +48,58 @@ class Record(BaseModel):
 
     @property
     def plugins(self) -> bool:
-        """Whether our kernels are nodes of it."""
+        """Whether our kernels are nodes of the export."""
         return self.built_for.get("plugins") == "True"
 
 
 @dataclass(frozen=True)
 class Export:
-    """A checked export: its record, and the bytes of its files by their endings, which are of `SUFFIXES`.
+    """A checked export: its record, the record's path, and the bytes of its files by suffix.
 
-    `again` is the command that makes it anew.
+    `rebuild_command`: the command line that exports it again.
     """
 
-    record: Record
+    record: ExportRecord
     path: Path
     files: dict[str, bytes]
-    again: str
+    rebuild_command: str
 
 
-def export_path(folder: Path, form: str, precision: str) -> Path:
-    """Where an export's record is; its files have the same stem."""
-    return folder / FOLDER / f"{form}-{precision}.json"
+def export_path(folder: Path, export_format: str, precision: str) -> Path:
+    """The path of an export's record; its files have the same stem."""
+    return folder / FOLDER / f"{export_format}-{precision}.json"
+
+
+def exported_precisions(folder: Path, export_format: str) -> list[str]:
+    """The precisions at which a model folder has an export to `export_format`."""
+    legal = EXPORT_FORMATS[export_format]
+    return [precision for precision in legal if export_path(folder, export_format, precision).is_file()]
+
+
+def export_command(folder: Path, export_format: str, precision: str) -> str:
+    """The command line that exports a model."""
+    return f"glance-fast export {folder} --to {export_format} --precision {precision}"
 
 
 def write_export(
-    folder: Path, form: str, precision: str, model: str, files: Mapping[str, bytes], built_for: Mapping[str, str]
+    folder: Path,
+    export_format: str,
+    precision: str,
+    model: str,
+    files: Mapping[str, bytes],
+    built_for: Mapping[str, str],
 ) -> Path:
-    """Write an export beside its model, the record last; raises SaveError when the disk refuses."""
-    path = export_path(folder, form, precision)
+    """Write an export into its model's folder, the record last; raises SaveError when the disk refuses."""
+    path = export_path(folder, export_format, precision)
     for suffix, data in files.items():
         replace_file(path.with_suffix(suffix), data)
-    record = Record(
+    record = ExportRecord(
         format=FORMAT,
         version=__version__,
-        form=form,
+        form=export_format,
         precision=precision,
         model=model,
-        sha256={suffix: hashlib.sha256(data).hexdigest() for suffix, data in files.items()},
+        sha256={suffix: sha256(data) for suffix, data in files.items()},
         built_for=dict(built_for),
     )
     replace_file(path, (record.model_dump_json(indent=1) + "\n").encode())
@@ -91,62 +109,56 @@ def write_export(
 def read_export(folder: Path, backend: str, precision: str, model: str) -> Export:
     """The export that a backend runs, checked.
 
-    `model` is the SHA-256 of the weights that the folder holds now. Raises BackendError where there is no such
-    export, and ModelFolderError for one that is damaged, foreign, of another version's format or of other weights.
+    `model`: SHA-256 of the weights that the folder holds now. Raises BackendError where there is no such export, and
+    ModelFolderError for an export that is damaged, incomplete, foreign, of another format number or of other weights.
     """
-    form = RUNS[backend]
-    path = export_path(folder, form, precision)
-    anew = command(folder, form, precision)
-    again = f"make it again with: {anew}"
+    export_format = RUNTIME_FORMAT[backend]
+    path, rebuild = export_path(folder, export_format, precision), export_command(folder, export_format, precision)
     if not path.is_file():
-        there = ", ".join(f"{form} at {some}" for some in exported(folder, form)) or f"no {form} export"
+        others = [f"{export_format} at {other}" for other in exported_precisions(folder, export_format)]
+        present = ", ".join(others) or f"no {export_format} export"
         raise BackendError(
-            f"backend {backend!r} at precision {precision!r} needs {path}, and {folder} has {there}; "
-            f"make it with: {anew}"
+            f"backend {backend!r} at precision {precision!r} needs {path}, and {folder} has {present}; "
+            f"make it with: {rebuild}"
         )
-    try:
-        record = Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else _faults(error)
-        raise ModelFolderError(f"{path} is no record of an export: {reason}; {again}") from None
+    record = _read_record(path, f"make it again with: {rebuild}")
     if record.plugins:
-        anew = f"{anew} --plugins"
-        again = f"make it again with: {anew}"
+        rebuild += " --plugins"
+    remedy = f"make it again with: {rebuild}"
+    _check_record(record, path, export_format, precision, remedy)
+    if record.model != model:
+        raise ModelFolderError(f"{path} was made from other weights than {folder} holds now; {remedy}")
+    return Export(record, path, _read_files(record, path, remedy), rebuild)
+
+
+def _read_record(path: Path, remedy: str) -> ExportRecord:
+    try:
+        return ExportRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else faults(error)
+        raise ModelFolderError(f"{path} is no record of an export: {reason}; {remedy}") from None
+
+
+def _check_record(record: ExportRecord, path: Path, export_format: str, precision: str, remedy: str) -> None:
     if record.format != FORMAT:
         raise ModelFolderError(
             f"{path} has format {record.format}, written by glance_fast {record.version}; this is glance_fast "
-            f"{__version__}, which reads format {FORMAT}: install the matching version, or {again}"
+            f"{__version__}, which reads format {FORMAT}: install the matching version, or {remedy}"
         )
-    if (record.form, record.precision) != (form, precision):
-        raise ModelFolderError(f"{path} is an export to {record.form} at {record.precision}; {again}")
-    if record.model != model:
-        raise ModelFolderError(f"{path} was made from other weights than {folder} holds now; {again}")
-    files = {suffix: _checked(path.with_suffix(suffix), digest, again) for suffix, digest in record.sha256.items()}
-    return Export(record, path, files, anew)
+    if (record.form, record.precision) != (export_format, precision):
+        raise ModelFolderError(f"{path} is an export to {record.form} at {record.precision}; {remedy}")
 
 
-def exported(folder: Path, form: str) -> list[str]:
-    """The precisions at which a form has been exported."""
-    return [precision for precision in FORMS[form] if export_path(folder, form, precision).is_file()]
-
-
-def command(folder: Path, form: str, precision: str) -> str:
-    """The command that makes an export."""
-    return f"glance-fast export {folder} --to {form} --precision {precision}"
-
-
-def _checked(path: Path, digest: str, again: str) -> bytes:
-    if path.suffix not in SUFFIXES:
-        raise ModelFolderError(f"an export has no file {path.name}; {again}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFolderError(f"{path} cannot be read ({error.strerror}); {again}") from None
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise ModelFolderError(f"{path} is not the file that was exported ({len(data)} bytes, wrong SHA-256); {again}")
-    return data
-
-
-def _faults(error: ValidationError) -> str:
-    faults: list[Any] = list(error.errors())
-    return "; ".join(": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in faults)
+def _read_files(record: ExportRecord, path: Path, remedy: str) -> dict[str, bytes]:
+    """The bytes of every file of the record's format, by suffix; a record must list these files and no others."""
+    suffixes = SUFFIXES[record.form]
+    for suffix in record.sha256:
+        if suffix not in suffixes:
+            raise ModelFolderError(f"{path}: an export to {record.form} has no file {suffix!r}; {remedy}")
+    for suffix in suffixes:
+        if suffix not in record.sha256:
+            raise ModelFolderError(f"{path} does not list {path.with_suffix(suffix).name}; {remedy}")
+    return {
+        suffix: read_checked(path.with_suffix(suffix), record.sha256[suffix], "was exported", remedy)
+        for suffix in suffixes
+    }

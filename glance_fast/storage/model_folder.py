@@ -5,7 +5,6 @@ config.json holds the SHA-256 of the other files, so a file that was cut, change
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
+from glance_fast.storage.checked_files import faults, read_checked, sha256
 from glance_fast.storage.migrations import FORMAT, READABLE_FORMATS, upgrade_config
 from glance_fast.version import __version__
 
@@ -55,7 +55,7 @@ def write_model(
         "model": model.config.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),
         "facts": facts,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "sha256": {name: sha256(data) for name, data in files.items()},
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -90,8 +90,9 @@ def _calibration(path: Path, data: bytes) -> Calibration:
     try:
         return Calibration.model_validate_json(data)
     except ValidationError as error:
-        faults = "; ".join(": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
-        raise ModelFolderError(f"{path} is no calibration of glance_fast: {faults}; train the model again") from None
+        raise ModelFolderError(
+            f"{path} is no calibration of glance_fast: {faults(error)}; train the model again"
+        ) from None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -118,18 +119,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _checked_bytes(path: Path, digest: object) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFolderError(
-            f"{path} cannot be read ({error.strerror}); restore it from a copy or train the model again"
-        ) from None
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise ModelFolderError(
-            f"{path} is not the file that this model was saved with ({len(data)} bytes, wrong SHA-256); "
-            "restore it from a copy or train the model again"
-        )
-    return data
+    return read_checked(path, digest, "this model was saved with", "restore it from a copy or train the model again")
 
 
 def build_model(files: ModelFiles) -> GlanceModel:

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from glance_fast.errors import MissingDependencyError
+from glance_fast.errors import MissingDependencyError, install_hint
 from glance_fast.teachers.base import Stage, Teacher, Weights, fit_weights, fold_batch_norm, read_weights
 
 NAME = "efficientnet-lite0"
@@ -44,7 +44,7 @@ def _package(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise MissingDependencyError(
-            f'the teacher {NAME} needs the Python package {name} ({error}); run pip install "glance-fast[train]"'
+            f"the teacher {NAME} needs the Python package {name} ({error}); {install_hint('train')}"
         ) from error
 
 

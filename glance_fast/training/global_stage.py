@@ -7,14 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from glance_fast.data.batches import batched
 from glance_fast.dense.strip_pass import make_pass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.models.heads import iad
 from glance_fast.training.base_stage import Context, Stage, Track
 from glance_fast.training.sampling import Places, draw_images, draw_places
-
-# Photographs a piece where features of many are taken.
-BATCH = 8
 
 
 class Expect(Stage):
@@ -63,7 +61,7 @@ def some_places(context: Context, count: int, rng: np.random.Generator) -> tuple
 def pieces(context: Context, most: int | None = None) -> list[NDArray[np.uint8]]:
     """The training photographs, at most the first `most`, in batches."""
     photos = context.photos[:most]
-    return [photos[low : low + BATCH] for low in range(0, len(photos), BATCH)]
+    return list(batched(photos))
 
 
 def as_seen(context: Context, photos: NDArray[np.uint8]) -> Tensor:

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.data.batches import batched
 from glance_fast.data.datasets import normal_images
 from glance_fast.errors import SaveError, TrainingError
 from glance_fast.models.backbone_local_net import TrunkNet
@@ -35,8 +36,6 @@ from glance_fast.training.runner import Run, run_stages
 from glance_fast.training.schedule import build_stages
 
 log = logging.getLogger("glance_fast")
-
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,8 @@ def _calibrate(context: Context, split: Split) -> Calibration:
     """Scores of the held-out images, by the same path that `Engine.score` takes."""
     model, train = context.model.eval(), context.train
     backend = TorchBackend(model, context.device)
-    batches = [split.held_out[low : low + BATCH] for low in range(0, len(split.held_out), BATCH)]
-    grids = np.concatenate([np.stack([grid.cpu().numpy() for grid in backend.grids(list(batch))]) for batch in batches])
+    batches = [backend.grids(list(batch)) for batch in batched(split.held_out)]
+    grids = np.stack([grid.cpu().numpy() for batch in batches for grid in batch])
     scores = [image_score(grid, model.config.top_k) for grid in grids]
     return calibrate(scores, grids, train.false_alarm_rate, train.pixel_false_alarm_rate)
 

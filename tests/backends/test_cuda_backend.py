@@ -1,7 +1,7 @@
-"""The CUDA engine's lanes on a stand-in for streams and graphs: what they copy, launch and give back, without a GPU.
+"""The CUDA backend's slots on a stand-in for streams and graphs: copies, launches and results, without a GPU.
 
-The stand-in runs everything at once and in order, so it tells nothing of races; a captured launch is done again on
-what lies in the lane's memory, as a graph does.
+The stand-in runs everything at once and in order, so it cannot show races; a captured launch is repeated on the
+content of the slot's memory, as a graph does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from tests.export.test_export import usual_model
 
 SIZE = (40, 37)
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="test_pipeline_triton.py does it on the GPU")
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="tests/dense/test_triton_pipeline.py does it on the GPU"
+)
 
 
 class Stream:
@@ -71,21 +73,21 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> CudaBackend:
         monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
-    monkeypatch.setattr(cuda_backend, "MOST", 4)
+    monkeypatch.setattr(cuda_backend, "MAX_BATCH", 4)
     made = CudaBackend(usual_model({"image_size": SIZE}), torch.device("cpu"), "fp32")
 
     def pipeline(images: Tensor) -> Tensor:
-        scores = told(images)
+        scores = mean_grid(images)
         if Graph.capturing is not None:
-            Graph.capturing.launches.append(lambda: scores.copy_(told(images)))
+            Graph.capturing.launches.append(lambda: scores.copy_(mean_grid(images)))
         return scores
 
     monkeypatch.setattr(made, "_pipeline", pipeline)
     return made
 
 
-def told(images: Tensor) -> Tensor:
-    """In place of the kernels, which have tests of their own: numbers that tell an image from every other."""
+def mean_grid(images: Tensor) -> Tensor:
+    """In place of the kernels, which have tests of their own: a grid that differs from image to image."""
     return images.float().mean(dim=3)[:, ::8, ::8].clone()
 
 
@@ -94,16 +96,15 @@ def photos(count: int) -> NDArray[np.uint8]:
 
 
 def same(found: list[Tensor], images: NDArray[np.uint8]) -> None:
-    torch.testing.assert_close(torch.stack(found), told(torch.from_numpy(images)), rtol=0, atol=0)
+    torch.testing.assert_close(torch.stack(found), mean_grid(torch.from_numpy(images)), rtol=0, atol=0)
 
 
 def test_every_number_of_images_gets_its_own_scores(backend: Any) -> None:
     """One, a power of two, between two, more than a launch takes; and again, in memory that held others."""
     images = photos(7)
-    for some in (slice(0, 1), slice(1, 3), slice(2, 5), slice(0, 7), slice(6, 7)):
-        same(backend.grids(list(images[some])), images[some])
-    assert sorted(backend._free) == [1, 2, 4]
-    assert [len(lanes) for lanes in backend._free.values()] == [1, 1, 1]
+    for part in (slice(0, 1), slice(1, 3), slice(2, 5), slice(0, 7), slice(6, 7)):
+        same(backend.grids(list(images[part])), images[part])
+    assert {size: len(slots) for size, slots in backend._launches.slots.items()} == {1: 1, 2: 1, 4: 1}
 
 
 def test_arrays_and_tensors_may_be_mixed_and_results_outlive_the_next_run(backend: Any) -> None:
@@ -117,16 +118,16 @@ def test_the_host_fills_one_buffer_while_the_other_is_copied(backend: Any) -> No
     images = photos(3)
     for image in images:
         backend.grids([image])
-    (lane,) = backend._free[1]
-    assert lane._graph.replays == 3
-    now, before = (buffer[0].numpy() for buffer in lane._pinned)
+    with backend._launches.slots[1].lend() as slot:
+        assert slot._graph.replays == 3
+        now, before = (buffer[0].numpy() for buffer in slot._pinned)
     np.testing.assert_array_equal(now, images[2])
     np.testing.assert_array_equal(before, images[1])
 
 
-def test_threads_have_lanes_of_their_own_and_capture_one_after_the_other(backend: Any) -> None:
+def test_threads_have_slots_of_their_own_and_capture_one_after_the_other(backend: Any) -> None:
     images = photos(64)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda image: backend.grids([image])[0], images))
     same(found, images)
-    assert 1 <= len(backend._free[1]) <= 8
+    assert 1 <= len(backend._launches.slots[1]) <= 8

@@ -144,7 +144,7 @@ def test_a_program_may_run_it_on_its_own_memory(folder: Path) -> None:
 
 def test_auto_takes_the_plan_on_a_gpu(folder: Path) -> None:
     engine = Engine.load(folder, device="cuda")
-    assert engine.backend.name == "tensorrt" and engine.backend.place == "cuda at fp32"
+    assert engine.backend.name == "tensorrt" and engine.backend.device_description == "cuda at fp32"
     assert Engine.load(folder).backend.name == "torch"
 
 
@@ -196,7 +196,7 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
     export(folder, "tensorrt", plan=PlanOptions(batch), plugins=True)
     images = photos(model, batch)
     backend = Engine.load(folder, "tensorrt", "cuda").backend
-    assert backend.place == "cuda at fp32, with plugins"
+    assert backend.device_description == "cuda at fp32, with plugins"
     assert_close(np.stack(backend.grids(list(images))), loop_grids(model, images), torch.float32)
     nodes = {name.split("::")[1] for name in fake_plugin.implemented}
     assert nodes == {"partial_conv_base", "partial_conv_entries", "max_pool_entries", "score"}
@@ -366,7 +366,7 @@ def test_a_missing_gpu_or_package_says_what_to_do(folder: Path, machine: Machine
     machine.patch.setitem(sys.modules, "pycuda.driver", None)
     machine.patch.setitem(sys.modules, "pycuda", None)
     machine.patch.delitem(sys.modules, "glance_fast.backends.cuda_driver.device")
-    wanted = r"'pycuda'; install it with: pip install 'glance-fast\[tensorrt\]'"
+    wanted = r"'pycuda'; install it with: pip install '\.\[tensorrt\]'"
     with pytest.raises(MissingDependencyError, match=wanted):
         Engine.load(folder, "tensorrt", "cuda")
     with pytest.raises(MissingDependencyError, match=wanted):

@@ -261,9 +261,9 @@ def test_a_large_file_within_the_limit_is_read_without_a_warning(
 ) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)  # 77 pixels: more than one limit, less than two
-    monkeypatch.setattr(images, "MOST_PIXELS", 77)
+    monkeypatch.setattr(images, "MAX_PIXELS", 77)
     assert is_rgb_of(read_image(tmp_path / "a.png"), RGB) and not recwarn.list
-    monkeypatch.setattr(images, "MOST_PIXELS", 76)
+    monkeypatch.setattr(images, "MAX_PIXELS", 76)
     with pytest.raises(ImageError, match="11x7"):
         read_image(tmp_path / "a.png")
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from glance_fast.commands.score_files import score_files
-from glance_fast.data.prefetch import AHEAD, overlapped
+from glance_fast.data.prefetch import READ_AHEAD, prefetch_map
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ImageError
 from tests.helpers.tiny_models import save_tiny, tiny_model
@@ -29,9 +29,9 @@ def test_results_come_in_order_whatever_takes_how_long(at_once: int) -> None:
         time.sleep(0.01 * (item % 3))
         return item
 
-    found = overlapped(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
+    found = prefetch_map(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
     assert [*found] == [2 * item + 2 for item in range(40)]
-    assert list(overlapped([], same_thing, same_thing, same_thing, at_once)) == []
+    assert list(prefetch_map([], same_thing, same_thing, same_thing, at_once)) == []
 
 
 def test_as_many_are_worked_on_at_once_as_was_asked_for() -> None:
@@ -48,7 +48,7 @@ def test_as_many_are_worked_on_at_once_as_was_asked_for() -> None:
 
     for at_once in (1, 2, 3):
         most[0] = 0
-        assert [*overlapped(range(30), same_thing, work, same_thing, at_once)] == [*range(30)]
+        assert [*prefetch_map(range(30), same_thing, work, same_thing, at_once)] == [*range(30)]
         assert most[0] == at_once
 
 
@@ -58,7 +58,7 @@ def test_the_three_overlap() -> None:
         return item
 
     start = time.perf_counter()
-    assert len(list(overlapped(range(20), step, step, step))) == 20
+    assert len(list(prefetch_map(range(20), step, step, step))) == 20
     assert time.perf_counter() - start < 0.75 * 3 * 20 * 0.02
 
 
@@ -75,9 +75,9 @@ def test_little_is_held_of_an_endless_source(at_once: int) -> None:
         written[0] += 1
         return item
 
-    stream = overlapped(source(), same_thing, same_thing, write, at_once)
+    stream = prefetch_map(source(), same_thing, same_thing, write, at_once)
     for item in stream:
-        assert given[0] - written[0] <= 2 * AHEAD
+        assert given[0] - written[0] <= 2 * READ_AHEAD
         if item == 100:
             break
     stream.close()
@@ -103,7 +103,7 @@ def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: in
     steps[where] = lambda item: before(fails(item))
     seen: list[int] = []
     with pytest.raises(ImageError, match="twelve"):
-        seen.extend(overlapped(range(30), steps[0], steps[1], steps[2], at_once))
+        seen.extend(prefetch_map(range(30), steps[0], steps[1], steps[2], at_once))
     assert seen == list(range(len(seen))) and set(range(12)) <= {*written}
     assert set(seen) <= set(written)
 

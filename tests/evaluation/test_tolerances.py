@@ -10,7 +10,7 @@ import torch
 
 from glance_fast.errors import BackendError
 from glance_fast.evaluation.tolerances import TOLERANCES, relative_error, tolerance
-from glance_fast.storage.export_record import FORMS
+from glance_fast.storage.export_record import EXPORT_FORMATS
 
 
 def test_it_is_the_largest_difference_over_the_references_largest_value() -> None:
@@ -42,7 +42,7 @@ def test_what_says_nothing_is_refused(actual: Any, expected: Any, message: str) 
 
 
 def test_every_export_has_a_tolerance_with_a_reason() -> None:
-    precisions = {precision for legal in FORMS.values() for precision in legal}
+    precisions = {precision for legal in EXPORT_FORMATS.values() for precision in legal}
     assert all(tolerance("trained map", precision) >= tolerance("output", precision) for precision in precisions)
     assert all(0 < row.limit <= 0.2 and len(row.reason) > 10 for row in TOLERANCES.values())
 

@@ -39,7 +39,7 @@ from glance_fast.plan.patches import Patches
 from glance_fast.plan.plan import refine_bands
 from glance_fast.postprocessing.anomaly_map import image_score, map_weights
 from glance_fast.presets import PRESETS
-from glance_fast.storage.export_record import FORMS, export_path
+from glance_fast.storage.export_record import EXPORT_FORMATS, export_path
 from glance_fast.storage.model_folder import WEIGHTS
 from tests.helpers.reference import loop_grids
 from tests.helpers.tiny_models import save_tiny, tiny_calibration, tiny_config, tiny_model
@@ -131,7 +131,7 @@ def test_the_graph_is_the_loop_in_openvino(changes: dict[str, Any], tmp_path: Pa
     for plugins in (False, True) if COMPILES else (False,):
         export(folder, "openvino", "fp32", plugins=plugins)
         backend = Engine.load(folder, "openvino").backend
-        assert backend.place == "cpu at fp32" + ", with plugins" * plugins
+        assert backend.device_description == "cpu at fp32" + ", with plugins" * plugins
         assert_close(torch.from_numpy(np.stack(backend.grids(list(images)))), reference, torch.float32)
     if COMPILES and multiplies_bfloat16():
         export(folder, "openvino", "bf16", plugins=True)
@@ -282,7 +282,7 @@ def test_bfloat16_runs_where_the_cpu_has_it_and_is_refused_where_not(
         assert (("openvino", "bf16") in runnable(shared)) == bfloat16
     told = [record.getMessage() for record in caplog.records]
     if bfloat16:
-        assert Engine.load(shared, precision="bf16").backend.place == "cpu at bf16" and not told
+        assert Engine.load(shared, precision="bf16").backend.device_description == "cpu at bf16" and not told
         return
     assert told[0].startswith("openvino at bf16 is left out: this CPU multiplies no bfloat16") and len(told) == 1
     for backend in ("auto", "openvino"):
@@ -331,7 +331,7 @@ def test_two_streams_score_what_one_does_in_its_order(
     monkeypatch.setattr("glance_fast.backends.registry.cpu_threads", lambda: 2)
     one, two, few = (Engine.load(shared, backend, streams=streams) for streams in (1, 2, None))
     assert (one.backend.streams, two.backend.streams, few.backend.streams) == (1, 2, 2)
-    assert two.backend.place == f"{one.backend.place}, 2 streams"
+    assert two.backend.device_description == f"{one.backend.device_description}, 2 streams"
     images = [photo(48 + seed, 56, seed) for seed in range(11)]
     expected = [one.score(image) for image in images]
     for found in (two.score(images), [*two.stream(iter(images))], [two.score(image) for image in images]):
@@ -362,6 +362,9 @@ def test_a_damaged_export_is_named(folder: Path, backend: str, suffix: str) -> N
         ({"precision": "bf16"}, "an export to openvino at bf16"),
         ({"model": "0" * 64}, "made from other weights"),
         ({"sha256": {".py": "0"}}, "no file"),
+        ({"sha256": {"a": "0"}}, "an export to openvino has no file 'a'; make it again with: glance-fast export"),
+        ({"sha256": {"/../x": "0"}}, "an export to openvino has no file '/../x'"),
+        ({"sha256": {"": "0"}}, "an export to openvino has no file ''"),
         ({"more": 1}, "no record of an export: more"),
         ({"format": "one"}, "no record of an export: format"),
     ],
@@ -370,6 +373,16 @@ def test_a_foreign_newer_or_stale_record_is_named(folder: Path, changes: dict[st
     path = export_path(folder, "openvino", "fp32")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(ModelFolderError, match=says):
+        Engine.load(folder, "openvino")
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_record_without_a_file_of_its_format_names_the_file(folder: Path, suffix: str) -> None:
+    path = export_path(folder, "openvino", "fp32")
+    record = json.loads(path.read_text())
+    del record["sha256"][suffix]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ModelFolderError, match=f"does not list openvino-fp32{suffix}; make it again with: glance-fast"):
         Engine.load(folder, "openvino")
 
 
@@ -420,7 +433,7 @@ def test_int8_is_near_and_smaller_steps_are_kept(tmp_path: Path, backend: str, f
     assert 0 < relative_error(found, reference) < tolerance("output", "int8")
     kind, suffix = {"openvino": (b"FakeQuantize", ".xml"), "onnx": (b"DequantizeLinear", ".onnx")}[form]
     assert kind in export_path(folder, form, "int8").with_suffix(suffix).read_bytes()
-    assert engine.backend.place == "cpu at int8"
+    assert engine.backend.device_description == "cpu at int8"
 
 
 def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,7 +478,7 @@ def test_8_bits_for_tensorrt_say_what_is_wrong(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(MissingDependencyError, match=r"no lief here; .*tensorrt-int8\]"):
         eight_bits_for_tensorrt(graph, images)
     monkeypatch.setattr("glance_fast.export.quantization.modelopt.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"ModelOpt; .*glance-fast\[tensorrt-int8\]"):
+    with pytest.raises(MissingDependencyError, match=r"ModelOpt; .*'\.\[tensorrt-int8\]'"):
         eight_bits_for_tensorrt(graph, images)
 
 
@@ -516,7 +529,7 @@ def test_the_base_install_scores_without_pytorch(shared: Path, tmp_path: Path) -
     assert shape == "(96, 112)"
     assert float(score) == pytest.approx(Engine.load(shared, "torch").score(photo(96, 112)).score, rel=1e-5)
     for error, extra in zip(errors, ("train", "onnxruntime", "tensorrt"), strict=True):
-        assert f"pip install 'glance-fast[{extra}]'" in error
+        assert f"pip install '.[{extra}]' (in a checkout" in error
     Image.fromarray(photo(96, 112)).save(tmp_path / "photo.png")
     score_it = [str(python.with_name("glance-fast")), "score", str(tmp_path / "photo.png"), "--model", str(shared)]
     done = subprocess.run(
@@ -551,4 +564,4 @@ def test_openvino_never_computes_in_a_lower_precision_unasked(shared: Path) -> N
     backend = Engine.load(shared, "openvino").backend
     hint = backend._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
     assert hint == openvino.Type.f32
-    assert FORMS["openvino"][0] == "fp32"
+    assert EXPORT_FORMATS["openvino"][0] == "fp32"

@@ -1,1 +1,1 @@
-"""CUDA without PyTorch: a device's memory and streams, captured graphs, and what TensorRT says."""
+"""CUDA without PyTorch: a device's memory and streams, captured graphs, and TensorRT's error messages."""

@@ -1,4 +1,4 @@
-"""One GPU by PyCUDA: its primary context, which it shares with PyTorch and with programs around us."""
+"""One GPU through PyCUDA: its primary context, which PyTorch and other code in the process share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from glance_fast.errors import BackendError
 
 
 class Cuda:
-    """A GPU's memory and streams; what uses them stands in `with cuda.current():`, in any thread."""
+    """A GPU's memory and streams. Use them inside `with cuda.current():`, in any thread.
+
+    Raises BackendError where there is no such device.
+    """
 
     def __init__(self, index: int = 0) -> None:
         try:
@@ -40,7 +43,7 @@ class Cuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the GPU this thread's own."""
+        """Make the GPU's context current in this thread, for the with-block."""
         self._context.push()
         try:
             yield
@@ -52,12 +55,12 @@ class Cuda:
         return driver.Stream()
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Page-locked memory on the host, as an array."""
+        """Page-locked memory on the host, as an array; its content is undefined."""
         array: NDArray[Any] = driver.pagelocked_empty(shape, np.dtype(dtype))
         return array
 
     def buffer(self, size: int) -> Any:
-        """Memory on the GPU, of so many bytes; `int()` of it is its address, and it is freed with the object."""
+        """`size` bytes of memory on the GPU; `int()` of it is the address, and it is freed with the object."""
         return driver.mem_alloc(size)
 
     def upload(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
@@ -70,7 +73,7 @@ class Cuda:
 
 
 def device_index(device: str) -> int:
-    """The number in "cuda" or "cuda:<index>"; raises BackendError for another device."""
+    """The index in "cuda:<index>", 0 for "cuda"; raises BackendError for another device."""
     kind, colon, index = device.partition(":")
     if kind != "cuda" or (colon and not index.isdecimal()):
         raise BackendError(f"device {device!r} is no GPU; legal are cuda and cuda:<index>")

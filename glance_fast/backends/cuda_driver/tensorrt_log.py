@@ -1,4 +1,4 @@
-"""What TensorRT says, kept: its functions return None and tell the reason only to a logger."""
+"""TensorRT's error messages: its functions return None and report the reason to a logger only."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any, Protocol
 logger = logging.getLogger("glance_fast")
 
 
-class Log(Protocol):
+class ErrorLog(Protocol):
     """A logger for TensorRT's functions."""
 
-    def told(self) -> str:
-        """The errors since the last call."""
+    def take_errors(self) -> str:
+        """The errors since the last call, joined."""
 
 
-def make_log(trt: ModuleType) -> Log:
-    """A logger for `tensorrt` or `tensorrt_lean`, each of which wants one of its own class."""
-    severity = trt.ILogger.Severity
+def make_log(trt: ModuleType) -> ErrorLog:
+    """A logger for `tensorrt` or `tensorrt_lean`, each of which needs a subclass of its own ILogger."""
+    levels = trt.ILogger.Severity
 
-    class Kept(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Collected(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
 
-        def log(self, severity_of: Any, msg: str) -> None:
-            if severity_of in (severity.INTERNAL_ERROR, severity.ERROR):
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (levels.INTERNAL_ERROR, levels.ERROR):
                 self.errors.append(msg)
-            elif severity_of == severity.WARNING:
+            elif severity == levels.WARNING:
                 logger.debug("TensorRT: %s", msg)
 
-        def told(self) -> str:
+        def take_errors(self) -> str:
             errors, self.errors = self.errors, []
             return "; ".join(errors) or "it gives no reason"
 
-    return Kept()
+    return Collected()
