@@ -26,17 +26,7 @@ from glance_fast.backends.registry import RUNTIME_DEVICE, installed
 from glance_fast.storage.export_record import RUNTIME_FORMAT, exported_precisions
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = """
-import json, sys, time
-start = time.perf_counter()
-from glance_fast.engine import Engine
-imported = time.perf_counter()
-engine = Engine.load(sys.argv[1], sys.argv[2])
-loaded = time.perf_counter()
-result = engine.score(sys.argv[3])
-took = [imported - start, loaded - imported, time.perf_counter() - loaded]
-print(json.dumps({"seconds": took, "torch": "torch" in sys.modules, "score": result.score}))
-"""
+HARNESS = ROOT / "bench" / "harness"
 
 
 def main(model: Path, image: Path, runs: Annotated[int, typer.Option(help="Fresh processes a backend.")] = 5) -> None:
@@ -79,22 +69,18 @@ def install(place: Path) -> Path:
 
 def run(python: Path, model: Path, backend: str, image: Path) -> dict[str, Any]:
     """One fresh process: `seconds` of its parts, whether it imported PyTorch, its score."""
-    command = [str(python), "-I", "-c", CODE, str(model.resolve()), backend, str(image.resolve())]
+    command = [str(python), "-I", str(HARNESS / "first_score.py"), str(model.resolve()), backend, str(image.resolve())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
 
 
 def sizes(python: Path) -> dict[str, int]:
     """Bytes of every package in an environment but pip and setuptools."""
-    code = (
-        "import json\nfrom importlib.metadata import distributions\n"
-        "print(json.dumps({d.metadata['Name']: sum(p.stat().st_size for p in map(d.locate_file, d.files or []) "
-        "if p.is_file()) for d in distributions()}))"
-    )
-    done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout)
-    return {name: size for name, size in found.items() if name not in ("pip", "setuptools")}
+    command = [str(python), "-I", str(HARNESS / "package_sizes.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    measured: dict[str, int] = json.loads(done.stdout)
+    return {name: size for name, size in measured.items() if name not in ("pip", "setuptools")}
 
 
 if __name__ == "__main__":
