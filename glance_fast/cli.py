@@ -72,7 +72,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="Folder of normal images, or a data set in MVTec AD's layout.")],
     model: ModelFolder,
     preset: Annotated[str, typer.Option(help=f"Preset of settings: {', '.join(PRESETS)}.")] = DEFAULT,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings with tables [model] and [train].")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings, with the tables model and train.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")] = None,
     effort: Annotated[float, typer.Option(help="Factor on the steps of every stage: 0.2 for a quick trial.")] = 1.0,
     teacher_weights: Annotated[Path | None, typer.Option(help="File of the teacher's weights.")] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -49,38 +50,47 @@ def _cells(row: DefectRow) -> list[str]:
 
 def parity_table(rows: Sequence[Parity]) -> Table:
     """The parity report: one row per export, and one for the per-patch loop."""
-    table = Table(title="Exports against PyTorch's dense pass")
-    for heading in ("export", "images", "largest", "within", "mean", "score", "rank corr.", "ms"):
-        first = heading == "export"
-        table.add_column(heading, justify="left" if first else "right", min_width=18 if first else None)
+    table = _narrow_table("Exports against PyTorch's dense pass", "export", 18)
+    for heading in ("images", "largest", "within", "mean", "score", "rank", "ms"):
+        table.add_column(heading, justify="right")
     for row in rows:
         largest, within = f"{row.largest:.1e}", f"{row.within:g}"
         others = f"{row.mean:.1e}", f"{row.score:.1e}", f"{row.rank:.6f}", f"{row.ms:.1f}"
         table.add_row(row.name, str(row.images), largest, within, *others)
     table.caption = (
         "largest, mean, score: differences over the reference's largest map value\n"
-        "within: the precision's tolerance for the largest; ms per image"
+        "within: the precision's tolerance for the largest\n"
+        "rank: Spearman's correlation of the scores; ms: median per image"
     )
     return table
 
 
 def timing_table(rows: Sequence[BackendTiming]) -> Table:
     """Times of all backends: one row per backend and precision."""
-    table = Table(title="Engine.score, one image per call", caption_justify="left")
-    headings = ("p50 ms", "p95 ms", "p99 ms", "images/s", "load s", "MB", "J", "error", "within")
-    table.add_column("backend", min_width=11)
-    table.add_column("precision")
-    for heading in headings:
+    table = _narrow_table("Engine.score in ms, one image per call", "backend", 16)
+    for heading in ("p50", "p95", "p99", "img/s", "load s", "MB", "J", "error", "within"):
         table.add_column(heading, justify="right")
     for row in rows:
         times = (f"{value:.1f}" for value in (row.p50, row.p95, row.p99, row.images_per_second))
         memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
         joules = "-" if row.joules is None else f"{row.joules:.2f}"
         costs = (f"{row.load_seconds:.2f}", memory, joules)
-        table.add_row(row.backend, row.precision, *times, *costs, f"{row.difference:.1e}", f"{row.within:g}")
+        name, check = f"{row.backend} {row.precision}", (f"{row.difference:.0e}", f"{row.within:g}")
+        table.add_row(name, *times, *costs, *check)
     table.caption = (
-        f"{rows[0].images} images per backend, interleaved; MB: peak memory of a process that scores one image;\n"
-        "J: energy per image, where it can be read; error: largest difference from the first row's map,\n"
-        "over its largest value; within: the precision's tolerance that it was checked against"
+        f"{rows[0].images} images per backend, interleaved; img/s: images per second\n"
+        "MB: peak memory of a process that scores one image\n"
+        "J: energy per image, where it can be read\n"
+        "error: largest difference from the first row's map, over its largest value\n"
+        "within: the precision's tolerance that the error was checked against"
     )
+    return table
+
+
+def _narrow_table(title: str, first: str, width: int) -> Table:
+    """A table with many columns for a terminal of 80; `first` heads the names, of `width` characters."""
+    table = Table(
+        title=title, caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+    )
+    table.add_column(first, min_width=width)
     return table

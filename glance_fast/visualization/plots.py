@@ -29,7 +29,7 @@ def score_histogram(normal: NDArray[np.float64], defect: NDArray[np.float64], th
             weights = np.full(len(scores), 100 / len(scores))
             axes.hist(scores, edges, weights=weights, histtype="stepfilled", color=color, alpha=0.6, label=name)
     axes.axvline(threshold, color=TEXT_COLOR, linestyle="--", linewidth=1.2, label="threshold")
-    axes.set(xscale="log" if logarithmic else "linear", xlabel="anomaly score", ylabel="% of its kind")
+    axes.set(xscale="log" if logarithmic else "linear", xlabel="anomaly score", ylabel="% of images per kind")
     axes.legend(frameon=False, labelcolor=TEXT_COLOR)
     return _svg(figure, "Histogram of the scores of normal and defective images")
 
