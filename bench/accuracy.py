@@ -164,8 +164,8 @@ class _Remembered(TorchBackend):
         if key not in self.heard:
             seen = self.model.from_uint8(images)
             with torch.inference_mode():
-                self.heard[key] = self.model.heads(*self.dense.features(self.model, seen))
-        return self.model.mix(*self.heard[key]).reshape(-1, *self._shape)
+                self.heard[key] = self.model.head_scores(*self.dense.features(self.model, seen))
+        return self.model.combine(*self.heard[key]).reshape(-1, *self._shape)
 
 
 def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:

@@ -90,7 +90,7 @@ def counts() -> dict[str, int]:
     found: dict[str, int] = {}
     for name, tables in PRESETS.items():
         model = GlanceModel(ModelConfig.model_validate(tables["model"]))
-        plan = model.plan()
+        plan = model.compile_plan()
         found |= {
             f"{name}: multiply-adds of the plan": plan.macs,
             f"{name}: entries": sum(table.entries for table in plan.tables),

@@ -193,7 +193,7 @@ def _engine(engine: CudaBackend, batch: int) -> Callable[[], object]:
 
 
 def _compiled_dense(model: GlanceModel) -> Callable[[], object]:
-    dense = DensePass(model.plan(), "cuda", torch.float16)
+    dense = DensePass(model.compile_plan(), "cuda", torch.float16)
     net = model.global_net.half()
     images = model.from_uint8(_pixels(1)).half().contiguous(memory_format=torch.channels_last)
     compiled = torch.compile(lambda seen: dense(net, seen))
@@ -209,14 +209,14 @@ def _loop(model: GlanceModel) -> Timed:
     """Sixteen of the locations, one a run of Global-Net; as a share of an image."""
     starts = [model.grid[0][i] for i in (0, 9, 18, 28)]
     rows = [model.grid[0].index(start) for start in starts]
-    loop, net = LoopPass(model.plan(rows, rows)), model.global_net.half()
+    loop, net = LoopPass(model.compile_plan(rows, rows)), model.global_net.half()
     images = model.from_uint8(_pixels(1)).half().contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run() -> object:
         return loop(net, images)
 
-    return Timed(run, loop.plan.locations / model.plan().locations)
+    return Timed(run, loop.plan.locations / model.compile_plan().locations)
 
 
 def _peer(batch: int) -> Callable[[], object]:

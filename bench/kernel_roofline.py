@@ -50,7 +50,7 @@ def main(
 ) -> None:
     """Print a Markdown table of a preset in half floats."""
     model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"]))
-    rows, plan = list(needs(model, batch)), model.plan()
+    rows, plan = list(needs(model, batch)), model.compile_plan()
     print(f"| `{preset}`, batch {batch} | multiply-adds | MB | roofline | bound by |\n|---|---|---|---|---|")
     for row in rows:
         bound = "products" if 2 * row.macs / flops > row.bytes / bandwidth else "memory"
@@ -76,7 +76,7 @@ def needs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Need]:
 
     Local-Net behind its first convolution is PyTorch's and one row; its bytes are its weights'.
     """
-    plan, size = model.plan(), model.config.image_size
+    plan, size = model.compile_plan(), model.config.image_size
     conv, stride, overhang, _ = first_convolution(model)
     high, wide = ((side + 2 * overhang - conv.kernel_size[0]) // stride + 1 for side in size)
     pixels, cells = math.prod(size) * conv.in_channels, high * wide
@@ -133,9 +133,9 @@ def _tables(step: Step) -> int:
 def _score(model: GlanceModel, locations: int, batch: int) -> Need:
     """The heads, with what is read out and projected before them; float32, half of each location's matrix."""
     c = model.config
-    total, inputs = c.features + c.context_features, (2 if model.norm else 3) * c.features
+    total, inputs = c.features + c.context_features, (2 if model.whitening else 3) * c.features
     read = c.readout**2 * c.global_channels[-1]
-    triangle = total * (total + 1) // 2 if model.norm else 0
+    triangle = total * (total + 1) // 2 if model.whitening else 0
     head = inputs * c.dad_width + c.dad_width**2 + c.dad_width
     macs = locations * (read * c.features + triangle + head)
     moved = locations * (read + total + 2 * c.features + 1) * WIDE

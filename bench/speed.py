@@ -52,7 +52,7 @@ def row(stride: int, repeats: int, locations: int) -> list[str]:
     check_loop(backend, side)
     dense, plan = backend.dense, backend.dense.plan
     image = model.from_uint8(torch.randint(0, 256, (1, *model.config.image_size, 3), dtype=torch.uint8))
-    subset = model.plan(*spread(model, side))
+    subset = model.compile_plan(*spread(model, side))
     turns: dict[str, list[tuple[float, float]]] = {}
     for layout, memory in LAYOUTS.items():
         net.to(memory_format=memory)  # type: ignore[call-overload]

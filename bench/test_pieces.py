@@ -45,7 +45,7 @@ def model() -> GlanceModel:
 
 @pytest.fixture(scope="module")
 def dense(model: GlanceModel) -> DensePass:
-    return DensePass(model.plan())
+    return DensePass(model.compile_plan())
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_plan(benchmark: Any, model: GlanceModel) -> None:
 
 
 def test_tables_of_the_plan(benchmark: Any, model: GlanceModel) -> None:
-    plan = model.plan()
+    plan = model.compile_plan()
     assert benchmark(DensePass, plan).plan is plan
 
 
@@ -98,7 +98,7 @@ def test_resize(benchmark: Any) -> None:
 def test_local_net(benchmark: Any, model: GlanceModel, seen: Tensor) -> None:
     padded = model.padded(seen)
     with torch.inference_mode():
-        z_local, _ = benchmark(model.local_net.see, padded, CONFIG.stride)
+        z_local = benchmark(model.local_net, padded, CONFIG.stride)
     assert z_local.shape[2] * z_local.shape[3] == 1024
 
 
@@ -112,8 +112,8 @@ def test_level_of_the_dense_pass(benchmark: Any, model: GlanceModel, dense: Dens
 
 
 def test_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, seen: Tensor) -> None:
-    read = model.cropped(model.local_net.read(model.padded(seen)))
-    subset = model.plan([3, 17], [5, 30])
+    read = model.cropped(model.local_net.feature_map(model.padded(seen)))
+    subset = model.compile_plan([3, 17], [5, 30])
     with torch.inference_mode():
         z_global: Tensor = benchmark(dense, model.global_net, read)
         loop = LoopPass(subset)(model.global_net, read)

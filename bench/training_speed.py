@@ -48,7 +48,7 @@ def main(images: int = 4, holes: int = 6, repeats: int = 5) -> None:
 def _plan(model: GlanceModel, count: int) -> Plan:
     rows, cols = model.grid
     places = draw_places((len(rows), len(cols)), count, np.random.default_rng(0))
-    return model.plan(places.rows, places.cols)
+    return model.compile_plan(places.rows, places.cols)
 
 
 def _step(model: GlanceModel, forward: Callable[[], Tensor]) -> float:

@@ -92,7 +92,7 @@ def main(
 def jobs(model: GlanceModel, batch: int, dtype: torch.dtype, device: str) -> Iterator[Job]:
     """Every kind of launch of a model that the table may speak of, once; random values, the model's own shapes."""
     found: dict[Place, Job] = {}
-    steps, convs = model.plan().steps, iter(model.global_net.convs)
+    steps, convs = model.compile_plan().steps, iter(model.global_net.convs)
     weights = [packed(next(convs), device, dtype) if step.layer.kind == "conv" else () for step in steps]
     joined: list[Job] = []
     for i, step in enumerate(steps):

@@ -171,13 +171,15 @@ def test_settings_come_from_the_file_then_from_the_command(tmp_path: Path) -> No
 def test_a_preset_is_a_whole_model_that_settings_change(name: str) -> None:
     model, train = cli.read_settings(None, ["iad_weight=0.125", "seed=9"], 1.0, name)
     assert (model.iad_weight, train.seed) == (0.125, 9)
-    assert GlanceModel(model).plan().locations == len(grid_starts(256, model.patch, 8, model.border_padding)) ** 2
+    assert (
+        GlanceModel(model).compile_plan().locations == len(grid_starts(256, model.patch, 8, model.border_padding)) ** 2
+    )
 
 
 @pytest.mark.parametrize("name, most", [("fast", 6), ("accurate", 38)])
 def test_a_presets_cost_is_what_it_promises(name: str, most: int) -> None:
     model = GlanceModel(cli.read_settings(None, [], 1.0, name)[0])
-    macs = model.plan().macs + model.local_macs
+    macs = model.compile_plan().macs + model.local_macs
     assert macs + len(model.grid[0]) ** 2 * model.config.features**2 <= most * 1e9
 
 

@@ -16,7 +16,7 @@ from glance_fast.models.model import GlanceModel
 def test_the_default_model_is_the_one_of_the_docs() -> None:
     config = ModelConfig()
     assert (config.image_size, config.patch, config.stride) == ((256, 256), 32, 8)
-    assert GlanceModel(config).plan().locations == 841
+    assert GlanceModel(config).compile_plan().locations == 841
 
 
 @pytest.mark.parametrize("kind", [ModelConfig, TrainConfig])
@@ -178,4 +178,4 @@ def test_values_that_do_not_go_together_say_what_to_do(values: dict[str, Any], m
 
 def test_the_smallest_image_that_the_message_names_is_enough() -> None:
     config = checked(ModelConfig, {"image_size": (64, 65), "readout": 2}, "given")
-    assert GlanceModel(config).plan().locations == 25
+    assert GlanceModel(config).compile_plan().locations == 25

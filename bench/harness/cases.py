@@ -86,9 +86,10 @@ def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = Non
     alone = _kept(keep, preset, threads, point, (graph, openvino.Core().read_model(graph))) if keep else {}
     if keep:
         alone |= _kept_with_plugins(keep, preset, threads, point, own_graphs)
-    streamed = 0 if model.norm is None else model.norm.lower().numel() // 2
+    streamed = 0 if model.whitening is None else model.whitening.lower().numel() // 2
     costs = [
-        (plan.macs + model.local_macs, streamed) for plan in (backend.dense.plan, refine_bands(model.plan(), LEAST))
+        (plan.macs + model.local_macs, streamed)
+        for plan in (backend.dense.plan, refine_bands(model.compile_plan(), LEAST))
     ]
     every = {("PyTorch", "fp32"): by_torch, **runs}
     return [*_cases(preset, every, costs[0], point, alone), *_cases(preset, own, costs[1], point, alone)]
@@ -142,7 +143,7 @@ def loops(presets: Iterable[str], point: Point = BASE) -> list[Case]:
 
 def _loop(preset: str, point: Point) -> Case:
     model = our_model(preset, point)
-    plan, loop = model.plan(), LoopPass(model.plan(*spread(model, LOOP_SIDE)))
+    plan, loop = model.compile_plan(), LoopPass(model.compile_plan(*spread(model, LOOP_SIDE)))
     with torch.inference_mode():
         read = _read(model, _image(model))
     net = model.global_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,7 +163,7 @@ def check_loop(backend: TorchBackend, side: int = LOOP_SIDE) -> None:
     rows, cols = spread(model, side)
     where = np.add.outer(np.array(rows) * len(model.grid[1]), cols).ravel()
     dense = backend.dense.features(model, image)[1][:, where]
-    loop = LoopPass(model.plan(rows, cols))
+    loop = LoopPass(model.compile_plan(rows, cols))
     difference = relative_error(dense, loop(model.global_net, _read(model, image)))
     if difference > tolerance("output", "fp32"):
         raise SystemExit(f"the dense pass differs from the loop by {difference:.1e}; nothing was timed")
@@ -175,7 +176,7 @@ def _image(model: GlanceModel) -> torch.Tensor:
 
 def _read(model: GlanceModel, image: torch.Tensor) -> torch.Tensor:
     """What Global-Net reads of an image."""
-    return model.cropped(model.local_net.read(model.padded(image)))
+    return model.cropped(model.local_net.feature_map(model.padded(image)))
 
 
 def spread(model: GlanceModel, side: int) -> tuple[list[int], list[int]]:

@@ -72,7 +72,7 @@ def export(setting: Setting, graph: Path) -> dict[str, Any]:
     np.save(_beside(graph), np.stack([grid.numpy() for grid in backend.grids([*setting.images])]))
     read = openvino.Core().read_model(export_onnx(model, CALIBRATION).SerializeToString())
     openvino.save_model(read, graph, compress_to_fp16=False)
-    return _facts(backend, [model.plan()])
+    return _facts(backend, [model.compile_plan()])
 
 
 def in_graph(setting: Setting, graph: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from glance_fast.config import TrainConfig
 from glance_fast.data.images import resize
 from glance_fast.data.resizing import letterbox_window
-from glance_fast.models.whitening import LocationNorm
+from glance_fast.models.whitening import LocationWhitening
 from glance_fast.plan.patches import Patches
 from glance_fast.postprocessing.anomaly_map import map_weights
 from glance_fast.postprocessing.calibration import Calibration, calibrate
@@ -153,7 +153,7 @@ class PaDiM(Peer):
 
     def learn(self, batches: list[Tensor]) -> None:
         locations, channels = batches[0].shape[2] * batches[0].shape[3], batches[0].shape[1]
-        self.norm = LocationNorm(locations, channels)
+        self.norm = LocationWhitening(locations, channels)
         self.norm.fit([batch.flatten(2).mT for batch in batches], absolute=0.01)
 
     @torch.inference_mode()

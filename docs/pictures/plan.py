@@ -61,7 +61,7 @@ def crossed(row: Kind, col: Kind) -> Kind:
 
 def draw_hole() -> None:
     """What one hole changes in the default Global-Net: its convolutions, seen as images."""
-    start, plan = 112, GlanceModel(ModelConfig()).plan([14], [14])
+    start, plan = 112, GlanceModel(ModelConfig()).compile_plan([14], [14])
     order: tuple[Kind, ...] = ("base", "unread", "entry", "dead")
     colours = ListedColormap([FACE[kind] for kind in order])
     figure, axes = plt.subplots(2, 3, figsize=(10, 7.4))
@@ -332,7 +332,7 @@ def main() -> None:
     style()
     for draw in (draw_hole, draw_axis, draw_keys, draw_product, draw_mask, draw_memory):
         draw()
-    draw_cost(GlanceModel(ModelConfig()).plan())
+    draw_cost(GlanceModel(ModelConfig()).compile_plan())
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def fill(blocks: dict[str, str]) -> None:
 
 
 def main() -> None:
-    plan = GlanceModel(ModelConfig()).plan()
+    plan = GlanceModel(ModelConfig()).compile_plan()
     fill(
         {
             "count": sentence_count(plan),

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import nn
 
 from glance_fast.export.graph.builder import Graph
 from glance_fast.export.graph.dense_pass import array
-from glance_fast.models.backbone_local_net import BLOCKS, TAPS, TrunkNet, middle
-from glance_fast.models.context_net import WideNet, every, filling
-from glance_fast.models.inverted_bottleneck import Block
-from glance_fast.models.local_net import LocalNet
+from glance_fast.models.backbone_local_net import BLOCKS, RELU6_MAX, STEM_STRIDE, TAPS, PretrainedLocalNet, middle
+from glance_fast.models.context_net import ContextNet, subsample, upsampling_weights
+from glance_fast.models.inverted_bottleneck import InvertedBottleneck
+from glance_fast.models.local_net import DistilledLocalNet
+from glance_fast.models.patch_encoder import PatchEncoder
 
 
-def local_net(graph: Graph, net: LocalNet | TrunkNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
-    """`z_l` [B, locations, n] of padded normalised images [B, 3, H, W], and what Global-Net reads of them."""
-    if isinstance(net, TrunkNet):
-        features, read = _trunk(graph, net, image, step, grid)
-    else:
-        features, read = _plain(graph, net, image, step)
+def local_net(graph: Graph, net: PatchEncoder, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
+    """`z_l` [B, locations, n] of padded normalised images [B, 3, H, W], and the map that Global-Net reads."""
+    features, feature_map = BUILDERS[type(net)](graph, net, image, step, grid)
     flat = graph.reshape(features, 0, -1, grid[0] * grid[1])
-    return graph.op("Transpose", flat, perm=[0, 2, 1]), read
+    return graph.op("Transpose", flat, perm=[0, 2, 1]), feature_map
 
 
-def _plain(graph: Graph, net: LocalNet, image: str, step: int) -> tuple[str, str]:
+def _distilled(graph: Graph, net: DistilledLocalNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
     x = image
     for conv, (stride, dilation) in zip(net.convs, net.sampling(step), strict=True):
         x = graph.op("Relu", _conv(graph, x, conv, stride, dilation))
     return _conv(graph, x, net.project), image
 
 
-def _trunk(graph: Graph, net: TrunkNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
-    x, maps = _relu6(graph, _conv(graph, image, net.stem, 2)), []
+def _pretrained(graph: Graph, net: PretrainedLocalNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
+    x, maps = _relu6(graph, _conv(graph, image, net.stem_conv, STEM_STRIDE)), []
     sampling = net.sampling(step)
     for block, (stride, dilation) in zip(net.blocks, sampling.blocks, strict=True):
-        assert isinstance(block, Block)
+        assert isinstance(block, InvertedBottleneck)
         x = _block(graph, x, block, stride, dilation)
         maps.append(x)
     taps = []
@@ -53,26 +53,26 @@ def _trunk(graph: Graph, net: TrunkNet, image: str, step: int, grid: tuple[int, 
                 "Conv", cells, graph.const(weight), strides=[stride] * 2, dilations=[dilation] * 2, group=wide
             )
         taps.append(graph.slice(graph.slice(mean, 2, 0, grid[0]), 3, 0, grid[1]))
-    centred = graph.op("Sub", maps[net.feature_block], graph.const(array(net.read_mean)))
-    read = graph.op("Div", centred, graph.const(array(net.read_deviation)))
+    centred = graph.op("Sub", maps[net.feature_block], graph.const(array(net.feature_map_mean)))
+    feature_map = graph.op("Div", centred, graph.const(array(net.feature_map_std)))
     z_local = _conv(graph, graph.concat(taps, 1), net.project)
-    if net.wide is None:
-        return z_local, read
-    return graph.concat([z_local, _wide(graph, net.wide, taps[0], step, grid)], 1), read
+    if net.context_net is None:
+        return z_local, feature_map
+    return graph.concat([z_local, _context(graph, net.context_net, taps[0], step, grid)], 1), feature_map
 
 
-def _wide(graph: Graph, net: WideNet, cells: str, step: int, grid: tuple[int, int]) -> str:
-    ends, apart = graph.const(np.array([2**31 - 1] * 2, np.int64)), graph.ints(every(step), every(step))
+def _context(graph: Graph, net: ContextNet, cells: str, step: int, grid: tuple[int, int]) -> str:
+    ends, apart = graph.const(np.array([2**31 - 1] * 2, np.int64)), graph.ints(subsample(step), subsample(step))
     x = graph.op("Slice", cells, graph.ints(0, 0), ends, graph.ints(2, 3), apart)
     for block in net.blocks:
-        assert isinstance(block, Block)
+        assert isinstance(block, InvertedBottleneck)
         x = _block(graph, x, block)
-    rows, cols = (array(filling(side, step, net.project.weight)) for side in grid)
-    found = graph.op("MatMul", graph.const(rows), _conv(graph, x, net.project))
-    return graph.op("MatMul", found, graph.const(cols.T))
+    rows, cols = (array(upsampling_weights(side, step, net.project.weight)) for side in grid)
+    upsampled = graph.op("MatMul", graph.const(rows), _conv(graph, x, net.project))
+    return graph.op("MatMul", upsampled, graph.const(cols.T))
 
 
-def _block(graph: Graph, x: str, block: Block, stride: int = 1, dilation: int = 1) -> str:
+def _block(graph: Graph, x: str, block: InvertedBottleneck, stride: int = 1, dilation: int = 1) -> str:
     y = x if block.expand is None else _relu6(graph, _conv(graph, x, block.expand))
     depthwise = _conv(graph, y, block.depthwise, stride, dilation, block.padding * dilation)
     y = _conv(graph, _relu6(graph, depthwise), block.project)
@@ -92,4 +92,11 @@ def _conv(graph: Graph, x: str, conv: nn.Module, stride: int = 1, dilation: int 
 
 
 def _relu6(graph: Graph, x: str) -> str:
-    return graph.op("Clip", x, *(graph.const(np.array(end, np.float32)) for end in (0, 6)))
+    return graph.op("Clip", x, *(graph.const(np.array(end, np.float32)) for end in (0, RELU6_MAX)))
+
+
+# The graph of each Local-Net; a new subclass of PatchEncoder needs a builder here.
+BUILDERS: dict[type[PatchEncoder], Callable[..., tuple[str, str]]] = {
+    DistilledLocalNet: _distilled,
+    PretrainedLocalNet: _pretrained,
+}

@@ -13,7 +13,7 @@ from glance_fast.export.graph.dense_pass import array, dense_pass, linear
 from glance_fast.export.graph.dense_pass_node import dense_pass_node
 from glance_fast.export.graph.local_net import local_net
 from glance_fast.models.model import GlanceModel
-from glance_fast.models.whitening import LocationNorm
+from glance_fast.models.whitening import LocationWhitening
 from glance_fast.plan.plan import refine_bands
 from glance_fast.postprocessing.anomaly_map import map_weights
 from glance_fast.postprocessing.calibration import Calibration
@@ -55,7 +55,7 @@ def export_onnx(
         z_local = graph.op("Cast", z_local, to=FLOAT) if half else z_local
     if sm is None:
         with graph.scope(NETWORKS, half):
-            net, plan = model.global_net, model.plan()
+            net, plan = model.global_net, model.compile_plan()
             if openvino is None:
                 z_global = dense_pass(graph, net, refine_bands(plan), read)
             else:
@@ -113,7 +113,7 @@ def _cropped(graph: Graph, model: GlanceModel, read: str) -> str:
 
 def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
     """`s` of every location, [B, locations]."""
-    norm, lam, n, wide = model.norm, model.config.iad_weight, model.config.features, model.config.context_features
+    norm, lam, n, wide = model.whitening, model.config.iad_weight, model.config.features, model.config.context_features
     if norm is None:
         difference = graph.op("Sub", z_local, z_global)
         square = graph.op("Mul", difference, difference)
@@ -127,7 +127,7 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
         difference = _whitened(graph, norm, difference)
         distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
         logit = _logit(graph, model, graph.concat([graph.slice(difference, 2, 0, n), z_global], 2))
-        usual, spread = array(model.usual), array(model.spread)
+        usual, spread = array(model.score_offset), array(model.score_scale)
         inconsistency, distortion = (
             graph.op("Div", graph.op("Sub", head, graph.const(usual[i])), graph.const(spread[i]))
             for i, head in enumerate((distance, graph.op("Neg", logit)))
@@ -139,7 +139,7 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
     return graph.op("Add", *weighted)
 
 
-def _whitened(graph: Graph, norm: LocationNorm, difference: str) -> str:
+def _whitened(graph: Graph, norm: LocationWhitening, difference: str) -> str:
     """`W (d − mean)` of every location, [B, locations, n].
 
     W is lower triangular: in strips of rows, each without the zeros on its right, it takes less space and time. It

@@ -32,11 +32,11 @@ class Plugins:
 
         z_local float32 [B, locations, n]; of what Global-Net reads, [B, C, H, W] of the dense pass's type.
         """
-        z_global = self.dense_pass(model.global_net, model.plan(), read)
+        z_global = self.dense_pass(model.global_net, model.compile_plan(), read)
         weights = [tensor.numpy() for tensor in head_weights(model, "cpu").tensors()]
         # Where nothing is whitened two are empty, as no tensor of TensorRT may be; what stands for them is not read.
         given = [self._graph.const(weight if weight.size else np.zeros(1, np.float32)) for weight in weights]
-        settings = {"whitened": int(model.norm is not None), "tf32": int(self._half), "sm": self._sm}
+        settings = {"whitened": int(model.whitening is not None), "tf32": int(self._half), "sm": self._sm}
         return self._graph.plugin("score", [z_local, z_global, *given], **settings)[0]
 
     def dense_pass(self, net: GlobalNet, plan: Plan, image: str) -> str:

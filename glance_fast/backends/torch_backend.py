@@ -26,7 +26,7 @@ class TorchBackend:
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
-        plan = model.plan()
+        plan = model.compile_plan()
         self.dense, self._loop = make_pass(plan, self.device), LoopPass(plan)
         self._shape = (len(self.dense.plan.holes_y), len(self.dense.plan.holes_x))
 

@@ -60,7 +60,7 @@ class LoopPass:
             erased = image.repeat(len(holes), 1, 1, 1)
             for copy, corner in zip(erased, corners[i : i + self.batch], strict=True):
                 copy[(slice(None), *_inside(corner, model.config.patch))] = 0
-            read = model.cropped(model.local_net.read(erased))
+            read = model.cropped(model.local_net.feature_map(erased))
             parts.append(_masked(model.global_net, read, self.plan.patch, holes))
         return torch.cat(parts)
 
@@ -69,9 +69,9 @@ def _local_features(model: GlanceModel, image: Tensor, corners: list[Corner]) ->
     """z_l [locations, n] of one padded image [3, H, W]."""
     size = model.config.patch
     patches = torch.stack([image[:, y : y + size, x : x + size] for y, x in corners])
-    described = model.local_net.describe(patches)[0].flatten(1).mT
+    described = model.local_net.tap_features(patches).flatten(1).mT
     grid = described.reshape(1, -1, len(model.grid[0]), len(model.grid[1]))
-    return model.local_net.join(grid, model.config.stride)[0].flatten(1).mT
+    return model.local_net.z_local(grid, model.config.stride)[0].flatten(1).mT
 
 
 def _masked(net: GlobalNet, images: Tensor, patch: int, holes: list[Corner]) -> Tensor:

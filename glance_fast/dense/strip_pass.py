@@ -50,10 +50,10 @@ class StripPass:
         for strip in self._strips:
             count = len(strip.plan.holes_y)
             pixels = padded[:, :, row * stride : (row + count - 1) * stride + patch]
-            parts.append(model.local_net.describe(pixels, stride)[0])
+            parts.append(model.local_net.tap_features(pixels, stride))
             row += count
-        read = model.cropped(model.local_net.read(padded))
-        z_local = model.local_net.join(torch.cat(parts, dim=2), stride)
+        read = model.cropped(model.local_net.feature_map(padded))
+        z_local = model.local_net.z_local(torch.cat(parts, dim=2), stride)
         return z_local.flatten(2).mT, self(model.global_net, read)
 
 

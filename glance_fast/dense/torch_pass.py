@@ -50,8 +50,8 @@ class DensePass:
 
     def features(self, model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
         """`z_l` and `z_g`, each [B, locations, n], for normalised images [B, 3, H, W] on the model's grid."""
-        z_local, read = model.local_net.see(model.padded(images), model.config.stride)
-        return z_local.flatten(2).mT, self(model.global_net, model.cropped(read))
+        encoded = model.local_net.encode(model.padded(images), model.config.stride)
+        return encoded.z_local.flatten(2).mT, self(model.global_net, model.cropped(encoded.feature_map))
 
     def _run(self, net: GlobalNet, image: Tensor, space: Workspace) -> Tensor:
         """The cells that each location reads, [locations, C'], every table written in place."""

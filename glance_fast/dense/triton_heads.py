@@ -34,11 +34,11 @@ def head_weights(model: GlanceModel, device: torch.device | str) -> HeadWeights:
     """The weights of a model's heads, packed for the kernel."""
     first, _, second, _, last = model.distortion.classify
     assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear) and isinstance(last, nn.Linear)
-    norm, scale = model.norm, [0.0] * 4
+    whitening, scale = model.whitening, [0.0] * 4
     mean = whiten = torch.zeros(0)
-    if norm is not None:
-        scale = [*model.usual.tolist(), *model.spread.tolist()]
-        mean, whiten = norm.mean, norm.lower().mT
+    if whitening is not None:
+        scale = [*model.score_offset.tolist(), *model.score_scale.tolist()]
+        mean, whiten = whitening.mean, whitening.lower().mT
     tensors = (
         first.weight.mT, first.bias, second.weight.mT, second.bias, last.weight[0], last.bias,
         torch.tensor([*scale, model.config.iad_weight]), mean, whiten,

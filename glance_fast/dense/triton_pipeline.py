@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from glance_fast.dense.triton_heads import TritonHeads
 from glance_fast.dense.triton_pass import TritonPass, packed
 from glance_fast.kernels.gpu import ops
-from glance_fast.models.backbone_local_net import STEM_STRIDE, TrunkNet
 from glance_fast.models.model import GlanceModel
 
 
@@ -23,7 +21,7 @@ class TritonPipeline:
 
     def __init__(self, model: GlanceModel, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
         self._local = copy.deepcopy(model.local_net).to(device, dtype).eval()
-        self._dense = TritonPass(model.plan(), copy.deepcopy(model.global_net), device, dtype)
+        self._dense = TritonPass(model.compile_plan(), copy.deepcopy(model.global_net), device, dtype)
         self._heads = TritonHeads(model, device, "ieee" if dtype == torch.float32 else "tf32")
         self._pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).to(device)
         first, *sides = first_convolution(model)
@@ -35,20 +33,16 @@ class TritonPipeline:
     def __call__(self, images: Tensor) -> Tensor:
         """Images uint8 [B, H, W, 3] at the model's size -> scores float32 [B, gy, gx]."""
         stem = ops.pixel_conv(images, self._pixels, *self._stem).permute(0, 3, 1, 2)
-        if isinstance(self._local, TrunkNet):
-            z_local, read = self._local.see_behind(stem, self._stride)
-            z_global = self._dense(read[:, :, self._rows, self._cols])
-        else:
-            z_local = self._local.see_behind(stem, self._stride)
+        taps = self._local.taps_from_stem(stem, self._stride)
+        z_local = self._local.z_local(taps.features, self._stride)
+        if taps.feature_map is None:
             z_global = self._dense.of_pixels(images, self._pixels)
+        else:
+            z_global = self._dense(taps.feature_map[:, :, self._rows, self._cols])
         return self._heads(z_local.flatten(2).mT.float().contiguous(), z_global)
 
 
 def first_convolution(model: GlanceModel) -> tuple[nn.Conv2d, int, int, float]:
-    """Local-Net's first convolution on the model's grid, its stride, the overhang, and where its values are cut off."""
-    net, overhang = model.local_net, model.config.border_padding
-    if isinstance(net, TrunkNet):
-        return net.stem, STEM_STRIDE, overhang, 6.0
-    conv, (stride, _) = net.convs[0], net.sampling(model.config.stride)[0]
-    assert isinstance(conv, nn.Conv2d)
-    return conv, stride, overhang, math.inf
+    """Local-Net's first convolution on the model's grid, its stride, the border padding and its largest value."""
+    stem = model.local_net.stem_layer(model.config.stride)
+    return stem.conv, stem.stride, model.config.border_padding, stem.max_value

@@ -1,8 +1,8 @@
-"""What the patches around a patch say together: the teacher's next five blocks, run over the grid of patches.
+"""Context features of a patch: the teacher's next five blocks, run over the grid of patches.
 
-Local-Net's last block says something of every patch alone, and on the grid that is a map as the teacher has one, but
-for what is beyond its borders. The teacher goes on from there: cells 16 pixels apart, zeros around them. Global-Net
-is not asked to expect what comes out; IAD judges it by what is usual at its location, beside `z_l − z_g`.
+The tap features of Local-Net's last block form, over the grid, a map as the teacher computes it, except at its
+borders. The teacher continues from there: cells 16 pixels apart, zero padding. Global-Net does not predict these
+features; IAD compares them with their mean at the location, alongside `z_l − z_g`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glance_fast.models.inverted_bottleneck import Block, BlockSpec
+from glance_fast.models.inverted_bottleneck import BlockSpec, InvertedBottleneck
 
 BLOCKS = (
     BlockSpec(3, 1, 80, 6, 80),
@@ -21,48 +21,48 @@ BLOCKS = (
     BlockSpec(5, 1, 112, 6, 112),
 )
 WIDTH = BLOCKS[-1].after
-# Pixels between the cells that the teacher's blocks are used to.
+# Pixels between cells of the map that the teacher's blocks were trained on.
 SPACING = 16
 
 
-class WideNet(nn.Module):
-    """c [B, directions, gy, gx] of what Local-Net's last block says of patches `step` pixels apart."""
+class ContextNet(nn.Module):
+    """z_context [B, features, gy, gx] of the last block's taps [B, 80, gy, gx], of patches `step` pixels apart."""
 
-    def __init__(self, directions: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(spec, padded=True) for spec in BLOCKS)
-        self.project = nn.Conv2d(WIDTH, directions, 1)
+        self.blocks = nn.ModuleList(InvertedBottleneck(spec, padded=True) for spec in BLOCKS)
+        self.project = nn.Conv2d(WIDTH, features, 1)
 
     def forward(self, cells: Tensor, step: int) -> Tensor:
-        found = self.project(self.describe(cells, step))
-        rows, cols = (filling(side, step, cells) for side in cells.shape[2:])
-        out: Tensor = rows @ found @ cols.mT
+        projected = self.project(self.block_features(cells, step))
+        rows, cols = (upsampling_weights(side, step, cells) for side in cells.shape[2:])
+        out: Tensor = rows @ projected @ cols.mT
         return out
 
-    def describe(self, cells: Tensor, step: int) -> Tensor:
-        """What the last block says, [B, WIDTH, h, w], at every location that is taken."""
-        x = cells[:, :, :: every(step), :: every(step)]
+    def block_features(self, cells: Tensor, step: int) -> Tensor:
+        """Output of the last block, [B, WIDTH, h, w], at every sampled location."""
+        x = cells[:, :, :: subsample(step), :: subsample(step)]
         for block in self.blocks:
             x = block(x)
         return x
 
     def macs(self, grid: tuple[int, int], step: int) -> int:
         """Multiply-adds for a grid of patches; the interpolation is not counted."""
-        height, width = (-(-side // every(step)) for side in grid)
+        height, width = (-(-side // subsample(step)) for side in grid)
         weights = [module.weight.numel() for module in self.modules() if isinstance(module, nn.Conv2d)]
         return height * width * sum(weights)
 
 
-def every(step: int) -> int:
-    """Of patches `step` pixels apart each so-many-eth is taken, so that cells lie as the teacher's do, or further."""
+def subsample(step: int) -> int:
+    """Subsampling factor: every n-th patch is used, so that cells are SPACING pixels apart, or more."""
     return max(1, SPACING // step)
 
 
-def filling(count: int, step: int, like: Tensor) -> Tensor:
-    """Linear weights [count, taken] that give all of `count` locations a value from those that are taken.
+def upsampling_weights(count: int, step: int, like: Tensor) -> Tensor:
+    """Linear weights [count, sampled] that interpolate all of `count` locations from the sampled ones.
 
-    Made on the device of `like`, by arithmetic alone: a CUDA graph may capture it.
+    Computed on the device of `like`, by arithmetic alone: a CUDA graph may capture it.
     """
-    taken = torch.arange(-(-count // every(step)), device=like.device)
-    place = (torch.arange(count, device=like.device) / every(step)).clamp(max=len(taken) - 1)
-    return F.relu(1 - (place[:, None] - taken).abs()).to(like.dtype)
+    sampled = torch.arange(-(-count // subsample(step)), device=like.device)
+    position = (torch.arange(count, device=like.device) / subsample(step)).clamp(max=len(sampled) - 1)
+    return F.relu(1 - (position[:, None] - sampled).abs()).to(like.dtype)

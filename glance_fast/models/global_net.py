@@ -1,4 +1,4 @@
-"""Global-Net: what to expect in a patch, seen from everything but the patch."""
+"""Global-Net: predicts z_l of a patch from the rest of the image, the patch masked out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from glance_fast.plan.layer import Layer, conv, pool
 
 
 def global_layers(channels: tuple[int, ...], convs: int | tuple[int, ...]) -> list[Layer]:
-    """Levels of `convs` partial convolutions, of each or one by one, with 2x2 max pooling between the levels."""
+    """Levels of `convs` partial convolutions each, or of as many as its entry says; 2x2 max pooling between levels."""
     counts = convs if isinstance(convs, tuple) else (convs,) * len(channels)
     layers: list[Layer] = []
     for width, count in zip(channels, counts, strict=True):
@@ -23,8 +23,8 @@ def global_layers(channels: tuple[int, ...], convs: int | tuple[int, ...]) -> li
 class GlobalNet(nn.Module):
     """Partial convolutions with ReLU and max pooling, then a linear read-out of `readout` x `readout` cells.
 
-    `layers` is what the plan is compiled from. `forward` is the plain network on images with a mask, the
-    paper's definition; `glance_fast.dense.torch_pass` computes the same numbers for all holes at once.
+    The plan is compiled from `layers`. `forward` is the paper's definition, images with one mask;
+    `glance_fast.dense.torch_pass` computes the same numbers for all holes at once.
     """
 
     def __init__(self, layers: list[Layer], features: int, readout: int = 1, channels_in: int = 3) -> None:
@@ -42,7 +42,7 @@ class GlobalNet(nn.Module):
         self.project = nn.Linear(readout**2 * before, features)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Last cells [B, C', h, w] for images or maps [B, C, H, W] and mask [B or 1, 1, H, W], 0 in the hole."""
+        """Last layer [B, C', h, w] of images or maps [B, C, H, W] with a mask [B or 1, 1, H, W], 0 in the hole."""
         x, convs = images, iter(self.convs)
         for layer in self.layers:
             if layer.kind == "conv":

@@ -1,4 +1,4 @@
-"""The inverted bottleneck that EfficientNet-Lite0 is made of, its batch norms folded into its convolutions."""
+"""The inverted bottleneck, EfficientNet-Lite0's block, its batch norms folded into its convolutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One inverted bottleneck: expand to `before * expand` channels, a depthwise `kernel` at `stride`, project."""
+    """Sizes of an inverted bottleneck: 1x1 to `before * expand` channels, depthwise `kernel` at `stride`, 1x1."""
 
     kernel: int
     stride: int
@@ -19,18 +19,21 @@ class BlockSpec:
     after: int
 
 
-class Block(nn.Module):
-    """An inverted bottleneck, valid or, with `padded`, with zeros around what it expands to."""
+class InvertedBottleneck(nn.Module):
+    """An inverted bottleneck [B, before, H, W] -> [B, after, h, w].
+
+    Without `padded` its depthwise convolution is valid; with it, zeros pad the expanded map.
+    """
 
     def __init__(self, spec: BlockSpec, padded: bool = False) -> None:
         super().__init__()
-        wide = spec.before * spec.expand
+        expanded = spec.before * spec.expand
         self.shortcut = spec.stride == 1 and spec.before == spec.after
         self.reach = (spec.kernel - 1) // 2
         self.padding = self.reach if padded else 0
-        self.expand = nn.Conv2d(spec.before, wide, 1) if spec.expand > 1 else None
-        self.depthwise = nn.Conv2d(wide, wide, spec.kernel, groups=wide)
-        self.project = nn.Conv2d(wide, spec.after, 1)
+        self.expand = nn.Conv2d(spec.before, expanded, 1) if spec.expand > 1 else None
+        self.depthwise = nn.Conv2d(expanded, expanded, spec.kernel, groups=expanded)
+        self.project = nn.Conv2d(expanded, spec.after, 1)
 
     def forward(self, x: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))

@@ -1,13 +1,15 @@
-"""Local-Net: what is in a patch, seen from the patch alone."""
+"""The distilled Local-Net: z_l of a patch, computed from its pixels alone by a small network trained on a teacher."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import count
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glance_fast.models.patch_encoder import PatchEncoder, Stem, Taps
 from glance_fast.plan.patches import IMAGE
 
 
@@ -20,10 +22,10 @@ class Window:
 
 
 def windows_for(patch: int) -> list[Window]:
-    """Kernels and strides of the valid convolutions that see exactly `patch` pixels a side, patch >= 8.
+    """Kernels and strides of valid convolutions whose receptive field is exactly `patch` pixels a side, patch >= 8.
 
-    Convolutions of 3 at strides 1 and 2 in turn; the first kernel takes up the remainder that the total
-    stride leaves, and the last covers what is then left of the patch.
+    Convolutions of 3 with strides 1 and 2 alternate; the first kernel absorbs the remainder of the total stride, and
+    the last covers the rest of the patch.
     """
     halvings = max(1, patch.bit_length() - 4)
     middle = [Window(3, 1)] + [Window(3, stride) for _ in range(halvings - 1) for stride in (2, 1)]
@@ -36,11 +38,10 @@ def windows_for(patch: int) -> list[Window]:
     raise AssertionError("unreachable: count() does not end")
 
 
-class LocalNet(nn.Module):
-    """Valid convolutions with ReLU, then a linear 1x1 projection: `z_l = L(patch)`; no padding, no norm.
+class DistilledLocalNet(PatchEncoder):
+    """Valid convolutions with ReLU, then a linear 1x1 projection: `z_l = L(patch)`; no padding, no normalisation.
 
-    Called on patches [N, 3, P, P] it gives [N, n, 1, 1]. Called on images [B, 3, H, W] with `step` it gives
-    the same numbers for every patch at multiples of `step` pixels: [B, n, (H-P)//step + 1, (W-P)//step + 1].
+    Global-Net reads the image itself.
     """
 
     feature_map_spec = IMAGE
@@ -59,49 +60,35 @@ class LocalNet(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
 
-    def forward(self, images: Tensor, step: int | None = None) -> Tensor:
-        return self.see_behind(self.stem_of(images, step), step)
+    def stem(self, images: Tensor, step: int | None = None) -> Tensor:
+        return self._convolve(images, step, 0, 1)
 
-    def stem_of(self, images: Tensor, step: int | None = None) -> Tensor:
-        """The first convolution."""
-        return self._through(images, step, 0, 1)
+    def stem_layer(self, step: int) -> Stem:
+        conv, (stride, _) = self.convs[0], self.sampling(step)[0]
+        assert isinstance(conv, nn.Conv2d)
+        return Stem(conv, stride, math.inf)
 
-    def see_behind(self, stem: Tensor, step: int | None = None) -> Tensor:
-        """z_l of images whose stem is known already, `stem_of` them."""
-        out: Tensor = self.project(self._through(stem, step, 1, len(self.convs)))
-        return out
+    def taps_from_stem(self, stem: Tensor, step: int | None = None) -> Taps:
+        """z_l itself: projected here, it is the smallest array to keep per strip."""
+        return Taps(self.project(self._convolve(stem, step, 1, len(self.convs))), None)
 
-    def _through(self, x: Tensor, step: int | None, first: int, stop: int) -> Tensor:
+    def project_taps(self, taps: Tensor) -> Tensor:
+        return taps
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return images
+
+    def _convolve(self, x: Tensor, step: int | None, first: int, stop: int) -> Tensor:
         for conv, (stride, dilation) in zip(self.convs[first:stop], self.sampling(step)[first:stop], strict=True):
             assert isinstance(conv, nn.Conv2d)
             x = F.relu(F.conv2d(x, conv.weight, conv.bias, stride=stride, dilation=dilation))
         return x
 
-    def see(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
-        """z_l as `forward` gives it, and what Global-Net reads: the images themselves."""
-        return self(images, step), images
-
-    def see_alone(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
-        """The same: here z_l says nothing of what surrounds a patch."""
-        return self.see(images, step)
-
-    def describe(self, images: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:
-        """What is known of each patch alone before it is joined to z_l: z_l itself; and what Global-Net reads."""
-        return self.see(images, step)
-
-    def join(self, told: Tensor, step: int | None = None) -> Tensor:
-        """z_l of what `describe` tells of a grid of patches."""
-        return told
-
-    def read(self, images: Tensor) -> Tensor:
-        """What Global-Net reads of images: they themselves."""
-        return images
-
     def sampling(self, step: int | None) -> list[tuple[int, int]]:
-        """(stride, dilation) of each convolution when patches lie `step` pixels apart.
+        """(stride, dilation) of each convolution when patches are `step` pixels apart.
 
-        A stride is taken while the samples that it leaves still include every patch; one that would skip
-        patches is traded for dilation in the layers after it, which is the same function of each patch.
+        A convolution keeps its stride while its output still has a cell for every patch. A stride that would skip
+        patches becomes dilation of the layers after it, which is the same function of each patch.
         """
         spacing, jump = 1, 1
         sampling: list[tuple[int, int]] = []
@@ -115,7 +102,6 @@ class LocalNet(nn.Module):
         return sampling
 
     def macs(self, image_size: tuple[int, int], step: int) -> int:
-        """Multiply-adds of one image."""
         height, width = image_size
         total = 0
         for conv, (stride, dilation) in zip(self.convs, self.sampling(step), strict=True):

@@ -1,4 +1,4 @@
-"""The whole network: Local-Net, Global-Net, both heads and the score, one module with one configuration."""
+"""The whole model: Local-Net, Global-Net, both heads and the score, one module built from one `ModelConfig`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ from torch import Tensor, nn
 
 from glance_fast.config import ModelConfig
 from glance_fast.errors import ConfigError
-from glance_fast.models import backbone_local_net as trunk
+from glance_fast.models import backbone_local_net as backbone
 from glance_fast.models.global_net import GlobalNet, global_layers
-from glance_fast.models.heads import DistortionHead, dad, iad
-from glance_fast.models.local_net import LocalNet
+from glance_fast.models.heads import DistortionHead, dad, iad, weighted_score
+from glance_fast.models.local_net import DistilledLocalNet
+from glance_fast.models.patch_encoder import PatchEncoder
 from glance_fast.models.smoothing import blur_weights
-from glance_fast.models.whitening import LocationNorm
+from glance_fast.models.whitening import LocationWhitening
 from glance_fast.plan.plan import Plan, compile_plan
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from glance_fast.teachers.base import IMAGENET_MEAN, IMAGENET_STD
 
 
 class GlanceModel(nn.Module):
-    """The networks of one `ModelConfig`. Scores come from `glance_fast.dense.torch_pass` or `glance_fast.dense.loop`.
+    """The networks of a `ModelConfig`; `glance_fast.dense` computes features of all locations with them.
 
-    `usual` and `spread` bring the heads to one scale where residuals are whitened: a normal image's median location
-    is 0, its highest 1.
+    `score_offset` and `score_scale` bring the heads to one scale, where differences are whitened.
     """
 
     mean: Tensor
     std: Tensor
-    usual: Tensor
-    spread: Tensor
+    score_offset: Tensor
+    score_scale: Tensor
     blur_rows: Tensor
     blur_cols: Tensor
 
@@ -40,16 +38,16 @@ class GlanceModel(nn.Module):
         super().__init__()
         self.config = config
         self.local_net = _local_net(config)
-        spec = self.local_net.feature_map_spec
         layers = global_layers(config.global_channels, config.global_convs)
-        self.global_net = GlobalNet(layers, config.features, config.readout, spec.channels)
-        self.norm: LocationNorm | None = None
+        channels = self.local_net.feature_map_spec.channels
+        self.global_net = GlobalNet(layers, config.features, config.readout, channels)
+        self.whitening: LocationWhitening | None = None
         if config.location_whitening:
             rows, cols = self.grid
-            self.norm = LocationNorm(len(rows) * len(cols), config.features + config.context_features)
-            self.register_buffer("usual", torch.zeros(2))
-            self.register_buffer("spread", torch.ones(2))
-        self.distortion = DistortionHead((2 if self.norm else 3) * config.features, config.dad_width)
+            self.whitening = LocationWhitening(len(rows) * len(cols), config.features + config.context_features)
+            self.register_buffer("score_offset", torch.zeros(2))
+            self.register_buffer("score_scale", torch.ones(2))
+        self.distortion = DistortionHead((2 if self.whitening else 3) * config.features, config.dad_width)
         if config.smoothing_sigma:
             for name, starts in zip(("blur_rows", "blur_cols"), self.grid, strict=True):
                 weights = torch.from_numpy(blur_weights(len(starts), config.smoothing_sigma))
@@ -64,25 +62,25 @@ class GlanceModel(nn.Module):
         return rows.starts, cols.starts
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the networks see of images [B, 3, H, W] in 0..1: less ImageNet's mean, over its deviation."""
+        """Network input of images [B, 3, H, W] in 0..1: ImageNet's mean subtracted, divided by its deviation."""
         return (images - self.mean) / self.std
 
     def from_uint8(self, images: Tensor) -> Tensor:
-        """What the networks see of images uint8 [B, H, W, 3]: floating [B, 3, H, W]."""
+        """Network input, floating [B, 3, H, W], of images uint8 [B, H, W, 3]."""
         return self.normalise(images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255)
 
     def padded(self, images: Tensor) -> Tensor:
-        """Normalised images with the border padding around them, where everything has the mean colour."""
+        """Normalised images with the border padding, whose colour is ImageNet's mean."""
         return F.pad(images, (self.config.border_padding,) * 4)
 
-    def cropped(self, read: Tensor) -> Tensor:
-        """The part of a map that Global-Net reads: the cells in the middle of whose field the image lies."""
+    def cropped(self, feature_map: Tensor) -> Tensor:
+        """The cells of a padded image's feature map whose centres lie in the image: Global-Net's input."""
         rows, cols = self.cells
-        return read[:, :, rows.start : rows.stop, cols.start : cols.stop]
+        return feature_map[:, :, rows.start : rows.stop, cols.start : cols.stop]
 
     @property
     def cells(self) -> tuple[range, range]:
-        """The rows and columns of the map that Global-Net reads which lie in the image."""
+        """Rows and columns of Local-Net's feature map whose centres lie in the image."""
         c, spec = self.config, self.local_net.feature_map_spec
         rows, cols = (spec.cells(side, c.border_padding) for side in c.image_size)
         return rows, cols
@@ -93,22 +91,22 @@ class GlanceModel(nn.Module):
         height, width = (side + 2 * self.config.border_padding for side in self.config.image_size)
         return self.local_net.macs((height, width), self.config.stride)
 
-    def plan(self, rows: Sequence[int] | None = None, cols: Sequence[int] | None = None) -> Plan:
-        """The plan for the grid of patches, or for some of its rows and columns, by number.
+    def compile_plan(self, rows: Sequence[int] | None = None, cols: Sequence[int] | None = None) -> Plan:
+        """Compile the plan for all patches, or for the `rows` and `cols` of the grid with these indices.
 
-        Raises ConfigError where Global-Net would see nothing.
+        Every call compiles anew. Raises ConfigError where a hole would hide all that Global-Net reads.
         """
         c, spec = self.config, self.local_net.feature_map_spec
         holes: list[list[int]] = []
         size = 0
-        for starts, some, cells in zip(self.grid, (rows, cols), self.cells, strict=True):
-            chosen = starts if some is None else [starts[i] for i in some]
-            seen = [spec.hole(start + c.border_padding, c.patch) for start in chosen]
-            size = len(seen[0])
-            holes.append([hole.start - cells.start for hole in seen])
-        read = tuple(len(cells) for cells in self.cells)
+        for starts, indices, cells in zip(self.grid, (rows, cols), self.cells, strict=True):
+            chosen = starts if indices is None else [starts[i] for i in indices]
+            ranges = [spec.hole(start + c.border_padding, c.patch) for start in chosen]
+            size = len(ranges[0])
+            holes.append([hole.start - cells.start for hole in ranges])
+        height, width = (len(cells) for cells in self.cells)
         layers = self.global_net.layers
-        plan = compile_plan(layers, (read[0], read[1]), size, (holes[0], holes[1]), c.readout, spec.channels)
+        plan = compile_plan(layers, (height, width), size, (holes[0], holes[1]), c.readout, spec.channels)
         if plan.blind():
             raise ConfigError(
                 f"at {plan.blind()} of {plan.locations} locations the {c.patch}-pixel hole covers all that "
@@ -119,45 +117,39 @@ class GlanceModel(nn.Module):
 
     @staticmethod
     def difference(z_local: Tensor, z_global: Tensor) -> Tensor:
-        """z_l − z_g; of what stands behind z_l's first n numbers Global-Net expects nothing."""
+        """`d = z_l − z_g` [..., n + m]; z_l's m context features are compared with zero."""
         return z_local - F.pad(z_global, (0, z_local.shape[-1] - z_global.shape[-1]))
 
-    def compare(self, z_local: Tensor, z_global: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The difference that IAD measures, and what DAD's classifier sees, for features [B, m, n].
+    def head_inputs(self, z_local: Tensor, z_global: Tensor, locations: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The difference that IAD measures and the input of DAD's classifier, for features [B, locations, …].
 
-        `which` int64 [m] are the locations; without it they are all. Whitened: w, and the n of it that z_g was asked
-        for beside z_g. Else: z_l − z_g, and z_l, z_g and the squared difference, so that the classifier starts from
-        what IAD sees.
+        `locations` int64 [m] are the indices of the locations; None for all. With whitening: (w, [w[:n], z_g]);
+        without: (z_l − z_g, [z_l, z_g, squared difference]).
         """
         difference = self.difference(z_local, z_global)
-        if self.norm is None:
+        if self.whitening is None:
             return difference, torch.cat([z_local, z_global, difference.square()], dim=-1)
-        difference = self.norm(difference, which)
+        difference = self.whitening(difference, locations)
         return difference, torch.cat([difference[..., : z_global.shape[-1]], z_global], dim=-1)
 
-    def heads(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two heads say of all locations, each [B, locations], before λ.
-
-        `s_IAD` and `s_DAD`; where residuals are whitened √s_IAD and DAD's logit of "not normal", which order
-        locations the same and do not saturate, brought to one scale by `usual` and `spread`.
-        """
-        difference, seen = self.compare(z_local, z_global)
-        logit = self.distortion(seen)
-        if self.norm is None:
+    def head_scores(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
+        """s_IAD and s_DAD of all locations, each [B, locations], by the formulas in `glance_fast.models.heads`."""
+        difference, inputs = self.head_inputs(z_local, z_global)
+        logit = self.distortion(inputs)
+        if self.whitening is None:
             return iad(difference), dad(logit)
         return (
-            (iad(difference).sqrt() - self.usual[0]) / self.spread[0],
-            (-logit - self.usual[1]) / self.spread[1],
+            (iad(difference).sqrt() - self.score_offset[0]) / self.score_scale[0],
+            (-logit - self.score_offset[1]) / self.score_scale[1],
         )
 
     def score(self, z_local: Tensor, z_global: Tensor) -> Tensor:
-        """`s = λ·s_IAD + (1−λ)·s_DAD`, smoothed, for features [B, locations, n] of the whole grid: [B, locations]."""
-        return self.mix(*self.heads(z_local, z_global))
+        """The smoothed score [B, locations] of features [B, locations, …] of the whole grid."""
+        return self.combine(*self.head_scores(z_local, z_global))
 
-    def mix(self, inconsistency: Tensor, distortion: Tensor) -> Tensor:
-        """The score of what the two heads say, each [B, locations]."""
-        lam = self.config.iad_weight
-        scores = lam * inconsistency + (1 - lam) * distortion
+    def combine(self, inconsistency: Tensor, distortion: Tensor) -> Tensor:
+        """The smoothed score of s_IAD and s_DAD, each [B, locations]."""
+        scores = weighted_score(inconsistency, distortion, self.config.iad_weight)
         if not self.config.smoothing_sigma:
             return scores
         grid = scores.view(len(scores), len(self.blur_rows), len(self.blur_cols))
@@ -165,18 +157,20 @@ class GlanceModel(nn.Module):
         return smoothed.flatten(1)
 
 
-def _local_net(config: ModelConfig) -> LocalNet | trunk.TrunkNet:
+def _local_net(config: ModelConfig) -> PatchEncoder:
     if config.local_net == "distilled":
-        return LocalNet(config.patch, config.features, config.local_channels)
+        return DistilledLocalNet(config.patch, config.features, config.local_channels)
     block = config.feature_block
-    apart = trunk.feature_map_spec(block).stride
+    multiple = backbone.feature_map_spec(block).stride
     legal = {
         "teacher": (config.teacher, config.teacher == "efficientnet-lite0", "efficientnet-lite0"),
-        "patch": (config.patch, config.patch == trunk.PATCH, f"{trunk.PATCH}"),
-        "stride": (config.stride, config.stride % apart == 0, f"a multiple of {apart} where feature_block = {block}"),
-        "features": (config.features, config.features <= trunk.WIDTH, f"at most {trunk.WIDTH}"),
-    }
-    wrong = [f"{name} must be {due}, got {given!r}" for name, (given, fits, due) in legal.items() if not fits]
+        "patch": (config.patch, config.patch == backbone.PATCH, f"{backbone.PATCH}"),
+        "stride": (
+            config.stride, config.stride % multiple == 0, f"a multiple of {multiple} where feature_block = {block}"
+        ),
+        "features": (config.features, config.features <= backbone.WIDTH, f"at most {backbone.WIDTH}"),
+    }  # fmt: skip
+    wrong = [f"{name} must be {rule}, got {value!r}" for name, (value, fits, rule) in legal.items() if not fits]
     if wrong:
         raise ConfigError(f"local_net = 'pretrained': {'; '.join(wrong)}; or use local_net = 'distilled'")
-    return trunk.TrunkNet(config.features, config.context_features, block)
+    return backbone.PretrainedLocalNet(config.features, config.context_features, block)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
+# Format 1: names of tensors, and beginnings of names that end in a dot.
+FORMER_TENSORS = {
+    "usual": "score_offset",
+    "spread": "score_scale",
+    "norm.mean": "whitening.mean",
+    "norm.whiten": "whitening.matrix",
+    "local_net.read_mean": "local_net.feature_map_mean",
+    "local_net.read_deviation": "local_net.feature_map_std",
+    "local_net.stem.": "local_net.stem_conv.",
+    "local_net.wide.": "local_net.context_net.",
+}
 
 
 def upgrade_config(config: dict[str, Any], source: str) -> dict[str, Any]:
@@ -35,3 +49,17 @@ def _upgrade_settings(kind: type[ModelConfig | TrainConfig], values: dict[str, A
 
 def _upgrade_value(kind: type[ModelConfig | TrainConfig], name: str, value: Any) -> Any:
     return kind.former_values.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
+def upgrade_weights(weights: dict[str, Tensor], written_as: int) -> dict[str, Tensor]:
+    """A model's tensors, written in format `written_as`, by the names of format 2."""
+    if written_as == FORMAT:
+        return weights
+    return {_upgrade_tensor_name(name): tensor for name, tensor in weights.items()}
+
+
+def _upgrade_tensor_name(name: str) -> str:
+    for former, current in FORMER_TENSORS.items():
+        if name == former or (former.endswith(".") and name.startswith(former)):
+            return current + name.removeprefix(former)
+    return name

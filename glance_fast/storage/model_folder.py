@@ -16,7 +16,7 @@ from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.storage.checked_files import faults, read_checked, sha256
-from glance_fast.storage.migrations import FORMAT, READABLE_FORMATS, upgrade_config
+from glance_fast.storage.migrations import FORMAT, READABLE_FORMATS, upgrade_config, upgrade_weights
 from glance_fast.version import __version__
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "confi
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model folder's checked contents; `digest` is the SHA-256 of its weights, which are read when needed."""
+    """A model folder's checked contents.
+
+    `facts` are lines for people. `digest` is the SHA-256 of the weights file, which is read when needed; `written_as`
+    is the format that the folder was written in.
+    """
 
     path: Path
     model: ModelConfig
@@ -35,6 +39,7 @@ class ModelFiles:
     facts: dict[str, str]
     calibration: Calibration
     digest: str
+    written_as: int = FORMAT
 
     def weights(self) -> bytes:
         """The bytes of the safetensors file, checked; raises ModelFolderError."""
@@ -70,6 +75,7 @@ def read_model(folder: Path) -> ModelFiles:
             f"{folder} is no model folder{hint}; make one with 'glance-fast train DATA --model {folder}'"
         )
     config = _config(folder / CONFIG)
+    written_as = int(config["format"])
     calibration = _checked_bytes(folder / CALIBRATION, config["sha256"].get(CALIBRATION))
     again = "install the version that wrote it or train the model again"
     try:
@@ -81,6 +87,7 @@ def read_model(folder: Path) -> ModelFiles:
             facts={str(name): str(fact) for name, fact in config["facts"].items()},
             calibration=_calibration(folder / CALIBRATION, calibration),
             digest=str(config["sha256"].get(WEIGHTS)),
+            written_as=written_as,
         )
     except ConfigError as error:
         raise ModelFolderError(f"{error}; this is glance_fast {__version__}: {again}") from error
@@ -135,7 +142,7 @@ def build_model(files: ModelFiles) -> GlanceModel:
         raise ModelFolderError(f"{files.path / WEIGHTS} is no safetensors file that can be read: {error}") from None
     model = GlanceModel(files.model)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(upgrade_weights(weights, files.written_as))
     except RuntimeError as error:
         raise ModelFolderError(f"{files.path / WEIGHTS} does not fit {CONFIG}: {error}") from None
     return model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A Local-Net from the teacher: its weights copied, its linear parts fitted to the normal photographs."""
+"""Initialises the pretrained Local-Net: weights copied from the teacher, linear parts fitted to normal photographs."""
 
 from __future__ import annotations
 
@@ -7,88 +7,99 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glance_fast.models.backbone_local_net import TrunkNet
+from glance_fast.models.backbone_local_net import PretrainedLocalNet
 from glance_fast.teachers import Teacher
 from glance_fast.training.base_stage import Context, Track
-from glance_fast.training.global_stage import as_seen, pieces
+from glance_fast.training.global_stage import network_input, photo_batches
+
+
+def initialise_from_teacher(context: Context, track: Track[NDArray[np.uint8]]) -> None:
+    """Make the pretrained Local-Net of the context's model ready to use; it is not trained afterwards."""
+    net = context.model.local_net
+    assert isinstance(net, PretrainedLocalNet)
+    copy_teacher(net, context.teacher)
+    fit_to_photographs(net, context, track)
 
 
 @torch.no_grad()
-def copy_teacher(net: TrunkNet, teacher: Teacher) -> None:
-    """Give `net` the convolutions that the teacher begins with, batch norms folded in, and freeze them."""
-    parts = [net.stem, net.blocks, *([net.wide.blocks] if net.wide else [])]
-    ours = [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
-    theirs = [module for module in teacher.stages.modules() if isinstance(module, nn.Conv2d)]
-    for mine, given in zip(ours, theirs, strict=False):
-        assert mine.bias is not None and given.bias is not None
-        mine.weight.copy_(given.weight)
-        mine.bias.copy_(given.bias)
+def copy_teacher(net: PretrainedLocalNet, teacher: Teacher) -> None:
+    """Copy the teacher's first convolutions, batch norms folded in, into `net`, and freeze them."""
+    parts = [net.stem_conv, net.blocks, *([net.context_net.blocks] if net.context_net else [])]
+    targets = [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
+    sources = [module for module in teacher.stages.modules() if isinstance(module, nn.Conv2d)]
+    for target, source in zip(targets, sources, strict=False):
+        assert target.bias is not None and source.bias is not None
+        target.weight.copy_(source.weight)
+        target.bias.copy_(source.bias)
     net.requires_grad_(False)
 
 
 @torch.no_grad()
-def fit_to_photographs(context: Context, track: Track[NDArray[np.uint8]]) -> None:
-    """Set the linear parts of `net` that depend on what normal photographs look like.
+def fit_to_photographs(net: PretrainedLocalNet, context: Context, track: Track[NDArray[np.uint8]]) -> None:
+    """Fit the linear parts of `net` to the features of the normal photographs.
 
-    z_l = the main directions in which the taps vary at a location, each tap brought to mean 0, variance 1 first; c
-    likewise of what is said of the surroundings; and the map that Global-Net reads is brought to mean 0, variance 1.
+    z_patch: the principal directions in which the taps vary within a location, after each tap is brought to mean 0,
+    variance 1. z_context: likewise of the context blocks. The feature map is brought to mean 0, variance 1.
     """
-    model, net = context.model, context.model.local_net
-    assert isinstance(net, TrunkNet)
-    taps, read, around = _Moments(), _Moments(), _Moments()
-    for photos in track(pieces(context)):
-        described = net.describe(model.padded(as_seen(context, photos)), model.config.stride)
-        taps.add(described[0])
-        read.add(model.cropped(described[1]))
-        if net.wide is not None:
-            around.add(net.wide.describe(net.last(described[0]), model.config.stride))
-    net.read_mean.copy_(read.mean[:, None, None])
-    net.read_deviation.copy_(read.deviation[:, None, None])
-    taps.main_directions(net.project)
-    if net.wide is not None:
-        around.main_directions(net.wide.project)
+    model, step = context.model, context.model.config.stride
+    taps, feature_map, surroundings = _Moments(), _Moments(), _Moments()
+    for photos in track(photo_batches(context)):
+        output = net.taps_from_stem(net.stem(model.padded(network_input(context, photos)), step), step)
+        assert output.feature_map is not None
+        taps.add(output.features)
+        feature_map.add(model.cropped(output.feature_map))
+        if net.context_net is not None:
+            surroundings.add(net.context_net.block_features(net.last_tap(output.features), step))
+    net.feature_map_mean.copy_(feature_map.mean[:, None, None])
+    net.feature_map_std.copy_(feature_map.deviation[:, None, None])
+    taps.set_principal_directions(net.project)
+    if net.context_net is not None:
+        surroundings.set_principal_directions(net.context_net.project)
 
 
 class _Moments:
-    """Running first and second moments, in float64 on the CPU, of the channels of maps [B, C, h, w]."""
+    """Running first and second moments of the channels of maps [B, C, h, w], in float64 on the CPU."""
 
     def __init__(self) -> None:
         self._maps = 0
-        self._places = torch.zeros(0)
+        self._sums = torch.zeros(0)
         self._products = torch.zeros(0)
 
     def add(self, maps: Tensor) -> None:
+        """Add a batch of maps [B, C, h, w]."""
         flat = maps.flatten(2).cpu()
         rows = flat.transpose(0, 1).flatten(1).double()
         sums, products = flat.sum(0, dtype=torch.float64), rows @ rows.mT
-        self._places = sums if self._maps == 0 else self._places + sums
+        self._sums = sums if self._maps == 0 else self._sums + sums
         self._products = products if self._maps == 0 else self._products + products
         self._maps += len(maps)
 
     @property
-    def _means(self) -> Tensor:
-        return self._places / self._maps
+    def _location_means(self) -> Tensor:
+        return self._sums / self._maps
 
     @property
-    def _moment(self) -> Tensor:
-        return self._products / (self._maps * self._places.shape[1])
+    def _second_moment(self) -> Tensor:
+        return self._products / (self._maps * self._sums.shape[1])
 
     @property
     def mean(self) -> Tensor:
-        return self._means.mean(1)
+        """Mean of each channel, [C]."""
+        return self._location_means.mean(1)
 
     @property
     def deviation(self) -> Tensor:
-        return (self._moment.diagonal() - self.mean**2).clamp(min=1e-12).sqrt()
+        """Standard deviation of each channel, [C]."""
+        return (self._second_moment.diagonal() - self.mean**2).clamp(min=1e-12).sqrt()
 
-    def within(self) -> Tensor:
-        """The covariance [C, C] left when each place's own mean is taken off."""
-        return self._moment - self._means @ self._means.mT / self._places.shape[1]
+    def within_locations(self) -> Tensor:
+        """The covariance [C, C] after each location's own mean is subtracted."""
+        return self._second_moment - self._location_means @ self._location_means.mT / self._sums.shape[1]
 
-    def main_directions(self, project: nn.Conv2d) -> None:
-        """Set a 1x1 convolution to the main directions in which the maps vary at a place, with mean 0."""
+    def set_principal_directions(self, project: nn.Conv2d) -> None:
+        """Set a 1x1 convolution to the principal directions in which the maps vary within a location, with mean 0."""
         assert project.bias is not None
-        within = self.within() / torch.outer(self.deviation, self.deviation)
+        within = self.within_locations() / torch.outer(self.deviation, self.deviation)
         _, directions = np.linalg.eigh(within.numpy())
         weight = torch.from_numpy(directions[:, ::-1][:, : project.out_channels].T.copy()) / self.deviation
         project.weight.copy_(weight[:, :, None, None])

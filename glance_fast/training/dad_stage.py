@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glance_fast.dense.strip_pass import make_pass
 from glance_fast.training.base_stage import STAINED_PIXELS, Context, Stage, Track, balanced_bce
-from glance_fast.training.global_stage import as_seen, pieces, some_places
+from glance_fast.training.global_stage import network_input, photo_batches, random_locations
 from glance_fast.training.sampling import Ints, Places, changed_pixels, draw_images, stain_images
 
 # Locations that an image gives to the pools at most, and that a pool holds at most: about 200 MB.
@@ -92,11 +92,11 @@ class Judge(Stage):
         stained, masks = stain_images(clean[:count], c.stain, rng)
         masks = np.concatenate([masks, np.zeros((len(clean) - count, *masks.shape[1:]), np.bool_)])
         images = c.model.normalise(c.tensor(np.concatenate([stained, clean[count:]])))
-        places, dense = some_places(c, c.train.dad_holes_per_axis, rng)
-        z_local, read = c.model.local_net.see_alone(c.model.padded(images), c.model.config.stride)
-        z_global = dense(c.model.global_net, c.model.cropped(read))
+        places, dense = random_locations(c, c.train.dad_holes_per_axis, rng)
+        encoded = c.model.local_net.encode_patch(c.model.padded(images), c.model.config.stride)
+        z_global = dense(c.model.global_net, c.model.cropped(encoded.feature_map))
         which = torch.from_numpy(places.numbers).to(c.device)
-        _, seen = c.model.compare(z_local.flatten(2).mT[:, which], z_global, which)
+        _, seen = c.model.head_inputs(encoded.z_patch.flatten(2).mT[:, which], z_global, which)
         for rows, mask in zip(seen.cpu(), masks, strict=True):
             own, near = (_changed(c, mask, places, reach) for reach in (0, CLEAR))
             self._stained.add(rows[_some(own >= STAINED_PIXELS, STAINED_EACH, rng)])
@@ -106,18 +106,18 @@ class Judge(Stage):
     def derive(self, track: Track[NDArray[np.uint8]]) -> None:
         """Bring both heads to one scale, where residuals are whitened."""
         model = self.context.model
-        if model.norm is None:
+        if model.whitening is None:
             return
-        dense = make_pass(model.plan(), self.context.device)
-        model.usual.zero_()
-        model.spread.fill_(1)
+        dense = make_pass(model.compile_plan(), self.context.device)
+        model.score_offset.zero_()
+        model.score_scale.fill_(1)
         said: list[tuple[Tensor, Tensor]] = []
-        for photos in track(pieces(self.context, SCALE_PHOTOS)):
-            said.append(model.heads(*dense.features(model, as_seen(self.context, photos))))
+        for photos in track(photo_batches(self.context, SCALE_PHOTOS)):
+            said.append(model.head_scores(*dense.features(model, network_input(self.context, photos))))
         for i in range(2):
             values = torch.cat([heads[i] for heads in said])
-            model.usual[i] = values.median()
-            model.spread[i] = (values.amax(1).median() - model.usual[i]).clamp(min=1e-6)
+            model.score_offset[i] = values.median()
+            model.score_scale[i] = (values.amax(1).median() - model.score_offset[i]).clamp(min=1e-6)
 
 
 def _changed(context: Context, mask: NDArray[np.bool_], places: Places, reach: int) -> Ints:

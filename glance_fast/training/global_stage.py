@@ -32,9 +32,9 @@ class Expect(Stage):
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         c = self.context
         images = c.model.normalise(c.tensor(draw_images(c.photos, c.train.images_per_step, c.train.jitter, rng)))
-        places, self._dense = some_places(c, c.train.holes_per_axis, rng)
-        z_local, read = c.model.local_net.see_alone(c.model.padded(images), c.model.config.stride)
-        return c.model.cropped(read), z_local.flatten(2).mT[:, places.numbers]
+        places, self._dense = random_locations(c, c.train.holes_per_axis, rng)
+        encoded = c.model.local_net.encode_patch(c.model.padded(images), c.model.config.stride)
+        return c.model.cropped(encoded.feature_map), encoded.z_patch.flatten(2).mT[:, places.numbers]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         read, z_local = batch
@@ -44,26 +44,28 @@ class Expect(Stage):
     @torch.no_grad()
     def derive(self, track: Track[NDArray[np.uint8]]) -> None:
         """The statistics of the differences at every location, over all photographs."""
-        model, dense = self.context.model, make_pass(self.context.model.plan(), self.context.device)
-        if model.norm is None:
+        model, dense = self.context.model, make_pass(self.context.model.compile_plan(), self.context.device)
+        if model.whitening is None:
             return
-        seen = (dense.features(model, as_seen(self.context, photos)) for photos in track(pieces(self.context)))
-        model.norm.fit((model.difference(*both) for both in seen), self.context.train.whitening_shrinkage)
+        seen = (
+            dense.features(model, network_input(self.context, photos)) for photos in track(photo_batches(self.context))
+        )
+        model.whitening.fit((model.difference(*both) for both in seen), self.context.train.whitening_shrinkage)
 
 
-def some_places(context: Context, count: int, rng: np.random.Generator) -> tuple[Places, DensePass]:
+def random_locations(context: Context, count: int, rng: np.random.Generator) -> tuple[Places, DensePass]:
     """Random rows and columns of the grid, `count` of each or all, and the dense pass of their holes."""
     rows, cols = context.model.grid
     places = draw_places((len(rows), len(cols)), count, rng)
-    return places, DensePass(context.model.plan(places.rows, places.cols), context.device)
+    return places, DensePass(context.model.compile_plan(places.rows, places.cols), context.device)
 
 
-def pieces(context: Context, most: int | None = None) -> list[NDArray[np.uint8]]:
+def photo_batches(context: Context, most: int | None = None) -> list[NDArray[np.uint8]]:
     """The training photographs, at most the first `most`, in batches."""
     photos = context.photos[:most]
     return list(batched(photos))
 
 
-def as_seen(context: Context, photos: NDArray[np.uint8]) -> Tensor:
+def network_input(context: Context, photos: NDArray[np.uint8]) -> Tensor:
     """Photographs uint8 [B, H, W, 3] as the networks see them."""
     return context.model.from_uint8(torch.from_numpy(photos).to(context.device))

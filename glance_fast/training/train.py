@@ -20,7 +20,6 @@ from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.batches import batched
 from glance_fast.data.datasets import normal_images
 from glance_fast.errors import SaveError, TrainingError
-from glance_fast.models.backbone_local_net import TrunkNet
 from glance_fast.models.model import GlanceModel
 from glance_fast.postprocessing.anomaly_map import image_score
 from glance_fast.postprocessing.calibration import Calibration, calibrate
@@ -28,7 +27,7 @@ from glance_fast.stains import default_stains
 from glance_fast.storage.atomic_write import replace_folder
 from glance_fast.storage.model_folder import write_model
 from glance_fast.teachers import load_teacher
-from glance_fast.training.backbone_init import copy_teacher, fit_to_photographs
+from glance_fast.training.backbone_init import initialise_from_teacher
 from glance_fast.training.base_stage import Context
 from glance_fast.training.dataset import Photos, Split, read_photos, read_split
 from glance_fast.training.log import draw_curves, read_rows
@@ -108,14 +107,13 @@ def _context(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
         model = GlanceModel(model_config).to(fabric.device)
-    model.plan()  # a Global-Net that would see nothing is an error now, not after an hour
+    model.compile_plan()  # a Global-Net that would see nothing is an error now, not after an hour
     teacher = load_teacher(model_config.teacher, job.teacher_weights).to(fabric.device)
     log.info("teacher: %s, %s", teacher.name, teacher.source)
     log.info("images: %d to train on, %d held out for calibration", len(split.train), len(split.held_out))
     context = Context(model, teacher, train, split.train, distil_photos, default_stains())
-    if isinstance(model.local_net, TrunkNet):
-        copy_teacher(model.local_net, teacher)
-        fit_to_photographs(context, lambda photos: track(photos, "fitting z_l", transient=True))
+    if model_config.local_net == "pretrained":
+        initialise_from_teacher(context, lambda photos: track(photos, "fitting z_l", transient=True))
     return context
 
 

@@ -4,7 +4,7 @@ Formula, for normalised pixels x, zero beyond the image by `overhang` on each si
 
     out = clip( W * x + b, 0, most )
 
-Reference: `TrunkNet.stem_of` and `LocalNet.stem_of` of a model's normalised padded images, by way of
+Reference: `PatchEncoder.stem` of a model's normalised padded images, by way of
 `tests/test_pipeline_triton.py`.
 """
 

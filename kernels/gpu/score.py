@@ -3,16 +3,16 @@
 Formula, for a location's d = z_l − z_g, of n features:
 
     whitened   w = W (d − mean),   s_IAD = ‖w‖²/len(w),   logit = C(w, z_g)
-               s = λ·(√s_IAD − usual₀)/spread₀ + (1−λ)·(−logit − usual₁)/spread₁
+               s = λ·(√s_IAD − offset₀)/scale₀ + (1−λ)·(−logit − offset₁)/scale₁
     plain      s_IAD = ‖d‖²/n,     logit = C(z_l, z_g, d²),     s = λ·s_IAD + (1−λ)·sigmoid(−logit)
 
 Where z_l has m numbers more than z_g, d ends with them as they are, and C sees the first n numbers of w.
 
 C is a perceptron with two hidden layers. Where differences are whitened each location has a matrix W of its own, so a
 program takes one location of BLOCK_M images; else it takes BLOCK_M locations, whichever image they are of. W is lower
-triangular (`LocationNorm`), and only that half of it is read. Nothing between the features and the score is in memory.
+triangular (`LocationWhitening`), and only that half of it is read. Nothing between features and score is in memory.
 
-Reference: `GlanceModel.heads` and `mix` in float64, by way of `tests/test_pipeline_triton.py`.
+Reference: `GlanceModel.head_scores` and `combine` in float64, by way of `tests/test_pipeline_triton.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HeadWeights:
     """Both heads' weights, float32, packed for the kernel.
 
     `first` [inputs, width], `second` [width, width], `last` [width], biases [width], [width], [1]; `scale` [5] holds
-    usual and spread of both heads, then λ. `mean` [locations, n + m] and `whiten` [locations, n + m, n + m], which is
+    offset and scale of both heads, then λ. `mean` [locations, n + m] and `whiten` [locations, n + m, n + m], which is
     transposed, are empty where differences are not whitened.
     """
 

@@ -22,7 +22,7 @@ def model(request: pytest.FixtureRequest) -> GlanceModel:
 def test_the_products_are_the_plans_and_the_networks(model: GlanceModel) -> None:
     rows = {need.launch: need.macs for need in needs(model, 1)}
     layers = sum(macs for launch, macs in rows.items() if " conv " in launch)
-    assert layers == model.plan().macs
+    assert layers == model.compile_plan().macs
     assert rows["Local-Net, PyTorch"] + rows["first convolution"] == model.local_macs
 
 
@@ -52,7 +52,7 @@ def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_pooling_in_the_convolutions_launch_computes_more_and_moves_less(model: GlanceModel) -> None:
     rows = {need.launch: need for need in needs(model, 4)}
-    for i, (conv, pool) in enumerate(pairwise(model.plan().steps)):
+    for i, (conv, pool) in enumerate(pairwise(model.compile_plan().steps)):
         if (conv.layer.kind, pool.layer.kind) == ("conv", "pool"):
             one = joined(conv, pool, 4)
             names = "{} conv {}→{}, entries".format(i, *conv.channels), "{} pool {}→{}".format(i + 1, *pool.channels)

@@ -36,6 +36,6 @@ def test_it_tells_models_and_images_apart() -> None:
     for _ in range(2):
         for model in models:
             with torch.no_grad():
-                expected = LoopPass(model.plan(), batch=16).features(model.double(), images.double())
+                expected = LoopPass(model.compile_plan(), batch=16).features(model.double(), images.double())
             for found, reference in zip(loop_of(model.float(), images), expected, strict=True):
                 assert_close(found, reference, torch.float64)

@@ -218,7 +218,7 @@ def test_features_of_a_model(changes: dict[str, Any], batch: int) -> None:
     expected = loop_of(model, images)
     with torch.no_grad():
         for dtype in DTYPES:
-            found = DensePass(model.plan(), dtype=dtype).features(model.to(dtype), images.to(dtype))
+            found = DensePass(model.compile_plan(), dtype=dtype).features(model.to(dtype), images.to(dtype))
             for actual, reference in zip(found, expected, strict=True):
                 assert_close(actual, reference, dtype)
 

@@ -17,7 +17,6 @@ from glance_fast.errors import BackendError, ConfigError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.kernels.gpu import ops
-from glance_fast.models.backbone_local_net import TrunkNet
 from tests.dense.test_triton_pass import DEVICE
 from tests.export.test_export import TRUNK, photos, usual_model
 from tests.helpers.reference import in_double, loop_grids
@@ -78,8 +77,8 @@ def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
 
 def test_a_matrix_that_is_not_triangular_is_refused() -> None:
     model = usual_model(NORM)
-    assert model.norm is not None
-    model.norm.whiten[3, 0, 1] = 1e-3
+    assert model.whitening is not None
+    model.whitening.matrix[3, 0, 1] = 1e-3
     for form in (lambda: TritonHeads(model, DEVICE), lambda: export_onnx(model, tiny_calibration())):
         with pytest.raises(ConfigError, match="not lower triangular"):
             form()
@@ -102,7 +101,7 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
     conv.weight.data.mul_(5)
     images = torch.from_numpy(photos(model, 2))
     seen = model.padded(model.from_uint8(images))
-    expected = (net.stem_of(seen) if isinstance(net, TrunkNet) else net.stem_of(seen, model.config.stride)).detach()
+    expected = net.stem(seen, model.config.stride).detach()
     assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
     assert (expected == most).any() or most == math.inf
     pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).float().to(DEVICE)

@@ -83,12 +83,12 @@ TENSORRT = {
 def usual_model(changes: dict[str, Any]) -> GlanceModel:
     """A tiny model whose locations are whitened by something, where they are whitened."""
     model = tiny_model(**changes)
-    if model.norm is not None:
+    if model.whitening is not None:
         torch.manual_seed(5)
-        model.norm.mean.normal_(0, 0.3)
-        model.norm.whiten.add_(0.2 * torch.randn_like(model.norm.whiten).tril())
-        model.usual.copy_(torch.tensor([0.4, -0.2]))
-        model.spread.copy_(torch.tensor([1.3, 0.7]))
+        model.whitening.mean.normal_(0, 0.3)
+        model.whitening.matrix.add_(0.2 * torch.randn_like(model.whitening.matrix).tril())
+        model.score_offset.copy_(torch.tensor([0.4, -0.2]))
+        model.score_scale.copy_(torch.tensor([1.3, 0.7]))
     return model
 
 
@@ -172,7 +172,7 @@ def test_the_file_is_little_more_than_the_weights(preset: str) -> None:
     weights = sum(weight.numel() * 4 for weight in model.state_dict().values())
     graph, half = (export_onnx(model, tiny_calibration(), half) for half in (False, True))
     # Of the statistics of locations little more than a triangle is stored.
-    saved = 0 if model.norm is None else 3 / 8 * 4 * model.norm.whiten.numel()
+    saved = 0 if model.whitening is None else 3 / 8 * 4 * model.whitening.matrix.numel()
     assert weights - saved < graph.ByteSize() < weights - saved + 2e6
     # The statistics of locations, which make most of some models, stay in float32.
     networks = sum(weight.numel() for weight in (*model.local_net.parameters(), *model.global_net.parameters()))

@@ -30,7 +30,7 @@ def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
         key = weights + _digest(image.numpy())
         if key not in _known:
             with torch.no_grad(), quick_depthwise():
-                _known[key] = LoopPass(double.plan(), batch=2).features(double, image[None])
+                _known[key] = LoopPass(double.compile_plan(), batch=2).features(double, image[None])
         found.append(_known[key])
     z_local, z_global = zip(*found, strict=True)
     return torch.cat(z_local), torch.cat(z_global)

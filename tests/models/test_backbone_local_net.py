@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.errors import ConfigError
-from glance_fast.models import context_net as wide
-from glance_fast.models.backbone_local_net import PATCH, WIDTH, TrunkNet, feature_map_spec
+from glance_fast.models import context_net
+from glance_fast.models.backbone_local_net import PATCH, WIDTH, PretrainedLocalNet, feature_map_spec
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import FeatureMapSpec, grid_starts
 from glance_fast.presets import PRESETS
@@ -30,9 +30,9 @@ def teacher() -> Teacher:
 
 
 @pytest.fixture(scope="module")
-def net(teacher: Teacher) -> TrunkNet:
+def net(teacher: Teacher) -> PretrainedLocalNet:
     torch.manual_seed(0)
-    net = TrunkNet(7)
+    net = PretrainedLocalNet(7)
     copy_teacher(net, teacher)
     return net.double()
 
@@ -41,7 +41,7 @@ def images(size: tuple[int, int], batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def test_a_patch_is_what_the_last_cell_sees(net: TrunkNet) -> None:
+def test_a_patch_is_what_the_last_cell_sees(net: PretrainedLocalNet) -> None:
     assert (PATCH, WIDTH) == (83, 168)
     margin = 8
     image = images((PATCH + 2 * margin,) * 2, 1).requires_grad_()
@@ -52,35 +52,36 @@ def test_a_patch_is_what_the_last_cell_sees(net: TrunkNet) -> None:
     assert touched.max(0).values.tolist() == [margin + PATCH - 1] * 2
 
 
-def test_it_leans_as_far_as_the_presets_say(net: TrunkNet) -> None:
+def test_it_leans_as_far_as_the_presets_say(net: PretrainedLocalNet) -> None:
     """The middle of the squared gradient lies before the patch's: so the teacher learned, its weights random not."""
     due = PRESETS["fast"]["model"]["center_offset"]
     assert due == PRESETS["accurate"]["model"]["center_offset"]
     assert _lean(net) == pytest.approx([-due, -due], abs=0.5)
-    assert _lean(TrunkNet(7).double()) == pytest.approx([0, 0], abs=1.5)
+    assert _lean(PretrainedLocalNet(7).double()) == pytest.approx([0, 0], abs=1.5)
 
 
-def _lean(net: TrunkNet) -> list[float]:
+def _lean(net: PretrainedLocalNet) -> list[float]:
     """How far behind a patch's middle lies what the last block sees of it, in pixels along each axis."""
     patches = images((PATCH, PATCH), 48).requires_grad_()
-    seen = net.last(net.describe(patches)[0])
+    seen = net.last_tap(net.tap_features(patches))
     weights = torch.randn(seen.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     (gradient,) = torch.autograd.grad(seen, patches, weights)
     energy, place = gradient.square().sum((0, 1)), torch.arange(PATCH) - (PATCH - 1) / 2
     return [float((energy.sum(1 - axis) * place).sum() / energy.sum()) for axis in (0, 1)]
 
 
-def test_inside_an_image_it_is_the_teacher(net: TrunkNet, teacher: Teacher) -> None:
+def test_inside_an_image_it_is_the_teacher(net: PretrainedLocalNet, teacher: Teacher) -> None:
     """The teacher's cell j of stride 8 sees 67 pixels from 8j - 26 on: ours, 6 pixels in, are its cells from 4 on."""
     picture = images((256, 256), 1)
     with torch.no_grad():
         theirs = deepcopy(teacher.stages[0]).double()(picture)
-        taps, read = net.describe(picture[:, :, 6:, 6:], 8)
+        taps = net.tap_features(picture[:, :, 6:, 6:], 8)
+        feature_map = net.encode(picture[:, :, 6:, 6:], 8).feature_map
     patches = taps.shape[2]
     assert patches == 21
     expected = torch.nn.functional.avg_pool2d(theirs[0], 3, 1)[:, 4 : 4 + patches, 4 : 4 + patches]
     assert_close(taps[0, 80:120], expected, torch.float64)
-    assert read.shape == (1, 24, 58, 58)
+    assert feature_map.shape == (1, 24, 58, 58)
 
 
 @pytest.mark.parametrize("block, kernel, stride, channels", [(2, 19, 4, 24), (3, 35, 8, 40), (4, 67, 8, 40)])
@@ -89,15 +90,15 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
 ) -> None:
     """Of the map behind a block exactly the cells of a hole change where its pixels do, whatever the step."""
     assert feature_map_spec(block) == FeatureMapSpec(kernel, stride, channels)
-    net = TrunkNet(5, feature_block=block)
+    net = PretrainedLocalNet(5, feature_block=block)
     copy_teacher(net, teacher)
     picture = images((260, 240), 1)
     erased = picture.clone()
     erased[:, :, 80 : 80 + PATCH, 72 : 72 + PATCH] = 0
     with torch.no_grad():
-        before, after = (net.double().read(seen) for seen in (picture, erased))
+        before, after = (net.double().feature_map(seen) for seen in (picture, erased))
         for step in (stride, 3 * stride):
-            assert_close(net.describe(picture, step)[1], before, torch.float64)
+            assert_close(net.encode(picture, step).feature_map, before, torch.float64)
     rows, cols = net.feature_map_spec.hole(80, PATCH), net.feature_map_spec.hole(72, PATCH)
     changed = torch.nonzero((before != after).any(1)[0])
     assert changed.min(0).values.tolist() == [rows.start, cols.start]
@@ -112,7 +113,7 @@ def test_an_image_gives_what_its_patches_give(
     teacher: Teacher, dtype: torch.dtype, step: int, size: tuple[int, int]
 ) -> None:
     torch.manual_seed(1)
-    net = TrunkNet(5)
+    net = PretrainedLocalNet(5)
     copy_teacher(net, teacher)
     net, picture = net.double(), images(size)
     rows, cols = (grid_starts(side, PATCH, step) for side in size)
@@ -123,21 +124,20 @@ def test_an_image_gives_what_its_patches_give(
 
 
 def test_the_surroundings_are_what_the_teacher_goes_on_to_say(teacher: Teacher) -> None:
-    net = TrunkNet(7, wide=3)
+    net = PretrainedLocalNet(7, context_features=3)
     copy_teacher(net, teacher)
-    assert net.wide is not None
-    around = net.double().wide
-    assert around is not None
+    context = net.double().context_net
+    assert context is not None
     cells = torch.randn(2, 80, 7, 10, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     goes_on = deepcopy(teacher.stages[1]).double()
     assert isinstance(goes_on, torch.nn.Sequential)
     with torch.no_grad():
         expected = goes_on[1:](cells)
-        assert_close(around.describe(cells, 16), expected, torch.float64)
-        assert_close(around(cells, 16), around.project(expected), torch.float64)
+        assert_close(context.block_features(cells, 16), expected, torch.float64)
+        assert_close(context(cells, 16), context.project(expected), torch.float64)
         # Patches 8 pixels apart: every second is taken, the others lie half-way, beyond the last it goes on as it ends.
-        finer = around(cells.repeat_interleave(2, 2).repeat_interleave(2, 3), 8)
-        along = around.project(expected)
+        finer = context(cells.repeat_interleave(2, 2).repeat_interleave(2, 3), 8)
+        along = context.project(expected)
         assert_close(finer[:, :, ::2, ::2], along, torch.float64)
         assert_close(finer[:, :, 1:-1:2, ::2], (along[:, :, 1:] + along[:, :, :-1]) / 2, torch.float64)
         assert_close(finer[:, :, -1, ::2], along[:, :, -1], torch.float64)
@@ -145,7 +145,7 @@ def test_the_surroundings_are_what_the_teacher_goes_on_to_say(teacher: Teacher) 
 
 @pytest.mark.parametrize("step", [4, 8, 12, 16, 20])
 def test_every_location_gets_its_share_of_those_that_are_taken(step: int) -> None:
-    weights = wide.filling(9, step, torch.zeros(1, dtype=torch.float64))
+    weights = context_net.upsampling_weights(9, step, torch.zeros(1, dtype=torch.float64))
     assert weights.shape == (9, -(-9 // max(1, 16 // step)))
     assert_close(weights.sum(1), torch.ones(9, dtype=torch.float64), torch.float64)
     assert torch.equal(weights[:: max(1, 16 // step)], torch.eye(weights.shape[1], dtype=torch.float64))
@@ -154,7 +154,7 @@ def test_every_location_gets_its_share_of_those_that_are_taken(step: int) -> Non
 @pytest.mark.parametrize("around", [0, 3])
 @pytest.mark.parametrize("step", [4, 8, 16])
 def test_macs_are_those_that_are_counted(step: int, around: int) -> None:
-    net = TrunkNet(7, around).double()
+    net = PretrainedLocalNet(7, around).double()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(images((131, 108), 1), step)
     means = 17 * 17 * 24 + 5 * 5 * 24 + 3 * 3 * 40 + 80
@@ -167,11 +167,11 @@ def test_macs_are_those_that_are_counted(step: int, around: int) -> None:
 def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teacher) -> None:
     config = ModelConfig(local_net="pretrained", patch=83, stride=8, border_padding=38, features=9, image_size=(64, 72))
     model = GlanceModel(config)
-    assert isinstance(model.local_net, TrunkNet)
+    assert isinstance(model.local_net, PretrainedLocalNet)
     copy_teacher(model.local_net, teacher)
     photos = np.random.default_rng(0).integers(0, 255, (20, 64, 72, 3), dtype=np.uint8)
     context = Context(model, teacher, TrainConfig(), photos, photos, default_stains())
-    fit_to_photographs(context, iter)
+    fit_to_photographs(model.local_net, context, iter)
     with torch.no_grad():
         seen = model.padded(model.from_uint8(torch.from_numpy(photos)))
         z = model.local_net(seen, 8).flatten(2).double()

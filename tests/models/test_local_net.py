@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from glance_fast.models.local_net import LocalNet, windows_for
+from glance_fast.models.local_net import DistilledLocalNet, windows_for
 from glance_fast.plan.patches import grid_starts
 from tests.helpers.tolerances import DTYPES, assert_close
 
 
-def local_net(patch: int, channels: tuple[int, ...] = (3, 4)) -> LocalNet:
+def local_net(patch: int, channels: tuple[int, ...] = (3, 4)) -> DistilledLocalNet:
     torch.manual_seed(patch)
-    net = LocalNet(patch, 5, channels).double()
+    net = DistilledLocalNet(patch, 5, channels).double()
     with torch.no_grad():
         for conv in net.convs:
             assert isinstance(conv, torch.nn.Conv2d)
@@ -110,7 +110,7 @@ def test_macs_are_those_that_are_counted(patch: int, step: int, size: tuple[int,
 
 
 def test_the_last_width_serves_all_further_convolutions() -> None:
-    net = LocalNet(64, 5, (3, 4))
+    net = DistilledLocalNet(64, 5, (3, 4))
     widths = [conv.weight.shape[0] for conv in net.convs if isinstance(conv, torch.nn.Conv2d)]
     assert widths == [3] + [4] * (len(net.windows) - 1)
-    assert len(LocalNet(8, 5, (3, 4, 5, 6, 7, 8)).convs) == len(windows_for(8))
+    assert len(DistilledLocalNet(8, 5, (3, 4, 5, 6, 7, 8)).convs) == len(windows_for(8))

@@ -12,7 +12,7 @@ from torch import Tensor
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.models.model import GlanceModel
-from glance_fast.models.whitening import LocationNorm
+from glance_fast.models.whitening import LocationWhitening
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tolerances import DTYPES, assert_close
 
@@ -26,7 +26,7 @@ def differences(count: int = 300, locations: int = 3, features: int = 4) -> Tens
 
 
 def test_what_it_was_fitted_to_comes_out_white() -> None:
-    given, norm = differences(), LocationNorm(3, 4).double()
+    given, norm = differences(), LocationWhitening(3, 4).double()
     norm.fit([given[:100], given[100:]], 1e-9)
     white = norm(given)
     for location in range(3):
@@ -35,7 +35,7 @@ def test_what_it_was_fitted_to_comes_out_white() -> None:
 
 
 def test_its_length_is_the_mahalanobis_distance() -> None:
-    given, norm = differences(), LocationNorm(3, 4).double()
+    given, norm = differences(), LocationWhitening(3, 4).double()
     norm.fit([given], 0.05)
     for location in range(3):
         rows = given[:, location].numpy()
@@ -48,28 +48,28 @@ def test_its_length_is_the_mahalanobis_distance() -> None:
 
 
 def test_some_locations_are_whitened_as_among_all() -> None:
-    given, norm = differences(), LocationNorm(3, 4).double()
+    given, norm = differences(), LocationWhitening(3, 4).double()
     norm.fit([given], 0.01)
     which = torch.tensor([2, 0])
     assert torch.equal(norm(given[:, which], which), norm(given)[:, which])
 
 
 def test_constant_photographs_leave_it_finite() -> None:
-    norm = LocationNorm(2, 3)
+    norm = LocationWhitening(2, 3)
     norm.fit([torch.zeros(5, 2, 3) + torch.randn(1, 2, 1), torch.randn(2, 2, 3)], 0.01)
-    assert norm.whiten.isfinite().all()
+    assert norm.matrix.isfinite().all()
 
 
 def fitted(**changes: Any) -> GlanceModel:
     model = tiny_model(location_whitening=True, iad_weight=0.3, **changes).double()
-    assert model.norm is not None
+    assert model.whitening is not None
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(40, 3, *model.config.image_size, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        z_local, z_global = DensePass(model.plan(), dtype=torch.float64).features(model, images)
-    model.norm.fit([z_local - z_global], 0.05)
-    model.usual.copy_(torch.tensor([0.5, -1.0]))
-    model.spread.copy_(torch.tensor([2.0, 3.0]))
+        z_local, z_global = DensePass(model.compile_plan(), dtype=torch.float64).features(model, images)
+    model.whitening.fit([z_local - z_global], 0.05)
+    model.score_offset.copy_(torch.tensor([0.5, -1.0]))
+    model.score_scale.copy_(torch.tensor([2.0, 3.0]))
     return model
 
 
@@ -77,13 +77,13 @@ def fitted(**changes: Any) -> GlanceModel:
 def test_the_whitened_score_is_its_formula_and_the_loops(changes: dict[str, Any]) -> None:
     model = fitted(**changes)
     images = torch.randn(2, 3, *model.config.image_size, dtype=torch.float64)
-    assert model.norm is not None
+    assert model.whitening is not None
     with torch.no_grad():
-        z_local, z_global = LoopPass(model.plan(), batch=16).features(model, images)
-        w = torch.einsum("lmn,bln->blm", model.norm.whiten, z_local - z_global - model.norm.mean)
+        z_local, z_global = LoopPass(model.compile_plan(), batch=16).features(model, images)
+        w = torch.einsum("lmn,bln->blm", model.whitening.matrix, z_local - z_global - model.whitening.mean)
         logit = model.distortion(torch.cat([w, z_global], dim=-1))
         expected = 0.3 * (w.square().mean(-1).sqrt() - 0.5) / 2 + 0.7 * (-logit + 1) / 3
         for dtype in DTYPES:
-            dense = DensePass(model.plan(), dtype=dtype)
+            dense = DensePass(model.compile_plan(), dtype=dtype)
             found = model.to(dtype).score(*dense.features(model, images.to(dtype)))
             assert_close(found, expected, dtype)

@@ -366,7 +366,7 @@ def test_blind_counts_some_of_the_locations() -> None:
 def test_a_model_that_sees_nothing_is_refused_with_what_to_do() -> None:
     model = tiny_model(global_channels=(6,))
     with pytest.raises(ConfigError, match=r"at 30 of 30 locations the 16-pixel hole .* use more global_channels"):
-        model.plan()
+        model.compile_plan()
 
 
 @pytest.mark.parametrize("holes", [([], [0]), ([0], []), ([-8], [0]), ([0], [0, 20]), ([16], [0])], ids=str)

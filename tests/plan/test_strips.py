@@ -76,7 +76,7 @@ def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
     images = photos(model, 2 if "local_net" not in changes else 1)
     expected = loop_of_photos(model, images)
     with torch.no_grad():
-        cut = make_pass(model.plan(), max_bytes=1)
+        cut = make_pass(model.compile_plan(), max_bytes=1)
         found = cut.features(model, model.from_uint8(torch.from_numpy(images)))
     assert isinstance(cut, StripPass) and len(cut.plans) > 3
     for actual, reference in zip(found, expected, strict=True):

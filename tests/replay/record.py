@@ -123,7 +123,7 @@ def plans() -> dict[str, str]:
     return {
         f"{preset}{kind}": plan_hash(plan)
         for preset, model in models.items()
-        for kind, plan in (("", model.plan()), (" split", refine_bands(model.plan())))
+        for kind, plan in (("", model.compile_plan()), (" split", refine_bands(model.compile_plan())))
     }
 
 
