@@ -1,10 +1,11 @@
-"""How well methods find defects, side by side: `python bench/accuracy.py DATA --output DIR`.
+"""Accuracy of our presets and the peers: `python -m bench.accuracy DATA --output DIR`.
 
-DATA is a folder in MVTec AD's layout, or one that holds such folders, one a category. Ours, by preset, and the peers
-learn from the same normal photographs, resized alike, with the same teacher, and are judged on the same test images
-in the same run. Each of our heads is judged alone too. The rows of a method, category and seed go to `accuracy.json`
-as soon as they are there, and all of them as a table to `accuracy.md`. A row holds the figures of all test images, and
-of the two parts of `bench.harness.splits`: one that settings may be chosen by, and one that none was.
+DATA is a folder in MVTec AD's layout, or a folder of such folders, one per category. Our presets and the peers are
+trained on the same normal photographs, resized alike, with the same teacher, and are evaluated on the same test images
+in the same run; each of our heads is also evaluated alone. The rows of a method, category and seed are written to
+`accuracy.json` as soon as they are measured, and all rows as a table to `accuracy.md`. A row has the figures of all
+test images, and of the two parts of `bench.harness.splits`: the part that settings may be chosen by, and the part that
+is reported.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `python bench/accuracy.py` finds bench
+if (
+    not __package__
+):  # `python bench/accuracy.py`, the command of 0.1.0: Python puts bench/ on its path, and not its parent
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.harness.environment import machine
+from bench.harness.environment import environment
 from bench.harness.splits import PARTS, part_of
 from bench.peers.methods import PEERS, Peer
 from glance_fast.backends.torch_backend import TorchBackend
@@ -51,7 +55,7 @@ MVTEC_AD = {
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
     "toothbrush", "transistor", "wood", "zipper",
 }  # fmt: skip
-MEASURES = ("image_auroc", "pixel_auroc", "aupro", "f1_max")
+METRICS = ("image_auroc", "pixel_auroc", "aupro", "f1_max")
 LEGAL = (*PRESETS, *(peer.name.lower() for peer in PEERS))
 
 Row = dict[str, Any]
@@ -77,16 +81,18 @@ class Trial:
 
 def main(
     data: Annotated[Path, typer.Argument(help="A folder in MVTec AD's layout, or a root of such folders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the table, the rows and the models go.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the table, the rows and the models.")],
     method: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(LEGAL)}; all but paper if none.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of our presets, name=value.")] = None,
     effort: Annotated[float, typer.Option(help="Multiplies the training steps of our presets.")] = 1.0,
-    part: Annotated[str, typer.Option(help=f"Which test images the table is of: all, {', '.join(PARTS)}.")] = "all",
+    part: Annotated[str, typer.Option(help=f"Test images of the table: all, {', '.join(PARTS)}.")] = "all",
     pattern: Annotated[str | None, typer.Option(help="A number in the files' names, as for bench.disjoint.")] = None,
-    within: Annotated[int, typer.Option(help="Photographs whose numbers are so near lie in the same part.")] = 0,
+    within: Annotated[
+        int, typer.Option(help="Photographs whose numbers differ by at most this are in the same part.")
+    ] = 0,
 ) -> None:
-    """Train and evaluate, and print one table; rows that are in the output folder already are not made again."""
+    """Train and evaluate, and print one table; rows that the output folder already has are not measured again."""
     methods = method or [name for name in LEGAL if name != "paper"]
     if unknown := sorted(set(methods) - set(LEGAL)):
         raise DataError(f"unknown method {', '.join(unknown)}; legal are {', '.join(LEGAL)}")
@@ -97,7 +103,7 @@ def main(
         for name in methods:
             for number in seed or [0]:
                 trial = Trial(name, category, output, number, tuple(set_ or ()), effort, pattern, within)
-                if not any(_is_of(row, trial) for row in rows):
+                if not any(_belongs_to(row, trial) for row in rows):
                     rows += run(trial)
                     replace_file(output / "accuracy.json", (json.dumps(rows, indent=1) + "\n").encode())
     text = as_markdown([row | row["parts"].get(part, {}) for row in rows])
@@ -106,66 +112,66 @@ def main(
 
 
 def categories(data: Path) -> list[Path]:
-    """`data` itself if it has a test folder, else the folders in it that have one; raises DataError for none."""
+    """`data` itself if it has a test folder, else its subfolders that have one; raises DataError without any."""
     if (data / "test").is_dir():
         return [data]
-    found = sorted(place for place in data.iterdir() if (place / "test").is_dir()) if data.is_dir() else []
-    if not found:
+    folders = sorted(folder for folder in data.iterdir() if (folder / "test").is_dir()) if data.is_dir() else []
+    if not folders:
         raise DataError(f"{data} has neither a test folder nor folders that have one; give MVTec AD's layout")
-    return found
+    return folders
 
 
 def run(trial: Trial) -> list[Row]:
-    """Train once, and evaluate: a row for the method, and for ours a row for each head alone."""
+    """Train once and evaluate: one row for the method, and for ours one row for each head alone."""
     console.print(f"{trial.data.name}: {trial.method}, seed {trial.seed}", highlight=False)
-    place = trial.output / "runs" / trial.data.name / f"{trial.method}-{trial.seed}"
+    folder = trial.output / "runs" / trial.data.name / f"{trial.method}-{trial.seed}"
     start = time.monotonic()
-    scorers, facts = (_ours if trial.method in PRESETS else _peer)(trial, place / "model")
+    scorers, metadata = (_ours if trial.method in PRESETS else _peer)(trial, folder / "model")
     common = {
         "category": trial.data.resolve().name,
         "seed": trial.seed,
         "effort": trial.effort,
         "settings": list(trial.settings),
         "training_seconds": round(time.monotonic() - start, 1),
-        **facts,
-        "machine": machine(),
+        **metadata,
+        "machine": environment(),
     }
     rows = []
     for name, scorer in scorers.items():
-        output = place if name == trial.method else None  # one report: the heads alone are for the table
+        output = folder if name == trial.method else None  # one report: the heads alone are for the table
         scored = score_samples(scorer, trial.data)
         if output is not None:
-            write_evaluation(scorer, trial.data, scored, output, f"{trial.data.name}: {trial.method}", facts)
+            write_evaluation(scorer, trial.data, scored, output, f"{trial.data.name}: {trial.method}", metadata)
         parts = _parts(trial, scorer, scored)
-        rows.append({"method": name, **_measures(summarise(scorer, trial.data, scored)), "parts": parts, **common})
+        rows.append({"method": name, **_metrics(summarise(scorer, trial.data, scored)), "parts": parts, **common})
         if output is None:
-            rows[-1]["ms_per_image"] = rows[0]["ms_per_image"]  # heads are remembered: the time is the method's
+            rows[-1]["ms_per_image"] = rows[0]["ms_per_image"]  # the heads' scores are cached: the time is the method's
     return rows
 
 
 def _parts(trial: Trial, scorer: Scorer, scored: list[ScoredSample]) -> dict[str, Row]:
-    """The measures of each part that has normal and defective images."""
-    part = part_of([one.sample for one in scored], trial.pattern, trial.within)
+    """The metrics of each part that has normal and defective images."""
+    part = part_of([image.sample for image in scored], trial.pattern, trial.within)
     parts: dict[str, Row] = {}
     for name in PARTS:
-        mine = [one for one in scored if part[one.sample.path] == name]
-        if len({one.sample.is_normal for one in mine}) == 2:
-            parts[name] = {"images": len(mine), **_measures(summarise(scorer, trial.data, mine))}
+        members = [image for image in scored if part[image.sample.path] == name]
+        if len({image.sample.is_normal for image in members}) == 2:
+            parts[name] = {"images": len(members), **_metrics(summarise(scorer, trial.data, members))}
     return parts
 
 
-class _Remembered(TorchBackend):
-    """A backend that keeps what both heads said of an image, so that mixing them anew costs nothing."""
+class _CachedHeads(TorchBackend):
+    """A backend that caches both heads' scores of each image, so that other mixtures of them cost nothing."""
 
-    heard: dict[bytes, tuple[Tensor, Tensor]]
+    cache: dict[bytes, tuple[Tensor, Tensor]]
 
     def tensor_grids(self, images: Tensor, method: str = "dense") -> Tensor:
         key = hashlib.sha256(images.cpu().numpy().tobytes()).digest()
-        if key not in self.heard:
-            seen = self.model.from_uint8(images)
+        if key not in self.cache:
+            batch = self.model.from_uint8(images)
             with torch.inference_mode():
-                self.heard[key] = self.model.head_scores(*self.dense.features(self.model, seen))
-        return self.model.combine(*self.heard[key]).reshape(-1, *self._shape)
+                self.cache[key] = self.model.head_scores(*self.dense.features(self.model, batch))
+        return self.model.combine(*self.cache[key]).reshape(-1, *self._shape)
 
 
 def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:
@@ -176,34 +182,34 @@ def _ours(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]
     assert isinstance(backend, TorchBackend)
     macs = backend.dense.plan.macs + backend.model.local_macs
     scorers: dict[str, Scorer] = {trial.method: engine}
-    heard: dict[bytes, tuple[Tensor, Tensor]] = {}
-    for head, lam in (("IAD", 1.0), ("DAD", 0.0)):
-        files = dataclasses.replace(engine.files, model=model.model_copy(update={"iad_weight": lam}))
-        remembered = _Remembered(build_model(files), backend.device)
-        remembered.heard = heard
-        scorers[f"{trial.method}, {head} alone"] = Engine(files, remembered)
+    cache: dict[bytes, tuple[Tensor, Tensor]] = {}
+    for head, weight in (("IAD", 1.0), ("DAD", 0.0)):
+        files = dataclasses.replace(engine.files, model=model.model_copy(update={"iad_weight": weight}))
+        cached = _CachedHeads(build_model(files), backend.device)
+        cached.cache = cache
+        scorers[f"{trial.method}, {head} alone"] = Engine(files, cached)
     return scorers, {"gmac": f"{macs / 1e9:.2f}", "size": "{}x{}".format(*model.image_size)}
 
 
 def _peer(trial: Trial, folder: Path) -> tuple[dict[str, Scorer], dict[str, str]]:
     peer = fitted_peer(trial)
     with FlopCounterMode(display=False) as counter:
-        peer.look(np.zeros((1, *peer.size, 3), np.uint8))
+        peer.distances(np.zeros((1, *peer.size, 3), np.uint8))
     gmac = counter.get_total_flops() / 2e9
     return {trial.method: peer}, {"gmac": f"{gmac:.2f}", "size": "{}x{}".format(*peer.size)}
 
 
 def fitted_peer(trial: Trial) -> Peer:
-    """A peer at the size, with the teacher and on the images of the default preset."""
+    """A peer fitted at the image size, with the teacher and to the images of the default preset."""
     model, train = trial.read("fast")
-    kind = next(kind for kind in PEERS if kind.name.lower() == trial.method)
-    peer = kind(load_teacher(model.teacher), trial.seed, model.resize)
+    peer_class = next(peer_class for peer_class in PEERS if peer_class.name.lower() == trial.method)
+    peer = peer_class(load_teacher(model.teacher), trial.seed, model.resize)
     split = read_split(trial.data, model, train)
     peer.fit(split.train, split.held_out, train)
     return peer
 
 
-def _measures(evaluation: Evaluation) -> Row:
+def _metrics(evaluation: Evaluation) -> Row:
     pixel = evaluation.pixel
     return {
         "image_auroc": round(evaluation.image_auroc, 4),
@@ -215,9 +221,9 @@ def _measures(evaluation: Evaluation) -> Row:
     }
 
 
-def _is_of(row: Row, trial: Trial) -> bool:
-    asked = (trial.method, trial.data.resolve().name, trial.seed, trial.effort, list(trial.settings))
-    return (row["method"], row["category"], row["seed"], row["effort"], row["settings"]) == asked
+def _belongs_to(row: Row, trial: Trial) -> bool:
+    key = (trial.method, trial.data.resolve().name, trial.seed, trial.effort, list(trial.settings))
+    return (row["method"], row["category"], row["seed"], row["effort"], row["settings"]) == key
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -229,7 +235,7 @@ def _read_rows(path: Path) -> list[Row]:
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """A table a category, one line a method (mean ± deviation over seeds), and the mean over categories."""
+    """One table per category, one line per method (mean ± deviation over seeds), and the mean over categories."""
     names = sorted({row["category"] for row in rows})
     parts = [_table(name, [row for row in rows if row["category"] == name]) for name in names]
     if len(names) > 1:
@@ -239,24 +245,24 @@ def as_markdown(rows: list[Row]) -> str:
 
 def _table(category: str, rows: list[Row]) -> str:
     defects = sorted({defect for row in rows for defect in row["defects"]})
-    head = ["method", "seeds", *MEASURES, *defects, "training s", "ms an image", "GMAC"]
+    head = ["method", "seeds", *METRICS, *defects, "training s", "ms per image", "GMAC"]
     lines = [f"### {category}", "", _line(head), _line(["---"] * len(head))]
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        figures = [_spread([row[name] for row in mine]) for name in MEASURES]
-        figures += [_spread([row["defects"].get(defect) for row in mine]) for defect in defects]
-        costs = [f"{mean(row[name] for row in mine):.0f}" for name in ("training_seconds", "ms_per_image")]
-        lines.append(_line([method, str(len(mine)), *figures, *costs, mine[0].get("gmac", "")]))
+        of_method = [row for row in rows if row["method"] == method]
+        figures = [_spread([row[name] for row in of_method]) for name in METRICS]
+        figures += [_spread([row["defects"].get(defect) for row in of_method]) for defect in defects]
+        costs = [f"{mean(row[name] for row in of_method):.0f}" for name in ("training_seconds", "ms_per_image")]
+        lines.append(_line([method, str(len(of_method)), *figures, *costs, of_method[0].get("gmac", "")]))
     return "\n".join([*lines, ""])
 
 
 def _overall(rows: list[Row]) -> str:
-    categories_seen = {row["category"] for row in rows}
-    lines = ["### mean over categories", "", _line(["method", *MEASURES]), _line(["---"] * (1 + len(MEASURES)))]
+    measured = {row["category"] for row in rows}
+    lines = ["### mean over categories", "", _line(["method", *METRICS]), _line(["---"] * (1 + len(METRICS)))]
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        lines.append(_line([method, *(_mean([row[name] for row in mine]) for name in MEASURES)]))
-    if categories_seen >= MVTEC_AD:
+        of_method = [row for row in rows if row["method"] == method]
+        lines.append(_line([method, *(_mean([row[name] for row in of_method]) for name in METRICS)]))
+    if measured >= MVTEC_AD:
         lines.append(_line(["Glancing at the Patch, as published", "", "", f"{PAPER_PRO}", ""]))
     return "\n".join([*lines, ""])
 
@@ -266,13 +272,13 @@ def _line(cells: list[str]) -> str:
 
 
 def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{mean(known):.3f}" if known else "-"
+    present = [value for value in values if value is not None]
+    return f"{mean(present):.3f}" if present else "-"
 
 
 def _spread(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return _mean(values) + (f" ± {stdev(known):.3f}" if len(known) > 1 else "")
+    present = [value for value in values if value is not None]
+    return _mean(values) + (f" ± {stdev(present):.3f}" if len(present) > 1 else "")
 
 
 if __name__ == "__main__":

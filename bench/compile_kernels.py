@@ -1,7 +1,7 @@
 """Compile the Triton kernels for every GPU generation, without a GPU: `python -m bench.compile_kernels --output FILE`.
 
-For each kernel, shape of the presets, dtype and target it tells what the compiled code takes: registers, spilled
-bytes, shared memory, and how many matrix instructions are in it.
+Each row has the resources of the compiled code of one kernel, shape of the presets, dtype and target: registers,
+spilled bytes, shared memory, and the number of matrix instructions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from glance_fast.presets import PRESETS
 if TYPE_CHECKING:
     from glance_fast.models.model import GlanceModel
 
-# A kernel, and what a launch of it takes by name.
-Launch = tuple[Any, dict[str, Any]]
+# A kernel, and its constants by name.
+KernelLaunch = tuple[Any, dict[str, Any]]
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-# Integer arguments, beside strides.
-NUMBERS = ("height", "width", "high", "wide", "cells", "entries", "rows", "locations")
-# Matrix instructions in PTX, by their names over the generations.
+# Integer arguments other than strides.
+INTEGERS = ("height", "width", "high", "wide", "cells", "entries", "rows", "locations")
+# Names of matrix instructions in PTX, of all generations.
 MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
 
@@ -44,7 +44,7 @@ MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 class Shape:
     """A convolution of `before` to `after` channels.
 
-    as_changes: another convolution follows; pooled: pooling does, which may be in the same launch.
+    `as_changes`: another convolution follows. `pooled`: pooling follows, which may be fused with it.
     """
 
     before: int
@@ -55,34 +55,37 @@ class Shape:
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads of `before` features and `after` hidden units; whitened: a location's own W; `wide` features more."""
+    """Heads of `before` features and `after` hidden units.
+
+    `whitened`: each location has its own W. `context_features`: appended to the features.
+    """
 
     before: int
     after: int
     whitened: bool
-    wide: int
+    context_features: int
 
 
 @dataclass(frozen=True)
 class Stem:
-    """Local-Net's first convolution, `before` channels of pixels to `after`, in a kernel of `kernel` pixels a side."""
+    """Local-Net's first convolution: `before` channels of pixels to `after`, a kernel of `kernel` pixels per side."""
 
     before: int
     after: int
     kernel: int
     stride: int
-    overhang: int
-    most: float
+    border_padding: int
+    clip: float
 
 
 Part = Stem | Shape | Heads
-# One of each, for checks that have no time for all.
+# One part of each kind, for checks that cannot compile all.
 SAMPLES = (Stem(3, 32, 3, 2, 38, 6.0), Shape(3, 32), Shape(64, 96, pooled=True), Heads(168, 128, True, 64))
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one kernel's code takes on one target; channels before and after, or features and hidden units."""
+    """Resources of one kernel's code on one target; channels before and after, or features and hidden units."""
 
     kernel: str
     before: int
@@ -96,10 +99,10 @@ class Compiled:
 
 
 def main(output: Annotated[Path, typer.Option("--output", "-o", help="Where the rows go, as JSON lines.")]) -> None:
-    """Compile everything that the presets need and write a row each."""
-    todo = [(part, dtype, target) for part in parts() for dtype in DTYPES for target in TARGETS]
+    """Compile every kernel that the presets launch and write one row for each."""
+    combinations = [(part, dtype, target) for part in parts() for dtype in DTYPES for target in TARGETS]
     rows: list[Compiled] = []
-    for part, dtype, target in track(todo, "Compiling", console=Console(stderr=True), transient=True):
+    for part, dtype, target in track(combinations, "Compiling", console=Console(stderr=True), transient=True):
         rows += compile_part(part, dtype, target)
     output.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
     worst = max(rows, key=lambda row: row.spilled_bytes)
@@ -117,64 +120,66 @@ def parts() -> list[Part]:
 def _parts(model: GlanceModel) -> Iterator[Part]:
     from glance_fast.dense.triton_pipeline import first_convolution
 
-    conv, stride, overhang, most = first_convolution(model)
-    yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], stride, overhang, most)
+    conv, stride, border_padding, clip = first_convolution(model)
+    yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], stride, border_padding, clip)
     layers, before = model.global_net.layers, model.local_net.feature_map_spec.channels
     for i, layer in enumerate(layers):
         if layer.kind == "conv":
-            behind = [later.kind for later in layers[i + 1 : i + 2]]
-            yield Shape(before, layer.channels, behind == ["conv"], i > 0 and behind == ["pool"])
+            following = [later.kind for later in layers[i + 1 : i + 2]]
+            yield Shape(before, layer.channels, following == ["conv"], i > 0 and following == ["pool"])
         before = layer.channels
     c = model.config
     yield Heads(c.features, c.dad_width, c.location_whitening, c.context_features)
 
 
 def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:
-    """All launches of a part for one target; those of a layer with the pooling of what it gives."""
+    """All launches of a part for one target; a layer's with the pooling of its output."""
     return [_compile(kernel, settings, part, dtype, target) for kernel, settings in launches_of(part, dtype)]
 
 
-def launches_of(part: Part, dtype: str) -> list[Launch]:
-    """The kernels that a part launches, each with its settings."""
+def launches_of(part: Part, dtype: str) -> list[KernelLaunch]:
+    """The kernels that a part launches, each with its constants."""
     if isinstance(part, Stem):
         return _of_stem(part, dtype)
     return _of_layer(part, dtype) if isinstance(part, Shape) else _of_heads(part, dtype)
 
 
-def _of_stem(stem: Stem, dtype: str) -> list[Launch]:
+def _of_stem(stem: Stem, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.pixel_conv import pixel_conv_kernel, pixel_settings
 
     weight = (stem.kernel, stem.kernel, stem.before, stem.after)
-    return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.stride, stem.overhang, stem.most))]
+    return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.stride, stem.border_padding, stem.clip))]
 
 
-def _of_layer(shape: Shape, dtype: str) -> list[Launch]:
+def _of_layer(shape: Shape, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
     from glance_fast.kernels.gpu.max_pool import pool_kernel, pool_settings
     from glance_fast.kernels.gpu.partial_conv import base_kernel, base_settings, entries_kernel, entries_settings
     from glance_fast.kernels.gpu.pixel_level import level_settings, pixel_base_kernel, pixel_entries_kernel
 
-    weight, of = (3, 3, shape.before, shape.after), DTYPES[dtype]
+    weight, torch_dtype = (3, 3, shape.before, shape.after), DTYPES[dtype]
     as_changes = {"AS_CHANGES": shape.as_changes}
     launches = [
-        (base_kernel, base_settings(weight, of, "ieee")),
-        (entries_kernel, entries_settings(weight, of, BLOCK, "ieee") | as_changes),
+        (base_kernel, base_settings(weight, torch_dtype, "ieee")),
+        (entries_kernel, entries_settings(weight, torch_dtype, BLOCK, "ieee") | as_changes),
         (pool_kernel, pool_settings(shape.after, 2, BLOCK) | {"AS_CHANGES": True}),
     ]
     if shape.before == IMAGE.channels:
-        level = level_settings(weight, of, BLOCK, "ieee") | as_changes
+        level = level_settings(weight, torch_dtype, BLOCK, "ieee") | as_changes
         launches += [(pixel_base_kernel, level), (pixel_entries_kernel, level)]
     if not shape.pooled:
         return launches
-    both = triton_conv_pool.pooled_settings(weight, of, 2, triton_conv_pool.BLOCK, "ieee") | {"AS_CHANGES": True}
-    return [*launches, (triton_conv_pool.pooled_entries_kernel, both)]
+    fused = triton_conv_pool.pooled_settings(weight, torch_dtype, 2, triton_conv_pool.BLOCK, "ieee") | {
+        "AS_CHANGES": True
+    }
+    return [*launches, (triton_conv_pool.pooled_entries_kernel, fused)]
 
 
-def _of_heads(heads: Heads, dtype: str) -> list[Launch]:
+def _of_heads(heads: Heads, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.score import score_kernel, score_settings
 
     precision = "ieee" if dtype == "fp32" else "tf32"
-    total = heads.before + heads.wide
+    total = heads.before + heads.context_features
     return [(score_kernel, score_settings(total, heads.before, heads.after, heads.whitened, precision))]
 
 
@@ -203,7 +208,7 @@ def argument_types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[st
     for name in kernel.arg_names:
         if name in settings:
             continue
-        if name in NUMBERS or name.endswith("_stride"):
+        if name in INTEGERS or name.endswith("_stride"):
             types[name] = "i32"
         elif name.removeprefix("conv_") in TABLES and not of_heads:
             types[name] = "*i32"
@@ -217,7 +222,7 @@ def argument_types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[st
 
 
 def resources(ptx: str, target: int) -> tuple[int, int]:
-    """Registers and spilled bytes, as the assembler that Triton brings along tells them."""
+    """Registers and spilled bytes, as reported by the assembler that Triton ships."""
     spec = find_spec("triton")
     assert spec is not None and spec.origin is not None
     tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"
@@ -228,9 +233,9 @@ def resources(ptx: str, target: int) -> tuple[int, int]:
         file.write(ptx)
         file.flush()
         command = [str(assembler), "-v", f"--gpu-name={name[1]}", file.name, "-o", os.devnull]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    used = re.search(r"Used (\d+) registers", told)
-    spills = re.search(r"(\d+) bytes spill stores", told)
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    used = re.search(r"Used (\d+) registers", report)
+    spills = re.search(r"(\d+) bytes spill stores", report)
     assert used is not None
     return int(used[1]), int(spills[1]) if spills else 0
 

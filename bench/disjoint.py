@@ -1,11 +1,11 @@
-"""A harder, fairer split of a data set that photographed its things several times.
+"""A fairer split of a data set in which objects were photographed several times.
 
 `python -m bench.disjoint DATA OUT --pattern 'num_(\\d+)' --within 150 --normal 60`
 
 Magnetic tiles were photographed six times each under changing light, and the usual random split puts some photographs
-of a tile among the training images and others of the same tile among the normal test images. A method that remembers
-training images is then rewarded for it. Here some normal test images are kept, and every training image whose number
-(the pattern's group) lies within a distance of one of theirs is left out. OUT becomes a folder of links in MVTec AD's
+of a tile among the training images and others of the same tile among the normal test images. That rewards a method that
+memorizes training images. Here a number of normal test images is kept, and every training image whose number (the
+pattern's group) is within a distance of a kept image's number is left out. OUT becomes a folder of links in MVTec AD's
 layout; DATA is not changed.
 """
 
@@ -31,7 +31,7 @@ def main(
     normal: Annotated[int, typer.Option(help="How many normal test images are kept.")],
     seed: int = 0,
 ) -> None:
-    """Make the split and print how many images are left."""
+    """Make the split and print how many images it has."""
     samples = test_samples(data)
     good = [sample.path for sample in samples if sample.is_normal]
     kept = [good[i] for i in sorted(np.random.default_rng(seed).permutation(len(good))[:normal])]
@@ -54,15 +54,15 @@ def main(
 
 def number(path: Path, pattern: str) -> int:
     """The number in a file's name; raises DataError when the pattern is not in it."""
-    found = re.search(pattern, path.stem)
-    if found is None or not found.groups() or not found[1].isdecimal():
+    match = re.search(pattern, path.stem)
+    if match is None or not match.groups() or not match[1].isdecimal():
         raise DataError(f"{path.name} has no number where the pattern {pattern!r} looks for one")
-    return int(found[1])
+    return int(match[1])
 
 
-def _link(source: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(source.resolve())
+def _link(source: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(source.resolve())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""All that needs a GPU, in one command: `python -m bench.gpu --output bench/results`. No GPU was at hand: not yet run.
+"""Everything that needs a GPU, in one command: `python -m bench.gpu --output bench/results`. Not yet run on one.
 
-First the tests that run on one, and compute-sanitizer over a small case where it is installed; nothing is timed when
-they fail. Then, in turn, from uint8 pixels on the device to scores on the device: the CUDA engine at batches 1 and 32
-and at stride 4, the same networks' dense pass in PyTorch compiled, EfficientAD-S compiled, and the loop; beside them a
-large matrix product and a large copy, the limits, by which each engine's roofline is told from what its launches need
-(`bench/needs.py`), and the kernels alone, each with its share of its roofline and of the matrix product's pace. One
-JSON file, named by the device, holds all of it.
+First the tests that run on a GPU, and compute-sanitizer over a small case where it is installed; if they fail, nothing
+is timed. Then, interleaved, from uint8 pixels on the device to scores on the device: the CUDA engine at batches 1 and
+32 and at stride 4, the same networks' dense pass in PyTorch compiled, EfficientAD-S compiled (to its map), and the
+loop. A large matrix product and a large copy are the limits, from which the roofline of each engine follows by the
+costs of its launches (`bench.kernel_roofline`). The kernels are also timed alone, each with its share of its roofline
+and of the matrix product's rate. The results are one JSON file, named by the device.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from bench.harness.environment import machine
-from bench.kernel_roofline import Need, needs
-from bench.peers.networks import FORWARD
-from bench.tune import Job, jobs
+from bench.harness.environment import environment
+from bench.kernel_roofline import LaunchCost, launch_costs
+from bench.peers.networks import PEER_NETWORKS
+from bench.tune import TuneJob, tune_jobs
 from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
 from glance_fast.config import ModelConfig
 from glance_fast.dense.loop import LoopPass
@@ -45,7 +45,7 @@ from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
 from glance_fast.storage.atomic_write import replace_file
 
-TESTS = ("tests/test_triton.py", "tests/test_pipeline_triton.py", "tests/test_tune.py")
+TESTS = ("tests/dense/test_triton_pass.py", "tests/dense/test_triton_pipeline.py", "tests/bench/test_tune.py")
 SANITIZERS = ("memcheck", "racecheck")
 SIDE = 256
 PRODUCT, COPY = "limit: matrix product, fp16, multiply-adds", "limit: copy, bytes read and written"
@@ -66,9 +66,9 @@ def main(
     failed = [name for name, status in checks.items() if status == "failed"]
     if failed:
         raise SystemExit(f"{', '.join(failed)} failed on this GPU; nothing was timed")
-    rows = measure(cases(), turns)
+    rows = measure(make_cases(), turns)
     device = torch.cuda.get_device_properties(0)
-    facts = {
+    recorded = {
         "device": device.name,
         "capability": f"{device.major}.{device.minor}",
         "memory": device.total_memory,
@@ -76,30 +76,30 @@ def main(
         "cuda": torch.version.cuda,
         "triton": triton.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **machine(),
+        **environment(),
     }
     name = device.name.lower().replace(" ", "-")
     path = output / f"gpu-{name}.json"
-    replace_file(path, (json.dumps({**facts, "checks": checks, "rows": rows}, indent=1) + "\n").encode())
+    replace_file(path, (json.dumps({**recorded, "checks": checks, "rows": rows}, indent=1) + "\n").encode())
     console = Console(width=120)
     for row in rows:
-        figures = f"{row['p50_ms']:>10.3f} ms{row['per_second']:>12,.0f} a second"
+        figures = f"{row['p50_ms']:>10.3f} ms{row['per_second']:>12,.0f} per second"
         console.print(f"{row['name']:<60}{figures}", highlight=False)
     console.print(f"written: {path}")
 
 
 @dataclass(frozen=True)
-class Timed:
-    """What is run, how many images (of the limits: multiply-adds or bytes) a run does, and what its launches need."""
+class GpuCase:
+    """A run, its number of images (of a limit: multiply-adds or bytes), and the costs of its launches."""
 
     run: Callable[[], object]
     count: float
-    needs: tuple[Need, ...] = ()
+    costs: tuple[LaunchCost, ...] = ()
 
 
-def cases() -> dict[str, Timed]:
-    """All that is timed."""
-    found: dict[str, Timed] = {}
+def make_cases() -> dict[str, GpuCase]:
+    """All cases by name."""
+    cases: dict[str, GpuCase] = {}
     for preset, batch, precision, stride in (
         *((preset, batch, precision, 8) for preset in PRESETS for batch in (1, 32) for precision in ("fp16", "fp32")),
         ("paper", 32, "fp16", 4),
@@ -107,74 +107,74 @@ def cases() -> dict[str, Timed]:
         config = ModelConfig.model_validate({**PRESETS[preset]["model"], "stride": stride})
         net = _model(config)
         engine = CudaBackend(net, torch.device("cuda"), precision)
-        needed = tuple(needs(net, batch, DTYPES[precision].itemsize))
+        costs = tuple(launch_costs(net, batch, DTYPES[precision].itemsize))
         name = f"{preset}, stride {stride}, CUDA engine, {precision}, batch {batch}"
-        found[name] = Timed(_engine(engine, batch), batch, needed)
+        cases[name] = GpuCase(_engine(engine, batch), batch, costs)
     for preset in PRESETS:
-        found |= launches(preset, _model(ModelConfig.model_validate(PRESETS[preset]["model"])), 32)
+        cases |= launches(preset, _model(ModelConfig.model_validate(PRESETS[preset]["model"])), 32)
     model = _model(ModelConfig())
-    found["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = Timed(_compiled_dense(model), 1)
-    found["paper, Global-Net, the loop, fp16"] = _loop(model)
+    cases["paper, Global-Net, PyTorch compiled, fp16, batch 1"] = GpuCase(_compiled_dense(model), 1)
+    cases["paper, Global-Net, the loop, fp16"] = _loop(model)
     for batch in (1, 32):
-        found[f"EfficientAD-S, PyTorch compiled, fp16, batch {batch}"] = Timed(_peer(batch), batch)
+        cases[f"EfficientAD-S, PyTorch compiled, fp16, batch {batch}"] = GpuCase(_peer(batch), batch)
     square = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
-    found[PRODUCT] = Timed(lambda: square @ square, float(8192**3))
+    cases[PRODUCT] = GpuCase(lambda: square @ square, float(8192**3))
     long = torch.empty(1 << 28, device="cuda", dtype=torch.float32)
     there = torch.empty_like(long)
-    found[COPY] = Timed(lambda: there.copy_(long), 2.0 * long.numel() * 4)
-    return found
+    cases[COPY] = GpuCase(lambda: there.copy_(long), 2.0 * long.numel() * 4)
+    return cases
 
 
-def launches(preset: str, model: GlanceModel, batch: int) -> dict[str, Timed]:
+def launches(preset: str, model: GlanceModel, batch: int) -> dict[str, GpuCase]:
     """The kernels alone in float16, on a model's shapes; a layer's entries with the base that they start from.
 
-    A convolution with its pooling stands there both ways, in two launches and in one.
+    A convolution with its pooling is timed both in two launches and in one.
     """
-    found, device = dict[str, Timed](), str(next(model.parameters()).device)
-    needed = {(need.kernel, need.channels): need for need in reversed(list(needs(model, batch)))}
-    for job in jobs(model, batch, torch.float16, device):
-        kernel, channels = job.place.kernel, job.place.channels
+    cases, device = dict[str, GpuCase](), str(next(model.parameters()).device)
+    costs = {(cost.kernel, cost.channels): cost for cost in reversed(list(launch_costs(model, batch)))}
+    for job in tune_jobs(model, batch, torch.float16, device):
+        kernel, channels = job.key.kernel, job.key.channels
         name = "{}, {} {}→{}, fp16, batch {}".format(preset, kernel, *channels, batch)
         if kernel == JOINED:
-            found[f"{name}, in two launches"] = Timed(partial(_configured, job, {}, BLOCK), batch)
+            cases[f"{name}, in two launches"] = GpuCase(partial(_configured, job, {}, BLOCK), batch)
             options = {"BLOCK_M": triton_conv_pool.BLOCK}
-            found[f"{name}, in one"] = Timed(partial(_configured, job, options, triton_conv_pool.BLOCK), batch)
+            cases[f"{name}, in one"] = GpuCase(partial(_configured, job, options, triton_conv_pool.BLOCK), batch)
         else:
-            before = [needed["base_kernel", channels]] if kernel == "entries_kernel" else []
-            block = block_of(job.place, BLOCK)
-            found[name] = Timed(partial(job.run, block), batch, (*before, needed[kernel, channels]))
-    return found
+            base = [costs["base_kernel", channels]] if kernel == "entries_kernel" else []
+            block = block_of(job.key, BLOCK)
+            cases[name] = GpuCase(partial(job.run, block), batch, (*base, costs[kernel, channels]))
+    return cases
 
 
-def _configured(job: Job, options: dict[str, int], block: int) -> Tensor:
-    with trying(job.place, options):
+def _configured(job: TuneJob, options: dict[str, int], block: int) -> Tensor:
+    with trying(job.key, options):
         return job.run(block)
 
 
-def measure(found: dict[str, Timed], turns: int) -> list[dict[str, Any]]:
-    """Time all of it in turn, by the device's own clock; rows with needs tell their roofline by the two limits."""
-    taken: dict[str, list[float]] = {name: [] for name in found}
+def measure(cases: dict[str, GpuCase], turns: int) -> list[dict[str, Any]]:
+    """Time all cases in turn by the device's clock; rows of cases with costs have their roofline by the two limits."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
     for turn in track(range(-3, turns), "Turns", console=Console(stderr=True), transient=True):
-        for name, timed in found.items():
+        for name, case in cases.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
             start.record()
-            timed.run()
+            case.run()
             end.record()
             end.synchronize()
             if turn >= 0:
-                taken[name].append(start.elapsed_time(end))
+                times[name].append(start.elapsed_time(end))
     rows: list[dict[str, Any]] = []
-    for name, timed in found.items():
-        p50, p95 = (float(value) for value in np.percentile(taken[name], [50, 95]))
-        rows.append({"name": name, "p50_ms": p50, "p95_ms": p95, "per_second": timed.count / p50 * 1e3, "turns": turns})
-    pace = {row["name"]: row["per_second"] for row in rows}
-    for row, timed in zip(rows, found.values(), strict=True):
-        if timed.needs:
-            seconds = sum(need.seconds(2 * pace[PRODUCT], pace[COPY]) for need in timed.needs)
-            row |= {"roofline_ms": seconds * 1e3, "of_the_roofline": seconds * 1e3 / row["p50_ms"]}
-            macs = sum(need.macs for need in timed.needs)
-            row["of_the_matrix_product"] = macs / row["p50_ms"] * 1e3 / pace[PRODUCT]
+    for name, case in cases.items():
+        p50, p95 = (float(value) for value in np.percentile(times[name], [50, 95]))
+        rows.append({"name": name, "p50_ms": p50, "p95_ms": p95, "per_second": case.count / p50 * 1e3, "turns": turns})
+    rates = {row["name"]: row["per_second"] for row in rows}
+    for row, case in zip(rows, cases.values(), strict=True):
+        if case.costs:
+            seconds = sum(cost.seconds(2 * rates[PRODUCT], rates[COPY]) for cost in case.costs)
+            row |= {"roofline_ms": seconds * 1e3, "roofline_share": seconds * 1e3 / row["p50_ms"]}
+            macs = sum(cost.macs for cost in case.costs)
+            row["product_share"] = macs / row["p50_ms"] * 1e3 / rates[PRODUCT]
     return rows
 
 
@@ -196,7 +196,7 @@ def _compiled_dense(model: GlanceModel) -> Callable[[], object]:
     dense = DensePass(model.compile_plan(), "cuda", torch.float16)
     net = model.global_net.half()
     images = model.from_uint8(_pixels(1)).half().contiguous(memory_format=torch.channels_last)
-    compiled = torch.compile(lambda seen: dense(net, seen))
+    compiled = torch.compile(lambda batch: dense(net, batch))
 
     @torch.inference_mode()
     def run() -> object:
@@ -205,8 +205,8 @@ def _compiled_dense(model: GlanceModel) -> Callable[[], object]:
     return run
 
 
-def _loop(model: GlanceModel) -> Timed:
-    """Sixteen of the locations, one a run of Global-Net; as a share of an image."""
+def _loop(model: GlanceModel) -> GpuCase:
+    """Sixteen of the locations, one per run of Global-Net; counted as a fraction of an image."""
     starts = [model.grid[0][i] for i in (0, 9, 18, 28)]
     rows = [model.grid[0].index(start) for start in starts]
     loop, net = LoopPass(model.compile_plan(rows, rows)), model.global_net.half()
@@ -216,11 +216,11 @@ def _loop(model: GlanceModel) -> Timed:
     def run() -> object:
         return loop(net, images)
 
-    return Timed(run, loop.plan.locations / model.compile_plan().locations)
+    return GpuCase(run, loop.plan.locations / model.compile_plan().locations)
 
 
 def _peer(batch: int) -> Callable[[], object]:
-    network: nn.Module = FORWARD["EfficientAD-S"]().eval().half().cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: nn.Module = PEER_NETWORKS["EfficientAD-S"]().eval().half().cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(batch, 3, SIDE, SIDE, device="cuda", dtype=torch.float16)
     images = images.contiguous(memory_format=torch.channels_last)
     compiled = torch.compile(network)
@@ -241,14 +241,14 @@ def _small() -> None:
 
 
 def _tests() -> str:
-    # What other versions of the libraries warn of is no error there.
+    # Warnings of other versions of the libraries are no errors there.
     options = ("-q", "--benchmark-disable", "-W", "default")
     done = subprocess.run([sys.executable, "-m", "pytest", *options, *TESTS], check=False)
     return "failed" if done.returncode else "passed"
 
 
 def _sanitized(tool: str) -> str:
-    """compute-sanitizer over the small case; it gives status 9 where it found an error."""
+    """compute-sanitizer over the small case; it exits with status 9 on an error."""
     program = shutil.which("compute-sanitizer")
     if program is None:
         return "not installed"

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness.environment import machine
+from bench.harness.environment import environment
 from glance_fast.backends.registry import RUNTIME_DEVICE, installed
 from glance_fast.storage.export_record import RUNTIME_FORMAT, exported_precisions
 
@@ -46,13 +46,13 @@ def main(model: Path, image: Path, runs: Annotated[int, typer.Option(help="Fresh
                     seen = [run(python, model, name, image) for _ in range(runs)]
                 parts = [median(column) for column in zip(*(one["seconds"] for one in seen), strict=True)]
                 times = (*parts, median(sum(one["seconds"]) for one in seen))
-                environment = "base install" if python == fresh else "development"
-                table.add_row(name, environment, *(f"{value:.2f}" for value in times), f"{seen[0]['score']:.6f}")
+                installation = "base install" if python == fresh else "development"
+                table.add_row(name, installation, *(f"{value:.2f}" for value in times), f"{seen[0]['score']:.6f}")
     console.print(table)
     first = sorted(packages, key=lambda name: -packages[name])[:4]
     largest = ", ".join(f"{name} {packages[name] / 1e6:.0f} MB" for name in first)
     console.print(f"base install: {len(packages)} packages, {sum(packages.values()) / 1e6:.0f} MB ({largest})")
-    console.print(machine())
+    console.print(environment())
 
 
 def install(place: Path) -> Path:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.harness.cases import CALIBRATION
+from bench.harness.runners import CALIBRATION
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.images import resize
 from glance_fast.dense.loop import LoopPass

@@ -1,13 +1,12 @@
-"""What is left of the engine's pace when files are read and results written: `python -m bench.throughput MODEL IMAGES`.
+"""Images per second with reading and writing, against the engine alone: `python -m bench.throughput MODEL IMAGES`.
 
-Images a second of the engine alone, on images decoded before, and of reading and scoring one after the other; of
-`Engine.stream` on paths, with one stream and with as many as `glance-fast score` takes; of what that does, without and
-with its pictures. All in turn, with medians of the turns, each as a share of the engine's own pace in its turn.
+The engine alone on decoded images; reading and scoring one after the other; `Engine.stream` on paths, with one stream
+and with as many as `glance-fast score` takes; and `glance-fast score` itself, without and with pictures. All are
+interleaved; figures are medians of the turns, and shares are of the engine's own speed in the same turn.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import time
@@ -20,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness.environment import machine
+from bench.harness.environment import append_rows, use_all_cores
 from glance_fast.commands.score_files import score_files
 from glance_fast.data.datasets import expand
 from glance_fast.data.images import read_image
@@ -28,6 +27,7 @@ from glance_fast.engine import Engine
 
 REST = 0.5
 
+# The engine that a way of scoring uses, and what it does with all images.
 Way = tuple[Engine, Callable[[Engine], object]]
 
 
@@ -36,24 +36,24 @@ def main(
     images: list[str],
     backend: str = "auto",
     precision: str = "fp32",
-    count: Annotated[int, typer.Option(help="Images a turn.")] = 100,
+    count: Annotated[int, typer.Option(help="Images per turn.")] = 100,
     turns: int = 6,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file that JSON lines are added to.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file of JSON lines, appended to.")] = None,
 ) -> None:
-    """Print the table, and add its rows to a file."""
+    """Print the table, and append its rows to a file."""
     logging.disable(logging.INFO)
     engine, folder = (Engine.load(model, backend, precision=precision, streams=streams) for streams in (1, None))
-    found = expand(images)
-    paths = [found[i % len(found)] for i in range(count)]
-    with tempfile.TemporaryDirectory() as place:
-        ways = ways_of(engine, folder, paths, Path(place))
-        seconds = taken_by(ways, turns)
+    files = expand(images)
+    paths = [files[i % len(files)] for i in range(count)]
+    with tempfile.TemporaryDirectory() as scratch:
+        ways = ways_of(engine, folder, paths, Path(scratch))
+        seconds = time_ways(ways, turns)
     alone = seconds["engine alone, decoded images"]
     rows: list[dict[str, Any]] = [
         {
             "way": name,
-            "images_per_second": round(count / median(taken), 2),
-            "of_engine": round(median(a / b for a, b in zip(alone, taken, strict=True)), 3),
+            "images_per_second": round(count / median(way_seconds), 2),
+            "of_engine": round(median(a / b for a, b in zip(alone, way_seconds, strict=True)), 3),
             "model": model.resolve().name,
             "backend": engine.backend.name,
             "precision": precision,
@@ -61,25 +61,23 @@ def main(
             "side": "{}x{}".format(*read_image(paths[0]).shape[:2]),
             "count": count,
             "turns": turns,
-            **machine(),
         }
-        for name, taken in seconds.items()
+        for name, way_seconds in seconds.items()
     ]
-    table = Table("way", "images a second", "of the engine's pace")
+    table = Table("way", "images per second", "of the engine alone")
     for row in rows:
         table.add_row(row["way"], f"{row['images_per_second']}", f"{row['of_engine']:.0%}")
     Console(width=110).print(table)
     if output is not None:
-        with output.open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row) + "\n" for row in rows)
+        append_rows(output, rows)
 
 
-def ways_of(engine: Engine, folder: Engine, paths: list[Path], place: Path) -> dict[str, Way]:
-    """What is timed, by name: which engine, that of one stream or that of a folder, does what with all images."""
+def ways_of(engine: Engine, folder: Engine, paths: list[Path], scratch: Path) -> dict[str, Way]:
+    """The ways that are timed, by name; `engine` has one stream, `folder` as many as suit a folder of images."""
     pixels = [read_image(path) for path in paths]
 
     def score(by: Engine, overlays: str) -> object:
-        return score_files(by, paths, place / f"{overlays}-{by.backend.streams}", overlays=overlays)
+        return score_files(by, paths, scratch / f"{overlays}-{by.backend.streams}", overlays=overlays)
 
     return {
         "engine alone, decoded images": (engine, lambda by: [by.score(image) for image in pixels]),
@@ -93,11 +91,11 @@ def ways_of(engine: Engine, folder: Engine, paths: list[Path], place: Path) -> d
     }
 
 
-def taken_by(ways: dict[str, Way], turns: int) -> dict[str, list[float]]:
+def time_ways(ways: dict[str, Way], turns: int) -> dict[str, list[float]]:
     """Seconds of each way in each turn."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
-        # Each turn begins with another: what one leaves behind, files to be written, slows the next.
+        # Each turn begins with another way: files that a way leaves to be written slow the next.
         order = [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]
         for name in order:
             by, run = ways[name]
@@ -110,4 +108,5 @@ def taken_by(ways: dict[str, Way], turns: int) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
+    use_all_cores()
     typer.run(main)

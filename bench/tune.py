@@ -1,10 +1,10 @@
-"""Which configurations of the kernels are fastest on this GPU: `python -m bench.tune`. No GPU was at hand: not yet run.
+"""Find the fastest configurations of the kernels on this GPU: `python -m bench.tune`. Not yet run on one.
 
-For each layer of a preset, and for its heads, it tries the configurations below on the layer's own shapes, each only
-once it gave what the one that fits everywhere gives, and adds the fastest to `kernels/configurations.json`: the device,
-the kernel, the channels and the dtype, with both times and the gain. A layer's entries are timed with its base, which
-they start from. A convolution with its pooling in one launch is tried against the two launches, and chosen where there
-is a row for it.
+For each layer of a preset, and for its heads, it times the configurations below on the layer's shapes, each after its
+result was compared with that of the default configuration, and adds the fastest to `kernels/gpu/configurations.json`:
+the device, the kernel, the channels and the dtype, with both times and the gain. A layer's entries are timed with its
+base, which they start from. A convolution fused with its pooling is compared with the two launches, and used where the
+table has a row for it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from glance_fast.plan.step import Step
 from glance_fast.presets import DEFAULT, PRESETS
 from glance_fast.storage.atomic_write import replace_file
 
-# What is tried of each kernel: all combinations.
+# Values of each kernel's options; all combinations are timed.
 CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
     "base_kernel": {"BLOCK_M": (64, 128), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32, 64), "num_warps": (4, 8, 16)},
     "entries_kernel": {"BLOCK_M": (64, 128), "BLOCK_N": (32, 64), "BLOCK_K": (16, 32), "num_warps": (4, 8, 16)},
@@ -47,35 +47,36 @@ CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
     "score_kernel": {"BLOCK_K": (16, 32), "num_warps": (2, 4, 8), "num_stages": (1, 2, 3)},
 }
 # Less is noise and not worth a row.
-LEAST_GAIN = 1.03
+MIN_GAIN = 1.03
+# Milliseconds of a run.
 Clock = Callable[[Callable[[], object]], float]
 
 
 @dataclass(frozen=True)
-class Job:
-    """A launch to be tuned: what runs it, with tiles of so many entries, and gives what it computed.
+class TuneJob:
+    """A launch to be tuned; `run(block)` computes it with tiles of `block` entries and returns its result.
 
-    `tf32`: its float32 products are taken in tf32, which another order of them moves by more than rounding.
+    `tf32`: its float32 products are computed in tf32, which another order of sums changes by more than rounding.
     """
 
-    place: Place
+    key: Place
     run: Callable[[int], Tensor]
     tf32: bool = False
 
     @property
     def tolerance(self) -> float:
-        """How far apart two configurations may be, of the largest value."""
-        precision = {"float16": "fp16", "bfloat16": "bf16"}.get(self.place.dtype, "tf32" if self.tf32 else "fp32")
+        """Largest allowed difference of two configurations, relative to the largest value."""
+        precision = {"float16": "fp16", "bfloat16": "bf16"}.get(self.key.dtype, "tf32" if self.tf32 else "fp32")
         return tolerance("kernel", precision)
 
 
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="The table to add to.")] = configurations.FILE,
-    preset: Annotated[str, typer.Option(help="Whose layers.")] = DEFAULT,
-    batch: Annotated[int, typer.Option(help="Images a launch.", min=1)] = 1,
+    preset: Annotated[str, typer.Option(help="The preset whose layers are tuned.")] = DEFAULT,
+    batch: Annotated[int, typer.Option(help="Images per launch.", min=1)] = 1,
     precision: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
 ) -> None:
-    """Tune one preset's kernels and add what is faster to the table."""
+    """Tune one preset's kernels and add the faster configurations to the table."""
     if not torch.cuda.is_available():
         raise SystemExit("bench.tune needs a CUDA device and there is none")
     from triton.testing import do_bench
@@ -83,159 +84,161 @@ def main(
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"])).eval()
     console = Console(stderr=True)
-    rows = tune(track(list(jobs(model, batch, dtype, "cuda")), "Kernels", console=console, transient=True), do_bench)
+    rows = tune(
+        track(list(tune_jobs(model, batch, dtype, "cuda")), "Kernels", console=console, transient=True), do_bench
+    )
     for row in rows:
         print(json.dumps(row))
     merge(output, rows)
 
 
-def jobs(model: GlanceModel, batch: int, dtype: torch.dtype, device: str) -> Iterator[Job]:
-    """Every kind of launch of a model that the table may speak of, once; random values, the model's own shapes."""
-    found: dict[Place, Job] = {}
+def tune_jobs(model: GlanceModel, batch: int, dtype: torch.dtype, device: str) -> Iterator[TuneJob]:
+    """Every kind of launch of a model that the table may have a row for, once; random values, the model's shapes."""
+    by_key: dict[Place, TuneJob] = {}
     steps, convs = model.compile_plan().steps, iter(model.global_net.convs)
     weights = [packed(next(convs), device, dtype) if step.layer.kind == "conv" else () for step in steps]
-    joined: list[Job] = []
+    fused: list[TuneJob] = []
     for i, step in enumerate(steps):
         base, below = _values(step, batch, dtype, device)
         if not weights[i]:
-            made = [*_pool_jobs(step, base, below)]
-        # Pixels have a kernel of their own.
+            jobs = [*_pool_jobs(step, base, below)]
+        # A first layer on pixels has a kernel of its own.
         elif i or model.local_net.feature_map_spec != IMAGE:
-            made = [*_conv_jobs(step, weights[i], base, below)]
-            # The first layer is launched alone.
-            joined += _joined_jobs(steps[i:], weights[i], base, below) if i else []
+            jobs = [*_conv_jobs(step, weights[i], base, below)]
+            # The first layer is never fused.
+            fused += _fused_jobs(steps[i:], weights[i], base, below) if i else []
         else:
-            made = []
-        found = {job.place: job for job in made} | found
-    yield from found.values()
+            jobs = []
+        by_key = {job.key: job for job in jobs} | by_key
+    yield from by_key.values()
     yield _score_job(model, batch, device, "ieee" if dtype == torch.float32 else "tf32")
-    # Against the two launches as they are by then.
-    yield from {job.place: job for job in reversed(joined)}.values()
+    # Last, so that the two launches which they are compared with are tuned by then.
+    yield from {job.key: job for job in reversed(fused)}.values()
 
 
-def tune(todo: Iterable[Job], clock: Clock) -> list[dict[str, Any]]:
-    """The rows of all launches; what was found of one stands while the next are tried."""
+def tune(jobs: Iterable[TuneJob], clock: Clock) -> list[dict[str, Any]]:
+    """The rows of all launches; a launch's fastest configuration is in use while the next launches are tuned."""
     rows = []
-    with ExitStack() as found:
-        for job in todo:
+    with ExitStack() as in_use:
+        for job in jobs:
             for row in tuned(job, clock):
-                found.enter_context(configurations.trying(job.place, row["options"]))
+                in_use.enter_context(configurations.trying(job.key, row["options"]))
                 rows.append(row)
     return rows
 
 
-def tuned(job: Job, clock: Clock) -> list[dict[str, Any]]:
-    """The row of a launch's fastest configuration; none where that which fits everywhere is as fast."""
-    with configurations.trying(job.place, {}):
+def tuned(job: TuneJob, clock: Clock) -> list[dict[str, Any]]:
+    """The row of a launch's fastest configuration; empty where the default one is as fast."""
+    with configurations.trying(job.key, {}):
         expected, default_ms = job.run(BLOCK), clock(partial(job.run, BLOCK))
     best: tuple[float, dict[str, int]] = (default_ms, {})
-    for options in candidates(job.place.kernel):
-        with configurations.trying(job.place, options):
+    for options in candidates(job.key.kernel):
+        with configurations.trying(job.key, options):
             block = options.get("BLOCK_M", BLOCK)
             if not _runs(job, block, expected):
                 continue
-            best = min(best, (clock(partial(job.run, block)), options), key=lambda one: one[0])
+            best = min(best, (clock(partial(job.run, block)), options), key=lambda timed: timed[0])
     gain = default_ms / best[0]
-    if gain < LEAST_GAIN:
+    if gain < MIN_GAIN:
         return []
-    where = asdict(job.place) | {"channels": list(job.place.channels), "options": best[1]}
-    return [{**where, "ms": round(best[0], 5), "default_ms": round(default_ms, 5), "gain": round(gain, 3)}]
+    key = asdict(job.key) | {"channels": list(job.key.channels), "options": best[1]}
+    return [{**key, "ms": round(best[0], 5), "default_ms": round(default_ms, 5), "gain": round(gain, 3)}]
 
 
 def candidates(kernel: str) -> Iterator[dict[str, int]]:
-    """All configurations that are tried of a kernel."""
+    """All configurations of a kernel that are timed."""
     names, values = zip(*CHOICES[kernel].items(), strict=True)
-    for chosen in itertools.product(*values):
-        yield dict(zip(names, chosen, strict=True))
+    for combination in itertools.product(*values):
+        yield dict(zip(names, combination, strict=True))
 
 
 def merge(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows to a table; a row for the same place takes the other's."""
+    """Add rows to a table; a row replaces the one with the same key."""
 
-    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["device"], row["kernel"], *row["channels"], row["dtype"]
 
-    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = {place(row): row for row in [*held, *rows]}
-    lines = ",\n".join(json.dumps(kept[key]) for key in sorted(kept))
+    existing = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    merged = {key_of(row): row for row in [*existing, *rows]}
+    lines = ",\n".join(json.dumps(merged[key]) for key in sorted(merged))
     text = f"[\n{lines}\n]\n" if lines else "[]\n"
     configurations.read(text)
     replace_file(path, text.encode())
 
 
-def _runs(job: Job, block: int, expected: Tensor) -> bool:
-    """Whether a configuration compiles, fits the device and gives the same but for rounding."""
+def _runs(job: TuneJob, block: int, expected: Tensor) -> bool:
+    """Whether a configuration compiles, fits the device and gives the expected result except for rounding."""
     try:
         return relative_error(job.run(block), expected) <= job.tolerance
     except (RuntimeError, GlanceError):  # Triton: too much shared memory, too many registers
         return False
 
 
-def _conv_jobs(step: Step, weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[Job]:
+def _conv_jobs(step: Step, weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[TuneJob]:
     tables = cache(partial(level_tables, step, base.device))
 
     def run(block: int, entries: int) -> tuple[Tensor, Tensor]:
         table = tables(block)
-        made = ops.partial_conv(base, below, *weights, table.tensors(), entries, table.block, True, "ieee")
-        return made[0], made[1]
+        outputs = ops.partial_conv(base, below, *weights, table.tensors(), entries, table.block, True, "ieee")
+        return outputs[0], outputs[1]
 
-    # The base has no tables: what it takes at a time is the kernel's own affair, and without entries it runs alone.
-    yield Job(place_of("base_kernel", step.channels, base.device, base.dtype), lambda block: run(BLOCK, 0)[0])
+    # The base has no tables, so `block` does not matter to it; without entries it runs alone.
+    yield TuneJob(place_of("base_kernel", step.channels, base.device, base.dtype), lambda block: run(BLOCK, 0)[0])
     if step.table.entries:
-        place = place_of("entries_kernel", step.channels, base.device, base.dtype)
-        yield Job(place, lambda block: run(block, step.table.entries)[1])
+        key = place_of("entries_kernel", step.channels, base.device, base.dtype)
+        yield TuneJob(key, lambda block: run(block, step.table.entries)[1])
 
 
-def _joined_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[Job]:
-    """A convolution and its pooling: two launches where the table has no row for them, one where it has."""
+def _fused_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[TuneJob]:
+    """A convolution and its pooling: two launches where the table has no row for them, one where it has one."""
     if [step.layer.kind for step in steps[:2]] != ["conv", "pool"] or not steps[1].table.entries:
         return
-    place = place_of(JOINED, steps[0].channels, base.device, base.dtype)
+    key = place_of(JOINED, steps[0].channels, base.device, base.dtype)
     of_conv, of_pool = (cache(partial(level_tables, step, base.device)) for step in steps[:2])
     size = steps[1].layer.kernel
 
-    def usual(kernel: str, step: Step) -> int:
+    def tuned_block(kernel: str, step: Step) -> int:
         return block_of(place_of(kernel, step.channels, base.device, base.dtype), BLOCK)
 
     def run(block: int) -> Tensor:
-        if configured(place):
+        if configured(key):
             conv, pool = of_conv(BLOCK), of_pool(block)
             level = pool.tensors(), pool.entries, pool.block, True
-            made = ops.conv_pool(base, below, *weights, conv.tensors(), size, *level, "ieee")
+            outputs = ops.conv_pool(base, below, *weights, conv.tensors(), size, *level, "ieee")
         else:
-            conv, pool = of_conv(usual("entries_kernel", steps[0])), of_pool(usual("pool_kernel", steps[1]))
-            between = ops.partial_conv(base, below, *weights, conv.tensors(), conv.entries, conv.block, False, "ieee")
-            made = ops.max_pool(*between, size, pool.tensors(), pool.entries, pool.block, True)
-        entries: Tensor = made[1]
+            conv, pool = of_conv(tuned_block("entries_kernel", steps[0])), of_pool(tuned_block("pool_kernel", steps[1]))
+            levels = ops.partial_conv(base, below, *weights, conv.tensors(), conv.entries, conv.block, False, "ieee")
+            outputs = ops.max_pool(*levels, size, pool.tensors(), pool.entries, pool.block, True)
+        entries: Tensor = outputs[1]
         return entries
 
-    yield Job(place, run)
+    yield TuneJob(key, run)
 
 
-def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[Job]:
+def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[TuneJob]:
     tables = cache(partial(level_tables, step, base.device))
 
     def run(block: int) -> Tensor:
         table = tables(block)
-        of_level = table.tensors(), table.entries, table.block
-        made: Tensor = ops.max_pool(base, below, step.layer.kernel, *of_level, True)[1]
-        return made
+        level = table.tensors(), table.entries, table.block
+        entries: Tensor = ops.max_pool(base, below, step.layer.kernel, *level, True)[1]
+        return entries
 
     if step.table.entries:
-        yield Job(place_of("pool_kernel", step.channels, base.device, base.dtype), run)
+        yield TuneJob(place_of("pool_kernel", step.channels, base.device, base.dtype), run)
 
 
-def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> Job:
+def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> TuneJob:
     rows, cols = model.grid
     n, total = model.config.features, model.config.features + model.config.context_features
     z_local, z_global = (torch.randn(batch, len(rows) * len(cols), size, device=device) for size in (total, n))
     weights = head_weights(model, device).tensors()
-    place = place_of("score_kernel", (total, model.config.dad_width), device, z_local.dtype)
-    return Job(place, lambda block: ops.score(z_local, z_global, weights, precision), precision == "tf32")
+    key = place_of("score_kernel", (total, model.config.dad_width), device, z_local.dtype)
+    return TuneJob(key, lambda block: ops.score(z_local, z_global, weights, precision), precision == "tf32")
 
 
 def _values(step: Step, batch: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """Random values of the level below: its base, and its entries."""
+    """Random values of the level below: its base and its entries."""
     shape = (batch, *step.below.base_shape, step.channels_in)
     entries = (batch, step.below.entries, step.channels_in)
     return torch.randn(shape, device=device).to(dtype), torch.randn(entries, device=device).to(dtype)

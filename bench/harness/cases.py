@@ -1,7 +1,8 @@
-"""What `bench.runtimes` times: our presets and the peers, in every runtime, at a point; each only once it is right.
+"""The cases of `bench.runtimes`: our presets and the peers in every runtime, each verified before it is timed.
 
-Ours run from uint8 pixels to the locations' scores, after the dense pass has given the loop's numbers at some locations
-and every runtime the dense pass's at all of them, within the tolerances. The peers run from float pixels to the map,
+Every case ends at the anomaly map. Ours are `Engine.score` of a saved and exported model: from uint8 pixels to the map,
+float32 [H, W] at the model's image size. Before they are timed the dense pass must give the loop's features at some
+locations, and every runtime PyTorch's map, both within the tolerances. The peers run from float32 pixels to their map,
 after the other runtimes have given PyTorch's.
 """
 
@@ -25,186 +26,218 @@ from bench.harness.runners import (
     Run,
     as_onnx,
     as_openvino,
-    in_onnxruntime,
-    in_openvino,
-    in_torch,
-    our_model,
-    ours_in_torch,
+    engine_runner,
+    onnxruntime_runner,
+    openvino_runner,
     precisions,
-    with_plugins,
+    random_model,
+    save_model,
+    torch_runner,
 )
-from bench.peers.networks import FORWARD, SIZE
+from bench.peers.networks import PEER_NETWORKS, SIZE
+from glance_fast.backends.base import cpu_threads
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.dense.loop import LoopPass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
+from glance_fast.export.export import export
 from glance_fast.export.graph.dense_pass_node import LEAST
-from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import refine_bands
-from glance_fast.postprocessing.calibration import Calibration
 
-# OpenVINO with our kernels as its dense pass.
-PLUGINS = "OpenVINO, plugins"
-WIDTHS = {"fp32": 4, "bf16": 2}
-# What a peer reads once a run, for one product each.
-STREAMED = {"PaDiM ResNet-18": ("mean", "inverse")}
-# Locations of the loop that are run, spread over the grid; each costs the same.
+# OpenVINO with our kernels for the dense pass.
+OPENVINO_PLUGINS = "OpenVINO, plugins"
+PRECISION_BYTES = {"fp32": 4, "bf16": 2}
+# Buffers that a peer reads once per run, for one product each.
+STREAMED_BUFFERS = {"PaDiM ResNet-18": ("mean", "inverse")}
+# Locations per axis at which the loop is run, spread over the grid; each costs the same.
 LOOP_SIDE = 3
-CALIBRATION = Calibration(
-    scores=(0.0,), false_alarm_rate=0.5, threshold=0.0, pixel_false_alarm_rate=0.5, pixel_threshold=0.0
-)
+OUR_PIXELS, PEER_PIXELS, MAP = "uint8 pixels", "float32 pixels", "anomaly map"
 
+# A runtime and a precision.
 Key = tuple[str, str]
 
 
-def ours(preset: str, threads: int, point: Point = BASE, keep: Path | None = None) -> list[Case]:
-    """The dense pass and both other runtimes of one preset; raises SystemExit where their numbers differ.
+def our_cases(preset: str, folder: Path, point: Point = BASE) -> list[Case]:
+    """The shipped engine with every backend; models are saved to and exported in `folder`.
 
-    With a folder to `keep` its files in, the cases can be run alone.
+    Raises SystemExit where the dense pass is not the loop or a map is not PyTorch's.
     """
-    model = our_model(preset, point)
-    backend = TorchBackend(model)
-    check_loop(backend)
-    pixels = np.random.default_rng(0).integers(0, 256, (point.batch, *model.config.image_size, 3), np.uint8)
-    by_torch = ours_in_torch(backend, pixels)
-    expected = by_torch()
-    graph, core = export_onnx(model, CALIBRATION).SerializeToString(), with_plugins()
-    runs: dict[Key, Run] = {("ONNX Runtime", "fp32"): in_onnxruntime(graph, pixels, threads, "anomaly_grid")}
-    own, own_graphs = dict[Key, Run](), dict[str, bytes]()
+    model = random_model(preset, point)
+    check_against_loop(TorchBackend(model))
+    plain, plugins = (folder / f"{preset}-{point.size}-{point.stride}{kind}" for kind in ("", "-plugins"))
+    for path in (plain, plugins):
+        if not path.exists():
+            _export(model, path, path == plugins)
+    images = np.random.default_rng(0).integers(0, 256, (point.batch, *model.config.image_size, 3), np.uint8)
+    keys = {("PyTorch", "fp32"): (plain, "torch"), ("ONNX Runtime", "fp32"): (plain, "onnxruntime")}
+    for runtime, path in (("OpenVINO", plain), (OPENVINO_PLUGINS, plugins)):
+        keys |= {(runtime, precision): (path, "openvino") for precision in precisions()}
+    runs = {key: engine_runner(path, backend, key[1], images) for key, (path, backend) in keys.items()}
+    _check_maps(preset, point, runs)
+    memory_args = {
+        key: (f"our-{backend}", str(path), key[1], str(cpu_threads()), str(point.batch))
+        for key, (path, backend) in keys.items()
+    }
+    return _as_cases(preset, point, runs, _our_costs(model), memory_args)
+
+
+def _export(model: GlanceModel, path: Path, plugins: bool) -> None:
+    save_model(model, path)
     for precision in precisions():
-        read = openvino.Core().read_model(graph)
-        runs["OpenVINO", precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid")
-        own_graphs[precision] = export_onnx(model, CALIBRATION, openvino=precision).SerializeToString()
-        read = core.read_model(own_graphs[precision])
-        own[PLUGINS, precision] = in_openvino(read, pixels, precision, threads, "anomaly_grid", core)
-    for (runtime, precision), run in (runs | own).items():
+        export(path, "openvino", precision, plugins=plugins)
+    if not plugins:
+        export(path, "onnx")
+
+
+def _check_maps(preset: str, point: Point, runs: Mapping[Key, Run]) -> None:
+    """Raises SystemExit where a runtime's map is not PyTorch's."""
+    expected = runs["PyTorch", "fp32"]()
+    for (runtime, precision), run in runs.items():
         difference = relative_error(run(), expected)
         if difference > tolerance("output", precision):
             raise SystemExit(
                 f"{preset} in {runtime} at {precision}, {point}, differs by {difference:.1e}; nothing was timed"
             )
-    alone = _kept(keep, preset, threads, point, (graph, openvino.Core().read_model(graph))) if keep else {}
-    if keep:
-        alone |= _kept_with_plugins(keep, preset, threads, point, own_graphs)
+
+
+def _our_costs(model: GlanceModel) -> dict[str, tuple[float, float]]:
+    """Multiply-adds per image, and numbers that a run streams from memory, by runtime."""
     streamed = 0 if model.whitening is None else model.whitening.lower().numel() // 2
-    costs = [
-        (plan.macs + model.local_macs, streamed)
-        for plan in (backend.dense.plan, refine_bands(model.compile_plan(), LEAST))
-    ]
-    every = {("PyTorch", "fp32"): by_torch, **runs}
-    return [*_cases(preset, every, costs[0], point, alone), *_cases(preset, own, costs[1], point, alone)]
+    usual = TorchBackend(model).dense.plan.macs + model.local_macs
+    by_kernels = refine_bands(model.compile_plan(), LEAST).macs + model.local_macs
+    return {
+        **dict.fromkeys(("PyTorch", "ONNX Runtime", "OpenVINO"), (usual, streamed)),
+        OPENVINO_PLUGINS: (by_kernels, streamed),
+    }
 
 
-def _cases(
-    method: str, runs: Mapping[Key, Run], costs: tuple[float, int], point: Point, alone: Mapping[Key, tuple[str, ...]]
+def _as_cases(
+    method: str,
+    point: Point,
+    runs: Mapping[Key, Run],
+    costs: Mapping[str, tuple[float, float]],
+    memory_args: Mapping[Key, tuple[str, ...]],
 ) -> list[Case]:
-    """A case a run; `costs` are an image's multiply-adds, and the numbers that a run streams from memory."""
-    macs, streamed = costs
-    return [
-        Case(method, *key, run, macs, WIDTHS[key[1]] * streamed, point=point, alone=alone.get(key))
-        for key, run in runs.items()
-    ]
+    """One case per run; `costs` are those of each runtime."""
+    cases = []
+    for (runtime, precision), run in runs.items():
+        macs, streamed = costs[runtime]
+        cases.append(
+            Case(
+                method,
+                runtime,
+                precision,
+                run,
+                macs,
+                streamed_bytes=PRECISION_BYTES[precision] * streamed,
+                point=point,
+                starts_at=PEER_PIXELS if method in PEER_NETWORKS else OUR_PIXELS,
+                ends_at=MAP,
+                memory_args=memory_args.get((runtime, precision)),
+            )
+        )
+    return cases
 
 
-def _kept(keep: Path, method: str, threads: int, point: Point, graphs: tuple[bytes, Any]) -> dict[Key, tuple[str, ...]]:
-    """Write a method's ONNX file and OpenVINO graph; give what runs it alone in each runtime."""
-    name = "-".join(map(str, (method.replace(" ", "-"), point.size, point.stride, point.batch)))
-    file, graph = keep / f"{name}.onnx", keep / f"{name}.xml"
-    file.write_bytes(graphs[0])
-    openvino.save_model(graphs[1], graph, compress_to_fp16=False)
-    last = (str(threads), str(point.batch))
-    alone: dict[Key, tuple[str, ...]] = {("OpenVINO", one): ("openvino", str(graph), one, *last) for one in PRECISIONS}
-    alone["ONNX Runtime", "fp32"] = ("onnxruntime", str(file), "fp32", *last)
-    alone["PyTorch", "fp32"] = ("torch", f"{method},{point.size},{point.stride}", "fp32", *last)
-    return alone
+def loop_cases(presets: Iterable[str], point: Point = BASE) -> list[Case]:
+    """Global-Net at some locations of one image: one masked map per run, channels-last, its best form (`bench.speed`).
 
-
-def _kept_with_plugins(
-    keep: Path, preset: str, threads: int, point: Point, graphs: Mapping[str, bytes]
-) -> dict[Key, tuple[str, ...]]:
-    """Write the graphs whose dense pass is our kernels; give what runs each alone."""
-    alone = dict[Key, tuple[str, ...]]()
-    for precision, graph in graphs.items():
-        file = keep / f"{preset}-{point.size}-{point.stride}-{point.batch}-{precision}.onnx"
-        file.write_bytes(graph)
-        last = (precision, str(threads), str(point.batch))
-        alone[PLUGINS, precision] = ("openvino-plugins", str(file), *last)
-    return alone
-
-
-def loops(presets: Iterable[str], point: Point = BASE) -> list[Case]:
-    """Global-Net at some locations of one image, a masked map a run in channels-last: the loop's best (`bench.speed`).
-
-    What Global-Net reads is computed once and not for each location, which favours the loop where a teacher's map is
-    read.
+    Global-Net's input is computed once and not per location, which favours the loop where it is a teacher's map.
     """
-    return [_loop(preset, replace(point, batch=1)) for preset in presets]
+    return [_loop_case(preset, replace(point, batch=1)) for preset in presets]
 
 
-def _loop(preset: str, point: Point) -> Case:
-    model = our_model(preset, point)
-    plan, loop = model.compile_plan(), LoopPass(model.compile_plan(*spread(model, LOOP_SIDE)))
+def _loop_case(preset: str, point: Point) -> Case:
+    model = random_model(preset, point)
+    plan, loop = model.compile_plan(), LoopPass(model.compile_plan(*spread_indices(model, LOOP_SIDE)))
     with torch.inference_mode():
-        read = _read(model, _image(model))
+        feature_map = _global_input(model, _random_image(model))
     net = model.global_net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run() -> object:
-        return loop(net, read)
+        return loop(net, feature_map)
 
-    times = plan.locations / loop.plan.locations
-    return Case(preset, "loop, PyTorch", "fp32", run, plan.loop_macs, times=times, point=point)
+    return Case(
+        preset,
+        "loop, PyTorch",
+        "fp32",
+        run,
+        plan.loop_macs,
+        repeats=plan.locations / loop.plan.locations,
+        point=point,
+        starts_at="Global-Net's input",
+        ends_at="Global-Net's features",
+    )
 
 
 @torch.inference_mode()
-def check_loop(backend: TorchBackend, side: int = LOOP_SIDE) -> None:
+def check_against_loop(backend: TorchBackend, side: int = LOOP_SIDE) -> None:
     """Raises SystemExit where the dense pass is not the loop at `side` times `side` locations of an image."""
-    model, image = backend.model, _image(backend.model)
-    rows, cols = spread(model, side)
-    where = np.add.outer(np.array(rows) * len(model.grid[1]), cols).ravel()
-    dense = backend.dense.features(model, image)[1][:, where]
+    model, image = backend.model, _random_image(backend.model)
+    rows, cols = spread_indices(model, side)
+    locations = np.add.outer(np.array(rows) * len(model.grid[1]), cols).ravel()
+    dense = backend.dense.features(model, image)[1][:, locations]
     loop = LoopPass(model.compile_plan(rows, cols))
-    difference = relative_error(dense, loop(model.global_net, _read(model, image)))
+    difference = relative_error(dense, loop(model.global_net, _global_input(model, image)))
     if difference > tolerance("output", "fp32"):
         raise SystemExit(f"the dense pass differs from the loop by {difference:.1e}; nothing was timed")
 
 
-def _image(model: GlanceModel) -> torch.Tensor:
-    """A random image as the networks see it."""
+def _random_image(model: GlanceModel) -> torch.Tensor:
+    """A random image in the networks' range."""
     return model.from_uint8(torch.randint(0, 256, (1, *model.config.image_size, 3), dtype=torch.uint8))
 
 
-def _read(model: GlanceModel, image: torch.Tensor) -> torch.Tensor:
-    """What Global-Net reads of an image."""
+def _global_input(model: GlanceModel, image: torch.Tensor) -> torch.Tensor:
+    """Global-Net's input: the image, or the teacher's feature map of it."""
     return model.cropped(model.local_net.feature_map(model.padded(image)))
 
 
-def spread(model: GlanceModel, side: int) -> tuple[list[int], list[int]]:
-    """`side` rows and columns of the grid, by number, the first and the last among them."""
+def spread_indices(model: GlanceModel, side: int) -> tuple[list[int], list[int]]:
+    """Indices of `side` rows and `side` columns of the grid, with the first and the last."""
     rows, cols = ([i * (len(starts) - 1) // (side - 1) for i in range(side)] for starts in model.grid)
     return rows, cols
 
 
-def peers(threads: int, names: Iterable[str], batch: int = 1, keep: Path | None = None) -> list[Case]:
-    """The peers of these names in every runtime; raises SystemExit where their numbers differ.
+def peer_cases(names: Iterable[str], folder: Path, batch: int = 1) -> list[Case]:
+    """The peers of these names in every runtime, at the one image size that they are published for.
 
-    They are published for images of one size.
+    Their files are written to `folder`. Raises SystemExit where a runtime's map is not PyTorch's.
     """
-    cases, point = [], Point(SIZE, batch=batch)
+    cases, point, threads = [], Point(SIZE, batch=batch), cpu_threads()
     for name in names:
-        network, images = FORWARD[name]().eval(), torch.rand(batch, 3, SIZE, SIZE)
+        network, images = PEER_NETWORKS[name]().eval(), torch.rand(batch, 3, SIZE, SIZE)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             expected = network(images).numpy()
         file, graph, pixels = as_onnx(network, images), as_openvino(network, images), images.numpy()
-        alone = _kept(keep, name, threads, point, (file, graph)) if keep else {}
-        runs = {("ONNX Runtime", "fp32"): in_onnxruntime(file, pixels, threads)}
-        runs |= {("OpenVINO", one): in_openvino(graph, pixels, one, threads) for one in precisions()}
-        runs["PyTorch", "fp32"] = in_torch(network, images)
+        runs = {("ONNX Runtime", "fp32"): onnxruntime_runner(file, pixels, threads)}
+        runs |= {
+            ("OpenVINO", precision): openvino_runner(graph, pixels, precision, threads) for precision in precisions()
+        }
+        runs["PyTorch", "fp32"] = torch_runner(network, images)
         for (runtime, precision), run in runs.items():
             difference = relative_error(run(), expected)
-            # Of bfloat16 nothing is asked, as the weights are random.
+            # Not compared in bfloat16, as the weights are random.
             if precision == "fp32" and difference > tolerance("peer map", "fp32"):
                 raise SystemExit(f"{name} in {runtime} differs by {difference:.1e} from PyTorch; nothing was timed")
-        streamed = sum(network.get_buffer(one).numel() for one in STREAMED.get(name, ()))
-        cases += _cases(name, runs, (counter.get_total_flops() / 2 / batch, streamed), point, alone)
+        streamed = sum(network.get_buffer(buffer).numel() for buffer in STREAMED_BUFFERS.get(name, ()))
+        costs = (counter.get_total_flops() / 2 / batch, float(streamed))
+        memory_args = _peer_memory_args(name, folder, batch, file, graph)
+        cases += _as_cases(name, point, runs, dict.fromkeys([key[0] for key in runs], costs), memory_args)
     return cases
+
+
+def _peer_memory_args(name: str, folder: Path, batch: int, file: bytes, graph: Any) -> dict[Key, tuple[str, ...]]:
+    """Write a peer's ONNX file and OpenVINO graph; return what runs it in a process of its own, by runtime."""
+    stem = f"{name.replace(' ', '-')}-{batch}"
+    onnx_file, xml_file = folder / f"{stem}.onnx", folder / f"{stem}.xml"
+    onnx_file.write_bytes(file)
+    openvino.save_model(graph, xml_file, compress_to_fp16=False)
+    last = (str(cpu_threads()), str(batch))
+    arguments: dict[Key, tuple[str, ...]] = {
+        ("OpenVINO", precision): ("peer-openvino", str(xml_file), precision, *last) for precision in PRECISIONS
+    }
+    arguments["ONNX Runtime", "fp32"] = ("peer-onnxruntime", str(onnx_file), "fp32", *last)
+    arguments["PyTorch", "fp32"] = ("peer-torch", f"{name},{SIZE}", "fp32", *last)
+    return arguments

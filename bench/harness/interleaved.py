@@ -1,4 +1,4 @@
-"""Cases that take turns, so that a machine that slows down slows them all; seconds and joules of every run."""
+"""Interleaved timing: each turn runs every case once, so that a change of the machine's speed affects all cases."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from rich.progress import track
 from bench.harness.runners import BASE, Point
 from glance_fast.commands.energy import EnergyMeter
 
-# Seconds before each run, in which the threads of the case before it stop waiting actively.
+# Seconds before each run, in which the threads of the previous case stop waiting actively.
 REST = 0.05
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of a table: a method in a runtime at a precision; `times` of its runs cost what the point's images do.
+    """One row of a table: a method in a runtime at a precision, for the images of a point.
 
-    `macs` are the multiply-adds of an image, of what is multiplied in large pieces; `streamed` the bytes of constants
-    that a run reads once, for one product each, and that no cache holds. `alone` are the arguments of
-    `bench.harness.peak_memory` that run it in a process of its own.
+    `run` computes them once; where it computes only a part of them, `repeats` such runs cost as much as the images.
+    `macs`: multiply-adds per image in matrix products and convolutions. `streamed_bytes`: constants that a run reads
+    from memory once, for one product each, and that no cache holds. `starts_at` and `ends_at`: what a run includes.
+    `memory_args`: the arguments of `bench.harness.peak_memory` that run the case in a process of its own.
     """
 
     method: str
@@ -30,28 +31,30 @@ class Case:
     precision: str
     run: Callable[[], object]
     macs: float
-    streamed: float = 0.0
-    times: float = 1.0
+    streamed_bytes: float = 0.0
+    repeats: float = 1.0
     point: Point = BASE
-    alone: tuple[str, ...] | None = None
+    starts_at: str = ""
+    ends_at: str = ""
+    memory_args: tuple[str, ...] | None = None
 
 
 @dataclass
-class Taken:
-    """What the counted runs of a case took, all images of its point; no joules where they cannot be read."""
+class Measurement:
+    """Seconds and joules of each turn of a case, for all images of its point; no joules without energy counters."""
 
     seconds: list[float] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
 
 
-def take_turns(cases: Sequence[Case], turns: int, rest: float | None = None) -> list[Taken]:
-    """Run all cases in turn, once more than they are counted, after `rest` seconds each, REST if None."""
-    taken, meter = [Taken() for _ in cases], EnergyMeter()
+def run_interleaved(cases: Sequence[Case], turns: int, rest: float | None = None) -> list[Measurement]:
+    """Run every case once per turn, after `rest` seconds (REST if None); the first of `turns` + 1 is not counted."""
+    measurements, meter = [Measurement() for _ in cases], EnergyMeter()
     for turn in track(range(turns + 1), "Turns", console=Console(stderr=True), transient=True):
-        for case, mine in zip(cases, taken, strict=True):
+        for case, measurement in zip(cases, measurements, strict=True):
             time.sleep(REST if rest is None else rest)
             seconds, joules = meter.measure(case.run)
-            if turn:  # the first is not counted
-                mine.seconds.append(seconds * case.times)
-                mine.joules += [] if joules is None else [joules * case.times]
-    return taken
+            if turn:
+                measurement.seconds.append(seconds * case.repeats)
+                measurement.joules += [] if joules is None else [joules * case.repeats]
+    return measurements

@@ -1,12 +1,14 @@
-"""The most memory that one case holds, in a process of its own: what `bench.runtimes` starts for each of its cases.
+"""Peak memory of a case in a process of its own, which `bench.runtimes` starts for each of its cases.
 
-    python -m bench.harness.peak_memory openvino FILE.xml PRECISION THREADS BATCH
-    python -m bench.harness.peak_memory openvino-plugins FILE.onnx PRECISION THREADS BATCH
-    python -m bench.harness.peak_memory onnxruntime FILE.onnx fp32 THREADS BATCH
-    python -m bench.harness.peak_memory torch METHOD,SIZE,STRIDE fp32 THREADS BATCH
+    python -m bench.harness.peak_memory our-openvino FOLDER PRECISION THREADS BATCH
+    python -m bench.harness.peak_memory our-onnxruntime FOLDER fp32 THREADS BATCH
+    python -m bench.harness.peak_memory our-torch FOLDER fp32 THREADS BATCH
+    python -m bench.harness.peak_memory peer-openvino FILE.xml PRECISION THREADS BATCH
+    python -m bench.harness.peak_memory peer-onnxruntime FILE.onnx fp32 THREADS BATCH
+    python -m bench.harness.peak_memory peer-torch METHOD,SIZE fp32 THREADS BATCH
 
-It runs the case a few times on images of zeros and prints bytes, or "None" where the system does not tell. The
-exported forms are read without PyTorch, as on a production line.
+It runs the case a few times on images of zeros and prints bytes, or "None" where the system does not report them.
+Exported models are loaded without PyTorch, as on a production line.
 """
 
 from __future__ import annotations
@@ -16,25 +18,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.harness.runners import (
-    Point,
-    Run,
-    in_onnxruntime,
-    in_openvino,
-    in_torch,
-    our_model,
-    ours_in_torch,
-    with_plugins,
-)
+import numpy as np
+
+from bench.harness.runners import Run, engine_runner, onnxruntime_runner, openvino_runner, torch_runner
 from glance_fast.commands.peak_memory import peak_rss, peak_rss_of
-from glance_fast.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = 3
 
 
-def held(arguments: tuple[str, ...]) -> int | None:
-    """Bytes that a process with these arguments held at most."""
+def peak_memory_of(arguments: tuple[str, ...]) -> int | None:
+    """Peak resident bytes of a process with these arguments; None where the system does not report them."""
     command = [sys.executable, "-m", "bench.harness.peak_memory", *arguments]
     try:
         return peak_rss_of(command, ROOT)
@@ -42,47 +36,61 @@ def held(arguments: tuple[str, ...]) -> int | None:
         raise SystemExit(f"{' '.join(command)} failed:\n{error.stderr}") from None
 
 
-def _openvino(file: str, precision: str, threads: int, batch: int) -> Run:
-    import openvino
+def _ours(folder: str, backend: str, precision: str, batch: int) -> Run:
+    from glance_fast.storage.model_folder import read_model
 
-    return in_openvino(openvino.Core().read_model(file), batch, precision, threads)
-
-
-def _openvino_plugins(file: str, precision: str, threads: int, batch: int) -> Run:
-    core = with_plugins()
-    return in_openvino(core.read_model(file), batch, precision, threads, core=core)
+    size = read_model(Path(folder)).model.image_size
+    return engine_runner(Path(folder), backend, precision, np.zeros((batch, *size, 3), np.uint8))
 
 
-def _onnxruntime(file: str, _: str, threads: int, batch: int) -> Run:
-    return in_onnxruntime(file, batch, threads)
+def _our_openvino(folder: str, precision: str, _: int, batch: int) -> Run:
+    return _ours(folder, "openvino", precision, batch)
 
 
-def _torch(what: str, _: str, threads: int, batch: int) -> Run:
+def _our_onnxruntime(folder: str, precision: str, _: int, batch: int) -> Run:
+    return _ours(folder, "onnxruntime", precision, batch)
+
+
+def _our_torch(folder: str, precision: str, threads: int, batch: int) -> Run:
     import torch
 
     torch.set_num_threads(threads)
-    method, *numbers = what.split(",")
-    size, stride = map(int, numbers)
-    if method not in PRESETS:
-        from bench.peers.networks import FORWARD
-
-        return in_torch(FORWARD[method]().eval(), torch.zeros(batch, 3, size, size))
-    from glance_fast.backends.torch_backend import TorchBackend
-
-    return ours_in_torch(TorchBackend(our_model(method, Point(size, stride))), batch)
+    return _ours(folder, "torch", precision, batch)
 
 
-MAKERS: dict[str, Callable[[str, str, int, int], Run]] = {
-    "openvino": _openvino,
-    "openvino-plugins": _openvino_plugins,
-    "onnxruntime": _onnxruntime,
-    "torch": _torch,
+def _peer_openvino(file: str, precision: str, threads: int, batch: int) -> Run:
+    import openvino
+
+    return openvino_runner(openvino.Core().read_model(file), batch, precision, threads)
+
+
+def _peer_onnxruntime(file: str, _: str, threads: int, batch: int) -> Run:
+    return onnxruntime_runner(file, batch, threads)
+
+
+def _peer_torch(source: str, _: str, threads: int, batch: int) -> Run:
+    import torch
+
+    from bench.peers.networks import PEER_NETWORKS
+
+    torch.set_num_threads(threads)
+    method, size = source.split(",")
+    return torch_runner(PEER_NETWORKS[method]().eval(), torch.zeros(batch, 3, int(size), int(size)))
+
+
+KINDS: dict[str, Callable[[str, str, int, int], Run]] = {
+    "our-openvino": _our_openvino,
+    "our-onnxruntime": _our_onnxruntime,
+    "our-torch": _our_torch,
+    "peer-openvino": _peer_openvino,
+    "peer-onnxruntime": _peer_onnxruntime,
+    "peer-torch": _peer_torch,
 }
 
 
-def main(runtime: str, what: str, precision: str, threads: str, batch: str) -> None:
-    """Run the case and print what it held."""
-    run = MAKERS[runtime](what, precision, int(threads), int(batch))
+def main(kind: str, source: str, precision: str, threads: str, batch: str) -> None:
+    """Run the case and print the peak resident bytes of this process."""
+    run = KINDS[kind](source, precision, int(threads), int(batch))
     for _ in range(RUNS):
         run()
     print(peak_rss())

@@ -1,6 +1,6 @@
-"""One image through a network in each runtime: what the benchmarks call again and again.
+"""What the benchmarks run: our models through the shipped engine, the peers' networks in each runtime.
 
-A runtime is imported when it is used: a process that runs one holds no other.
+A runtime is imported when it is used, so that a process that runs one holds no other.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from glance_fast.postprocessing.calibration import Calibration
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glance_fast.backends.torch_backend import TorchBackend
     from glance_fast.models.model import GlanceModel
 
 Run = Callable[[], Any]
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a case stands: the side of its square images, the pixels between patches, and images a run."""
+    """What a case computes: the side of its square images, the pixels between patches, and images per run."""
 
     size: int = 256
     stride: int = 8
@@ -32,84 +36,24 @@ class Point:
 
 
 BASE = Point()
-# What is timed, where the CPU computes in it.
+# Timed where the CPU computes in them.
 PRECISIONS = ("fp32", "bf16")
 ONNX_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+# Random weights have no normal images; thresholds do not change how long an image takes.
+CALIBRATION = Calibration(
+    scores=(0.0,), false_alarm_rate=0.5, threshold=0.0, pixel_false_alarm_rate=0.5, pixel_threshold=0.0
+)
 
 
 def precisions() -> list[str]:
     """Those of PRECISIONS that this CPU computes in."""
     from glance_fast.backends.registry import unsupported_reason
 
-    return [one for one in PRECISIONS if not unsupported_reason("openvino", one)]
+    return [precision for precision in PRECISIONS if not unsupported_reason("openvino", precision)]
 
 
-def with_plugins() -> Any:
-    """A core of OpenVINO that knows our kernels."""
-    import openvino
-
-    from glance_fast.kernels.cpu.build import extension
-
-    core = openvino.Core()
-    core.add_extension(str(extension()))
-    return core
-
-
-def in_openvino(model: Any, pixels: Any, precision: str, threads: int, output: int | str = 0, core: Any = None) -> Run:
-    """`model`, a graph of one input, at a precision ("fp32" or "bf16"); a run gives its `output`.
-
-    `pixels` are an array, or the number of images of zeros to run on; `core` has read the model, if that matters.
-    """
-    import openvino
-
-    core = core or openvino.Core()
-    if isinstance(pixels, int):
-        given = model.input(0)
-        _, *sides = given.get_partial_shape()
-        pixels = np.zeros([pixels, *(side.get_length() for side in sides)], given.get_element_type().to_dtype())
-    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    model.reshape(list(pixels.shape))
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-
-    def run() -> Any:
-        assert core is not None  # the core holds the code of our kernels
-        return request.infer([pixels])[output]
-
-    return run
-
-
-def in_onnxruntime(graph: bytes | str, pixels: Any, threads: int, output: str | None = None) -> Run:
-    """An ONNX file, or its path, of one input; a run gives its `output`, the first if None; `pixels` as above."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its threads would otherwise go on spinning into the next case's time.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    given, asked = session.get_inputs()[0], output or session.get_outputs()[0].name
-    if isinstance(pixels, int):
-        pixels = np.zeros([pixels, *given.shape[1:]], ONNX_TYPES[given.type])
-    return lambda: session.run([asked], {given.name: pixels})[0]
-
-
-def in_torch(network: nn.Module, image: Tensor) -> Run:
-    """A network in the layout that is fastest on a CPU."""
-    import torch
-
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = image.contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def run() -> Any:
-        return network(image).numpy()
-
-    return run
-
-
-def our_model(preset: str, point: Point) -> GlanceModel:
-    """A preset's networks with random weights, the same each time."""
+def random_model(preset: str, point: Point) -> GlanceModel:
+    """The networks of a preset with random weights, the same in each run."""
     import torch
 
     from glance_fast.config import ModelConfig
@@ -123,29 +67,88 @@ def our_model(preset: str, point: Point) -> GlanceModel:
     return model
 
 
-def ours_in_torch(backend: TorchBackend, pixels: Any) -> Run:
-    """Our pipeline from uint8 images to the locations' scores, by the dense pass; `pixels` as above."""
+def save_model(model: GlanceModel, folder: Path) -> Path:
+    """Write `model` as a model folder, which `Engine.load` and `export` read."""
+    from glance_fast.config import TrainConfig
+    from glance_fast.storage.atomic_write import replace_folder
+    from glance_fast.storage.model_folder import write_model
+
+    with replace_folder(folder) as unfinished:
+        write_model(unfinished, model, TrainConfig(), CALIBRATION, {})
+    return folder
+
+
+def engine_runner(folder: Path, backend: str, precision: str, images: Images) -> Run:
+    """`Engine.score` of `images`, uint8 [B, H, W, 3]; a run returns the anomaly maps, float32 [B, H, W]."""
+    from glance_fast.engine import Engine
+
+    engine = Engine.load(folder, backend, precision=precision)
+
+    def run() -> Any:
+        return np.stack([np.asarray(result.map) for result in engine.score(list(images))])
+
+    return run
+
+
+def openvino_runner(model: Any, images: Any, precision: str, threads: int) -> Run:
+    """A peer's graph, or a limit's, at "fp32" or "bf16"; a run returns its first output.
+
+    `images`: an array, or the number of images of zeros to run on.
+    """
+    import openvino
+
+    if isinstance(images, int):
+        _, *sides = model.input(0).get_partial_shape()
+        images = np.zeros(
+            [images, *(side.get_length() for side in sides)], model.input(0).get_element_type().to_dtype()
+        )
+    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+    settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    model.reshape(list(images.shape))
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer([images])[0]
+
+
+def onnxruntime_runner(graph: bytes | str, images: Any, threads: int) -> Run:
+    """A peer's ONNX file, or its path; a run returns its first output; `images` as above."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    source, output = session.get_inputs()[0], session.get_outputs()[0].name
+    if isinstance(images, int):
+        images = np.zeros([images, *source.shape[1:]], ONNX_TYPES[source.type])
+    return lambda: session.run([output], {source.name: images})[0]
+
+
+def torch_runner(network: nn.Module, images: Tensor) -> Run:
+    """A peer's network in PyTorch, in the memory layout that is fastest on a CPU."""
     import torch
 
-    if isinstance(pixels, int):
-        pixels = np.zeros([pixels, *backend.model.config.image_size, 3], np.uint8)
-    images = torch.from_numpy(pixels)
-    return lambda: backend.tensor_grids(images).numpy()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return network(images).numpy()
+
+    return run
 
 
-def as_openvino(network: nn.Module, image: Tensor) -> Any:
-    """The network as a graph of OpenVINO's, for images of this size."""
+def as_openvino(network: nn.Module, images: Tensor) -> Any:
+    """The network as a graph of OpenVINO, for images of this size."""
     import openvino
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's exporter about itself
-        graph = openvino.convert_model(torch.export.export(network, (image,)))
-    graph.reshape(list(image.shape))  # the conversion leaves every side open
+        graph = openvino.convert_model(torch.export.export(network, (images,)))
+    graph.reshape(list(images.shape))  # the conversion leaves every side open
     return graph
 
 
-def as_onnx(network: nn.Module, image: Tensor) -> bytes:
+def as_onnx(network: nn.Module, images: Tensor) -> bytes:
     """The network as an ONNX file, by the exporter that needs no further package."""
     import torch
 
@@ -153,5 +156,5 @@ def as_onnx(network: nn.Module, image: Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of that exporter about its age
         # Its annotation leaves out files, which its text allows.
-        torch.onnx.export(network, (image,), file, dynamo=False, opset_version=17)  # type: ignore[arg-type]
+        torch.onnx.export(network, (images,), file, dynamo=False, opset_version=17)  # type: ignore[arg-type]
     return file.getvalue()

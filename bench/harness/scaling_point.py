@@ -1,17 +1,19 @@
 """One point of `bench.scaling` in a process of its own, so that its memory is its own; it prints JSON.
 
-    python -m bench.harness.scaling_point pytorch SIDE STRIDE PATCH BATCH THREADS RUNS
-    python -m bench.harness.scaling_point export  SIDE STRIDE PATCH BATCH THREADS RUNS FILE.xml
-    python -m bench.harness.scaling_point openvino SIDE STRIDE PATCH BATCH THREADS RUNS FILE.xml
+    python -m bench.harness.scaling_point pytorch SIDE STRIDE PATCH BATCH THREADS RUNS FOLDER
+    python -m bench.harness.scaling_point export  SIDE STRIDE PATCH BATCH THREADS RUNS FOLDER
+    python -m bench.harness.scaling_point openvino SIDE STRIDE PATCH BATCH THREADS RUNS FOLDER
 
-`pytorch` times the dense pass and tells what its plan says; `export` writes the graph, and beside it the dense pass's
-scores, and tells that too; `openvino`, which imports no PyTorch, times the graph. Nothing is printed where the dense
-pass is not the loop, or the graph not the dense pass: that is looked at last, as a loop holds more memory.
+`pytorch` writes the model to FOLDER and times `Engine.score` with the dense pass; `export` writes the model, its export
+and PyTorch's maps; `openvino`, which imports no PyTorch, times `Engine.score` with the export. The first two also print
+the plan's figures. Nothing is printed where the dense pass differs from the loop, or the export's maps from the dense
+pass: that is checked last, as the loop holds more memory.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from glance_fast.commands.peak_memory import peak_rss
 
 if TYPE_CHECKING:
     from glance_fast.backends.torch_backend import TorchBackend
+    from glance_fast.engine import Engine
 
 # Beyond this side the loop is run at fewer locations, as each takes seconds.
 LARGE = 1024
@@ -33,7 +36,7 @@ LARGE = 1024
 
 @dataclass(frozen=True)
 class Setting:
-    """What a point is: sides and distances in pixels, images a run, and how often it is run."""
+    """A point: sides and distances in pixels, images per run, and how often it is run."""
 
     side: int
     stride: int
@@ -47,53 +50,50 @@ class Setting:
         return np.random.default_rng(0).integers(0, 256, (self.batch, self.side, self.side, 3), np.uint8)
 
 
-def pytorch(setting: Setting) -> dict[str, Any]:
-    """Seconds an image and bytes of the dense pass, in strips where an image is large; and what its plans say."""
-    from bench.harness.cases import check_loop
+def pytorch(setting: Setting, folder: Path) -> dict[str, Any]:
+    """Seconds per image and bytes of the dense pass, in strips where an image is large; and its plans' figures."""
+    from bench.harness.cases import check_against_loop
 
-    model, before = _model(setting), peak_rss()
-    backend = _backend(model)
-    images = [*setting.images]
-    told = _timed(lambda: backend.grids(images), setting, before)
-    check_loop(backend, 2 if setting.side > LARGE else 3)
-    return {**told, **_facts(backend, [*backend.dense.plans])}
-
-
-def export(setting: Setting, graph: Path) -> dict[str, Any]:
-    """Write the graph and what PyTorch says of the images; tell what the plan says."""
-    import openvino
-
-    from bench.harness.cases import CALIBRATION, check_loop
-    from glance_fast.export.graph.pipeline import export_onnx
-
-    model = _model(setting)
-    backend = _backend(model)
-    check_loop(backend)
-    np.save(_beside(graph), np.stack([grid.numpy() for grid in backend.grids([*setting.images])]))
-    read = openvino.Core().read_model(export_onnx(model, CALIBRATION).SerializeToString())
-    openvino.save_model(read, graph, compress_to_fp16=False)
-    return _facts(backend, [model.compile_plan()])
+    model = _model(setting, folder)
+    before = peak_rss()
+    engine, backend = _torch_engine(model, folder)
+    timing = _timing(lambda: engine.score([*setting.images]), setting, before)
+    check_against_loop(backend, 2 if setting.side > LARGE else 3)
+    return {**timing, **_plan_figures(backend, [*backend.dense.plans])}
 
 
-def in_graph(setting: Setting, graph: Path) -> dict[str, Any]:
-    """Seconds an image and bytes of the graph."""
-    import openvino
+def export(setting: Setting, folder: Path) -> dict[str, Any]:
+    """Write the model, its export and PyTorch's maps of the images; return the plan's figures."""
+    from bench.harness.cases import check_against_loop
+    from glance_fast.export.export import export as export_model
 
-    from bench.harness.runners import in_openvino
+    model = _model(setting, folder)
+    engine, backend = _torch_engine(model, folder)
+    check_against_loop(backend)
+    np.save(_maps_file(folder), np.stack([result.map for result in engine.score([*setting.images])]))
+    export_model(folder, "openvino")
+    return _plan_figures(backend, [model.compile_plan()])
+
+
+def openvino(setting: Setting, folder: Path) -> dict[str, Any]:
+    """Seconds per image and bytes of the exported model."""
+    from glance_fast.engine import Engine
     from glance_fast.evaluation.tolerances import relative_error, tolerance
 
-    expected, before = np.load(_beside(graph), allow_pickle=False), peak_rss()
-    read = openvino.Core().read_model(graph)
-    run = in_openvino(read, setting.images, "fp32", setting.threads, "anomaly_grid")
-    told = _timed(run, setting, before)
-    if (difference := relative_error(run(), expected)) > tolerance("output", "fp32"):
+    expected, before = np.load(_maps_file(folder), allow_pickle=False), peak_rss()
+    engine = Engine.load(folder, "openvino")
+    timing = _timing(lambda: engine.score([*setting.images]), setting, before)
+    maps = np.stack([result.map for result in engine.score([*setting.images])])
+    if (difference := relative_error(maps, expected)) > tolerance("output", "fp32"):
         raise SystemExit(f"the graph differs from the dense pass by {difference:.1e}; nothing was timed")
-    return told
+    return timing
 
 
-def _model(setting: Setting) -> Any:
+def _model(setting: Setting, folder: Path) -> Any:
+    """The preset `paper` with random weights, also written to `folder`."""
     import torch
 
+    from bench.harness.runners import save_model
     from glance_fast.config import ModelConfig
     from glance_fast.models.model import GlanceModel
 
@@ -101,21 +101,26 @@ def _model(setting: Setting) -> Any:
     torch.manual_seed(0)
     sides = (setting.side, setting.side)
     config = ModelConfig(image_size=sides, stride=setting.stride, patch=setting.patch)
-    return GlanceModel(config).eval().requires_grad_(False)
+    model = GlanceModel(config).eval().requires_grad_(False)
+    save_model(model, folder)
+    return model
 
 
-def _backend(model: Any) -> TorchBackend:
+def _torch_engine(model: Any, folder: Path) -> tuple[Engine, TorchBackend]:
     from glance_fast.backends.torch_backend import TorchBackend
+    from glance_fast.engine import Engine
+    from glance_fast.storage.model_folder import read_model
 
-    return TorchBackend(model)
+    backend = TorchBackend(model)
+    return Engine(read_model(folder), backend), backend
 
 
-def _beside(graph: Path) -> Path:
-    return graph.with_suffix(".npy")
+def _maps_file(folder: Path) -> Path:
+    return folder.with_suffix(".npy")
 
 
-def _timed(run: Callable[[], object], setting: Setting, before: int | None) -> dict[str, Any]:
-    """Seconds an image of each run after the first, and the bytes held beyond `before`."""
+def _timing(run: Callable[[], object], setting: Setting, before: int | None) -> dict[str, Any]:
+    """Seconds per image of each run after the first, and the bytes held beyond `before`."""
     seconds = []
     for turn in range(setting.runs + 1):
         start = time.perf_counter()
@@ -125,25 +130,31 @@ def _timed(run: Callable[[], object], setting: Setting, before: int | None) -> d
     return {"seconds": seconds, "memory": (peak_rss() or 0) - (before or 0)}
 
 
-def _facts(backend: TorchBackend, plans: list[Any]) -> dict[str, int]:
+def _plan_figures(backend: TorchBackend, plans: list[Any]) -> dict[str, int]:
     from glance_fast.plan.plan import refine_bands
 
     model, whole = backend.model, backend.dense.plan
-    # Both runtimes split what they run.
+    # Both runtimes run plans that are split for a CPU.
     macs = sum(refine_bands(plan).macs for plan in plans) + model.local_macs
     peaks = {"plan_peak": max(plan.peak_bytes for plan in plans), "whole_peak": whole.peak_bytes}
     return {"locations": whole.locations, "macs": macs, **peaks, "strips": len(plans)}
 
 
-def main(what: str, *arguments: str) -> None:
-    """Run the point and print what it tells."""
+def _pin(threads: int) -> None:
+    """Leave this process as many cores as it may have threads: the product's backends take one thread per core."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+MODES = {"pytorch": pytorch, "export": export, "openvino": openvino}
+
+
+def main(mode: str, *arguments: str) -> None:
+    """Run the point and print its figures."""
     setting = Setting(*map(int, arguments[:6]))
-    if what == "pytorch":
-        told = pytorch(setting)
-    else:
-        told = {"export": export, "openvino": in_graph}[what](setting, Path(arguments[6]))
-    print(json.dumps(told))
+    print(json.dumps(MODES[mode](setting, Path(arguments[6]))))
 
 
 if __name__ == "__main__":
+    _pin(int(sys.argv[6]))
     main(*sys.argv[1:])

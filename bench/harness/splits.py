@@ -1,8 +1,8 @@
-"""Test images in two parts: one to choose settings by, one to report.
+"""Test images split into a part to choose settings by and a part to report.
 
-Photographs of one thing must not lie on both sides, or the choice has seen what is reported. Where their numbers tell
-that they are related, they go together; else each photograph goes by its own name. Which side a group goes to follows
-from a hash of its class and its first name, so it is the same on every machine.
+Photographs of the same object must be in the same part, or the choice would depend on what is reported. Photographs
+whose numbers show that they are related form a group; otherwise each is a group of its own. A hash of a group's class
+and first file name assigns it to its part, so the split is the same on every machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def part_of(samples: Sequence[Sample], pattern: str | None, within: int) -> dict
 
 
 def related(paths: Sequence[Path], pattern: str | None, within: int) -> list[list[Path]]:
-    """Groups of photographs whose numbers follow each other at most `within` apart; without a pattern each alone."""
+    """Groups of photographs whose consecutive numbers differ by at most `within`; without a pattern, groups of one."""
     if pattern is None:
         return [[path] for path in paths]
     groups: list[list[Path]] = []

@@ -27,7 +27,7 @@ def last_run(path: Path) -> list[dict[str, Any]]:
 
 
 def kind(row: dict[str, Any]) -> str:
-    if row["loop_over_it"] is None:
+    if row["loop_speedup"] is None:
         return "peer"
     return {"loop, PyTorch": "loop", "OpenVINO, plugins": "kernels"}.get(row["runtime"], "ours")
 

@@ -71,8 +71,8 @@ def load_resnet18(path: Path | None = None) -> Teacher:
     return Teacher(NAME, _stages(network.eval()), source)
 
 
-def _stages(network: nn.Sequential) -> list[Stage]:
-    """The layers up to layer3, batch norms folded; layer4 and the classifier are left behind."""
+def fold_batch_norms(network: nn.Sequential) -> None:
+    """Fold every batch norm of `resnet18()`, in eval mode, into the convolution before it; the function stays."""
     fold_batch_norm(network, "conv1", "bn1")
     for block in network.modules():
         if isinstance(block, _Block):
@@ -80,6 +80,11 @@ def _stages(network: nn.Sequential) -> list[Stage]:
             fold_batch_norm(block, "conv2", "bn2")
             if isinstance(block.downsample, nn.Sequential):
                 fold_batch_norm(block.downsample, "0", "1")
+
+
+def _stages(network: nn.Sequential) -> list[Stage]:
+    """The layers up to layer3, batch norms folded; layer4 and the classifier are left behind."""
+    fold_batch_norms(network)
     first = [network.get_submodule(name) for name in ("conv1", "relu", "maxpool", "layer1", "layer2")]
     return [Stage(nn.Sequential(*first), 128), Stage(network.get_submodule("layer3"), 256)]
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import cdist, mahalanobis
 
-from bench import accuracy, disjoint, latency as pace
-from bench.harness import splits as parts
+from bench import accuracy, disjoint, latency
+from bench.harness import splits
 from bench.peers.methods import PaDiM, PatchCore
 from glance_fast.config import TrainConfig
 from glance_fast.data.datasets import normal_images, test_samples
@@ -64,7 +64,7 @@ def test_patchcore_is_its_definition(teacher: Teacher) -> None:
     given = photos(30)
     peer = PatchCore(teacher, 0)
     peer.fit(given[:24], given[24:], TRAIN)
-    score, grid = peer.look(given[25:26])
+    score, grid = peer.distances(given[25:26])
     memory = peer.memory.double().numpy()
     rows = peer.vectors(given[25:26])[0].flatten(1).T.double().numpy()
     distances = cdist(rows, memory)
@@ -83,7 +83,7 @@ def test_padim_is_its_definition(teacher: Teacher) -> None:
     given = photos(200)
     peer = PaDiM(teacher, 0)
     peer.fit(given[:190], given[190:], TRAIN)
-    _, grid = peer.look(given[195:196])
+    _, grid = peer.distances(given[195:196])
     learned = torch.cat([peer.vectors(given[low : low + 10]) for low in range(0, 190, 10)]).double().numpy()
     seen = peer.vectors(given[195:196])[0].double().numpy()
     for y, x in ((0, 0), (3, 7), (7, 11)):
@@ -129,15 +129,15 @@ def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was
     }
     for row in rows:
         assert set(row["defects"]) == {"hole"} and row["training_seconds"] > 0 and row["ms_per_image"] > 0
-        assert all(0 <= row[name] <= 1 for name in accuracy.MEASURES)
+        assert all(0 <= row[name] <= 1 for name in accuracy.METRICS)
         assert {"commit", "torch", "processor"} <= set(row["machine"])
     table = (tmp_path / "accuracy.md").read_text()
     assert "### mean over categories" in table and "published" not in table
-    paced = pace.measure(root / "bottle", tmp_path, 3, SMALL)
-    assert [row["method"] for row in paced] == ["fast", "patchcore", "padim"]
-    assert all(0 < row["low"] <= row["ms"] <= row["high"] for row in paced)
+    timed = latency.measure(root / "bottle", tmp_path, 3, SMALL)
+    assert [row["method"] for row in timed] == ["fast", "patchcore", "padim"]
+    assert all(0 < row["low"] <= row["ms"] <= row["high"] for row in timed)
     with pytest.raises(DataError, match="holds no model; make them with"):
-        pace.measure(root / "bottle", tmp_path / "none", 1)
+        latency.measure(root / "bottle", tmp_path / "none", 1)
     before = (tmp_path / "accuracy.json").read_bytes()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert (tmp_path / "accuracy.json").read_bytes() == before
@@ -146,14 +146,14 @@ def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was
 
 def test_with_all_fifteen_categories_the_published_figure_stands_below() -> None:
     row = {"method": "fast", "seed": 0, "defects": {"x": 0.5}, "training_seconds": 1, "ms_per_image": 1}
-    rows = [{**row, "category": name, **dict.fromkeys(accuracy.MEASURES, 0.75)} for name in accuracy.MVTEC_AD]
+    rows = [{**row, "category": name, **dict.fromkeys(accuracy.METRICS, 0.75)} for name in accuracy.MVTEC_AD]
     assert re.search(r"as published \|  \|  \| 0\.961", accuracy.as_markdown(rows))
     assert "published" not in accuracy.as_markdown(rows[1:])
 
 
 def test_seeds_are_given_as_mean_and_deviation() -> None:
     row = {"method": "fast", "category": "c", "defects": {"x": 0.5}, "training_seconds": 1, "ms_per_image": 1}
-    rows = [{**row, "seed": i, **dict.fromkeys(accuracy.MEASURES, 0.7 + 0.1 * i)} for i in range(3)]
+    rows = [{**row, "seed": i, **dict.fromkeys(accuracy.METRICS, 0.7 + 0.1 * i)} for i in range(3)]
     assert "| fast | 3 | 0.800 ± 0.100 |" in accuracy.as_markdown(rows)
 
 
@@ -177,14 +177,14 @@ def test_the_fairer_split_leaves_out_the_relatives_of_the_kept(root: Path, tmp_p
 
 def test_related_photographs_lie_in_the_same_part(root: Path) -> None:
     samples = test_samples(root / "bottle")
-    alone = parts.part_of(samples, None, 0)
-    assert alone == parts.part_of(samples[::-1], None, 0) and alone.keys() == {sample.path for sample in samples}
-    assert set(alone.values()) == set(parts.PARTS), "eight images, not all in one part"
+    alone = splits.part_of(samples, None, 0)
+    assert alone == splits.part_of(samples[::-1], None, 0) and alone.keys() == {sample.path for sample in samples}
+    assert set(alone.values()) == set(splits.PARTS), "eight images, not all in one part"
     for within, groups in ((99, 4), (100, 1)):
         paths = [sample.path for sample in samples if sample.is_normal]
-        found = parts.related(paths, r"num_(\d+)", within)
+        found = splits.related(paths, r"num_(\d+)", within)
         assert len(found) == groups and sorted(path for group in found for path in group) == sorted(paths)
-    together = parts.part_of(samples, r"num_(\d+)", 100)
+    together = splits.part_of(samples, r"num_(\d+)", 100)
     for defect in ("good", "hole"):
         assert len({together[sample.path] for sample in samples if sample.defect == defect}) == 1
 
@@ -193,4 +193,4 @@ def test_a_row_holds_the_figures_of_both_parts(root: Path, tmp_path: Path) -> No
     trial = accuracy.Trial("padim", root / "bottle", tmp_path, 0, ("false_alarm_rate=0.25",), 1.0)
     (row,) = accuracy.run(trial)
     for name, measures in row["parts"].items():
-        assert name in parts.PARTS and 0 <= measures["image_auroc"] <= 1 and measures["images"] < 8
+        assert name in splits.PARTS and 0 <= measures["image_auroc"] <= 1 and measures["images"] < 8

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import gpu
-from bench.kernel_roofline import H100_BYTES, H100_FLOPS, Need, joined, main, needs
+from bench.kernel_roofline import H100_BYTES, H100_FLOPS, LaunchCost, fused_cost, launch_costs, main
 from glance_fast.config import ModelConfig
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
@@ -20,24 +20,24 @@ def model(request: pytest.FixtureRequest) -> GlanceModel:
 
 
 def test_the_products_are_the_plans_and_the_networks(model: GlanceModel) -> None:
-    rows = {need.launch: need.macs for need in needs(model, 1)}
+    rows = {need.launch: need.macs for need in launch_costs(model, 1)}
     layers = sum(macs for launch, macs in rows.items() if " conv " in launch)
     assert layers == model.compile_plan().macs
     assert rows["Local-Net, PyTorch"] + rows["first convolution"] == model.local_macs
 
 
 def test_a_batch_reads_weights_and_tables_once(model: GlanceModel) -> None:
-    one, many = (list(needs(model, batch)) for batch in (1, 8))
+    one, many = (list(launch_costs(model, batch)) for batch in (1, 8))
     for single, several in zip(one, many, strict=True):
         assert several.macs == 8 * single.macs
         assert single.bytes <= several.bytes <= 8 * single.bytes
-    wide = list(needs(model, 1, width=4))
+    wide = list(launch_costs(model, 1, width=4))
     assert all(half.bytes <= full.bytes <= 2 * half.bytes for half, full in zip(one, wide, strict=True))
 
 
 def test_a_roofline_is_the_longer_of_the_two() -> None:
-    assert Need("products", 1e9, 1).seconds(1e12, 1e12) == 2e-3
-    assert Need("memory", 1, 1e9).seconds(1e12, 1e12) == 1e-3
+    assert LaunchCost("products", 1e9, 1).seconds(1e12, 1e12) == 2e-3
+    assert LaunchCost("memory", 1, 1e9).seconds(1e12, 1e12) == 1e-3
 
 
 def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,10 +51,10 @@ def test_the_table_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_pooling_in_the_convolutions_launch_computes_more_and_moves_less(model: GlanceModel) -> None:
-    rows = {need.launch: need for need in needs(model, 4)}
+    rows = {need.launch: need for need in launch_costs(model, 4)}
     for i, (conv, pool) in enumerate(pairwise(model.compile_plan().steps)):
         if (conv.layer.kind, pool.layer.kind) == ("conv", "pool"):
-            one = joined(conv, pool, 4)
+            one = fused_cost(conv, pool, 4)
             names = "{} conv {}→{}, entries".format(i, *conv.channels), "{} pool {}→{}".format(i + 1, *pool.channels)
             apart = [rows[name] for name in names]
             assert one.macs > sum(need.macs for need in apart)
@@ -72,12 +72,16 @@ def test_the_gpu_benchmark_tells_each_engines_share_of_its_roofline(monkeypatch:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
 
-    def timed(count: float, *needed: Need) -> gpu.Timed:
-        return gpu.Timed(lambda: None, count, needed)
+    def timed(count: float, *needed: LaunchCost) -> gpu.GpuCase:
+        return gpu.GpuCase(lambda: None, count, needed)
 
-    cases = {gpu.PRODUCT: timed(1e9), gpu.COPY: timed(1e6), "engine": timed(4, Need("a", 1e6, 1), Need("b", 1, 1e3))}
+    cases = {
+        gpu.PRODUCT: timed(1e9),
+        gpu.COPY: timed(1e6),
+        "engine": timed(4, LaunchCost("a", 1e6, 1), LaunchCost("b", 1, 1e3)),
+    }
     *limits, engine = gpu.measure(cases, turns=2)
     assert not any("roofline_ms" in row for row in limits)
     assert engine["per_second"] == 2000
     assert engine["roofline_ms"] == pytest.approx(2e-3 + 2e-3)
-    assert engine["of_the_roofline"] == pytest.approx(2e-3)
+    assert engine["roofline_share"] == pytest.approx(2e-3)

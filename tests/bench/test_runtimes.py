@@ -10,10 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import runtimes
-from bench.harness import cases, interleaved as turns
-from bench.harness.peak_memory import held
+from bench.harness import cases, interleaved
+from bench.harness.peak_memory import peak_memory_of
 from bench.harness.runners import precisions
-from bench.peers.networks import FORWARD
+from bench.peers.networks import PEER_NETWORKS
 from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance
 
 # Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 and 20.7 M); ResNet-18 up to layer3 is
@@ -25,9 +25,9 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", PEER_NETWORKS)
 def test_a_peer_is_the_published_network(name: str) -> None:
-    network = FORWARD[name]().eval()
+    network = PEER_NETWORKS[name]().eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         out = network(torch.rand(1, 3, 256, 256))
     assert out.shape == (1, 1, 256, 256) and torch.isfinite(out).all()
@@ -37,9 +37,9 @@ def test_a_peer_is_the_published_network(name: str) -> None:
 
 
 def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "REST", 0)
+    monkeypatch.setattr(interleaved, "REST", 0)
     runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
-    monkeypatch.setattr(runtimes, "held", lambda arguments: 10**6)
+    monkeypatch.setattr(runtimes, "peak_memory_of", lambda arguments: 10**6)
     runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     here = len(precisions())  # in OpenVINO, of a preset, a peer, and both limits of the CPU
@@ -48,10 +48,10 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     assert [row["runtime"] for row in rows[: 3 + 2 * here]] == runtimes_seen
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
     assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["high"] + 0.01 for row in rows)
-    assert all(1e3 / row["high"] - 1 <= row["images_a_second"] <= 1e3 / row["low"] + 1 for row in rows)
-    assert rows[0]["loop_over_it"] == 1 and rows[3]["loop_over_it"] > 10 and rows[3 + 2 * here]["loop_over_it"] is None
+    assert all(1e3 / row["high"] - 1 <= row["images_per_second"] <= 1e3 / row["low"] + 1 for row in rows)
+    assert rows[0]["loop_speedup"] == 1 and rows[3]["loop_speedup"] > 10 and rows[3 + 2 * here]["loop_speedup"] is None
     once = rows[: len(rows) // 2]
-    assert all(row["of_limit"] > 0 for row in rows) and once[-1]["of_limit"] == 1  # memory is its own limit
+    assert all(row["roofline_share"] > 0 for row in rows) and once[-1]["roofline_share"] == 1  # memory is its own limit
     alone = range(1, 5 + 3 * here)  # all but the loop and the limits
     assert [i for i, row in enumerate(once) if row["memory_mb"] is not None] == [*alone]
     head, _, *table = (tmp_path / "runtimes.md").read_text().splitlines()
@@ -64,26 +64,28 @@ def test_an_unknown_method_is_told_with_the_legal_ones(tmp_path: Path) -> None:
         runtimes.main(tmp_path, ["quick", "fast"])
 
 
-def test_nothing_is_timed_when_the_numbers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_timed_when_the_numbers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(TOLERANCES, ("output", "fp32"), Tolerance(1e-12, "none is so near"))
         with pytest.raises(SystemExit, match="differs from the loop .*nothing was timed"):
-            cases.ours("fast", 1)
+            cases.our_cases("fast", tmp_path)
     if "bf16" in precisions():
         monkeypatch.setitem(TOLERANCES, ("output", "bf16"), Tolerance(1e-7, "none is so near"))
         with pytest.raises(SystemExit, match="OpenVINO at bf16.*nothing was timed"):
-            cases.ours("fast", 1)
+            cases.our_cases("fast", tmp_path)
 
 
 def test_a_peer_runs_alone_at_its_batch(tmp_path: Path) -> None:
     for batch in (1, 2):
-        made = cases.peers(1, ["STFPM ResNet-18"], batch, tmp_path)
-    assert [bool(held(case.alone)) for case in made if case.alone and case.precision == "fp32"] == [True] * 3
+        made = cases.peer_cases(["STFPM ResNet-18"], tmp_path, batch)
+    assert [
+        bool(peak_memory_of(case.memory_args)) for case in made if case.memory_args and case.precision == "fp32"
+    ] == [True] * 3
 
 
 def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "REST", 0)
-    monkeypatch.setattr(runtimes, "held", lambda arguments: int(arguments[-1]) * 10**6)
+    monkeypatch.setattr(interleaved, "REST", 0)
+    monkeypatch.setattr(runtimes, "peak_memory_of", lambda arguments: int(arguments[-1]) * 10**6)
     runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], size=[128, 256], stride=[16], batch=[1, 3], turns=1)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     loops = [(row["size"], row["batch"]) for row in rows if row["runtime"].startswith("loop")]
@@ -93,4 +95,4 @@ def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: 
     assert mine == [(128, 16, 1), (128, 16, 3), (256, 16, 1), (256, 16, 3), (256, 8, 1), (256, 8, 3)]
     three = [row for row in rows if row["batch"] == 3]
     assert all(row["p50_ms"] == pytest.approx(3 * row["ms"], abs=0.1) and row["memory_mb"] == 3 for row in three)
-    assert all(row["loop_over_it"] > 1 for row in three if row["method"] == "fast")
+    assert all(row["loop_speedup"] > 1 for row in three if row["method"] == "fast")

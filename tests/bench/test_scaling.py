@@ -26,13 +26,13 @@ def test_a_point_whose_numbers_differ_is_not_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     numbers = ("96", "16", "32", "1", "1", "1")
-    graph = tmp_path / "graph.xml"
-    scaling_point.main("export", *numbers, str(graph))
+    folder = str(tmp_path / "model")
+    scaling_point.main("export", *numbers, folder)
     monkeypatch.setitem(TOLERANCES, ("output", "fp32"), Tolerance(1e-12, "none is so near"))
     with pytest.raises(SystemExit, match="differs from the loop"):
-        scaling_point.main("pytorch", *numbers)
+        scaling_point.main("pytorch", *numbers, str(tmp_path / "other"))
     with pytest.raises(SystemExit, match="differs from the dense pass"):
-        scaling_point.main("openvino", *numbers, str(graph))
+        scaling_point.main("openvino", *numbers, folder)
     assert capsys.readouterr().out.count("locations") == 1  # export's, which was right
 
 

@@ -54,7 +54,7 @@ def test_what_is_faster_is_put_into_the_table_and_used(
     model: GlanceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "CHOICES", CHOICES)
-    rows = tune.tune(tune.jobs(model, 1, torch.float32, DEVICE), clock())
+    rows = tune.tune(tune.tune_jobs(model, 1, torch.float32, DEVICE), clock())
     assert {row["kernel"] for row in rows} == set(CHOICES)
     assert all(row["gain"] >= 2 for row in rows)
     table = tmp_path / "configurations.json"
@@ -73,9 +73,9 @@ def test_what_is_faster_is_put_into_the_table_and_used(
 
 def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "CHOICES", CHOICES)
-    job = next(job for job in tune.jobs(model, 1, torch.float32, DEVICE) if job.place.kernel == "entries_kernel")
+    job = next(job for job in tune.tune_jobs(model, 1, torch.float32, DEVICE) if job.key.kernel == "entries_kernel")
     assert tune.tuned(job, lambda run: 1.0) == []
-    wrong = tune.Job(job.place, lambda block: job.run(block) * (1 if block == BLOCK else 1.0001))
+    wrong = tune.TuneJob(job.key, lambda block: job.run(block) * (1 if block == BLOCK else 1.0001))
     assert tune.tuned(wrong, clock()) == []
 
 
@@ -84,8 +84,8 @@ def test_the_gpu_benchmark_times_every_kernel_and_pooling_both_ways(model: Glanc
     both = [name for name in found if "pooled_entries_kernel" in name]
     assert [name.rpartition(", ")[2] for name in both] == ["in two launches", "in one"]
     assert {name.split()[1] for name in found} == set(tune.CHOICES)
-    assert all(timed.needs for name, timed in found.items() if name not in both)
-    results = {name: timed.run() for name, timed in found.items()}
+    assert all(case.costs for name, case in found.items() if name not in both)
+    results = {name: case.run() for name, case in found.items()}
     two, one = (results[name] for name in both)
     assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
     assert relative_error(one.cpu(), two.cpu()) < tolerance("output", "fp16")
