@@ -138,7 +138,7 @@ def evaluate(
     from glance_fast.evaluation.evaluate import evaluate as evaluate_folder
 
     engine = Engine.load(model, backend, device, precision)
-    evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", metadata=engine.facts())
+    evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", metadata=engine.metadata())
     out.print(evaluation_table(evaluation))
     out.print(f"report: {output / 'report.html'}")
 

@@ -65,15 +65,15 @@ class Engine:
         backend = f"{self.backend.name} on {self.backend.device_description}"
         return f"Engine({str(self.files.path)!r}, {backend}, {height}x{width})"
 
-    def facts(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """The model's metadata for reports: image size, grid, backend, and how it was trained."""
         height, width = self.config.image_size
         return {
             "model": self.files.path.name,
-            "networks see": f"{height}x{width} pixels",
+            "input size": f"{height}x{width} pixels",
             "grid": f"patch {self.config.patch}, stride {self.config.stride}",
             "backend": f"{self.backend.name} on {self.backend.device_description}",
-            **self.files.facts,
+            **self.files.metadata,
         }
 
     @property

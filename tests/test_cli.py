@@ -51,8 +51,8 @@ def data(tmp_path: Path) -> Path:
     """A folder in MVTec AD's layout: grey noise, defects are white squares."""
     rng = np.random.default_rng(0)
     for i in range(14):
-        place = ("train", "test")[i >= 10]
-        save(tmp_path / "data" / place / "good" / f"{i}.png", rng.integers(90, 150, (60, 70), dtype=np.uint8))
+        split = ("train", "test")[i >= 10]
+        save(tmp_path / "data" / split / "good" / f"{i}.png", rng.integers(90, 150, (60, 70), dtype=np.uint8))
     for i in range(3):
         pixels, mask = rng.integers(90, 150, (60, 70), dtype=np.uint8), np.zeros((60, 70), np.uint8)
         pixels[20:36, 30:50], mask[20:36, 30:50] = 255, 255
@@ -83,9 +83,9 @@ def test_from_photographs_to_a_report(data: Path, tmp_path: Path, capfd: pytest.
     model, scored, judged = tmp_path / "model", tmp_path / "scored", tmp_path / "judged"
     settings = ("--preset", "paper", "--config", tmp_path / "settings.toml")
     run("train", data, "--model", model, *settings, "--effort", 0.1, "--set", "seed=4")
-    told = capfd.readouterr()
-    assert "EfficientNet-Lite0" in told.err
-    assert "threshold" in told.out
+    printed = capfd.readouterr()
+    assert "EfficientNet-Lite0" in printed.err
+    assert "threshold" in printed.out
     config = json.loads((model / "config.json").read_text())
     assert (config["train"]["seed"], config["train"]["distil_steps"], config["model"]["patch"]) == (4, 3, 16)
 
@@ -152,9 +152,9 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     save_tiny(tmp_path / "MODEL", tiny_model())
     data.rename(tmp_path / "DATA")
     run(*arguments, status=1)
-    told = capfd.readouterr().err
-    assert says in told
-    assert "Traceback" not in told
+    stderr = capfd.readouterr().err
+    assert says in stderr
+    assert "Traceback" not in stderr
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "x").exists()
 

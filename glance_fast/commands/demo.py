@@ -55,7 +55,7 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
     job = Job(data, model, calibration_data=data / "calibration", restart=True, overwrite=True)
     train_model(job, MODEL, TRAIN)
     engine = Engine.load(model)
-    evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", metadata=engine.facts())
+    evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", metadata=engine.metadata())
     score_files(engine, expand([data / "test"]), output)
     console.print(evaluation_table(evaluation))
     dense, loop, difference = compare(engine, read_image(test_samples(data)[0].path))

@@ -36,7 +36,7 @@ class ModelFiles:
     path: Path
     model: ModelConfig
     train: TrainConfig
-    facts: dict[str, str]
+    metadata: dict[str, str]
     calibration: Calibration
     digest: str
     written_as: int = FORMAT
@@ -47,9 +47,9 @@ class ModelFiles:
 
 
 def write_model(
-    folder: Path, model: GlanceModel, train: TrainConfig, calibration: Calibration, facts: dict[str, str]
+    folder: Path, model: GlanceModel, train: TrainConfig, calibration: Calibration, metadata: dict[str, str]
 ) -> None:
-    """Write a model's files into the empty `folder` of a `replace_folder`; `facts` are lines for people."""
+    """Write a model's files into the empty `folder` of a `replace_folder`; reports show `metadata`."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -59,7 +59,7 @@ def write_model(
         "version": __version__,
         "model": model.config.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),
-        "facts": facts,
+        "facts": metadata,
         "sha256": {name: sha256(data) for name, data in files.items()},
     }
     for name, data in files.items():
@@ -84,7 +84,7 @@ def read_model(folder: Path) -> ModelFiles:
             path=folder,
             model=checked(ModelConfig, config["model"], f"{folder / CONFIG}, model"),
             train=checked(TrainConfig, config["train"], f"{folder / CONFIG}, train"),
-            facts={str(name): str(fact) for name, fact in config["facts"].items()},
+            metadata={str(name): str(value) for name, value in config["facts"].items()},
             calibration=_calibration(folder / CALIBRATION, calibration),
             digest=str(config["sha256"].get(WEIGHTS)),
             written_as=written_as,

@@ -79,8 +79,8 @@ def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) 
     run_stages(run, build_stages(context))
     calibration = _calibrate(context, split)
     if fabric.is_global_zero:
-        facts = _facts(job, context, split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
-        _write(job, context, calibration, facts)
+        metadata = _metadata(job, context, split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
+        _write(job, context, calibration, metadata)
     fabric.barrier()
     return calibration
 
@@ -145,7 +145,7 @@ def _calibrate(context: Context, split: Split) -> Calibration:
     return calibrate(scores, grids, train.false_alarm_rate, train.pixel_false_alarm_rate)
 
 
-def _facts(job: Job, context: Context, split: Split) -> dict[str, str]:
+def _metadata(job: Job, context: Context, split: Split) -> dict[str, str]:
     return {
         "data": job.data.resolve().name,
         "normal images": f"{len(split.train)} trained on, {len(split.held_out)} held out",
@@ -155,10 +155,10 @@ def _facts(job: Job, context: Context, split: Split) -> dict[str, str]:
     }
 
 
-def _write(job: Job, context: Context, calibration: Calibration, facts: dict[str, str]) -> None:
+def _write(job: Job, context: Context, calibration: Calibration, metadata: dict[str, str]) -> None:
     journal = job.work / "log.jsonl"
     with replace_folder(job.output) as folder:
-        write_model(folder, context.model, context.train, calibration, facts)
+        write_model(folder, context.model, context.train, calibration, metadata)
         shutil.copyfile(journal, folder / journal.name)
         draw_curves(read_rows(journal), folder / "curves.png")
     shutil.rmtree(job.work, ignore_errors=True)

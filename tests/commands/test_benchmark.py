@@ -36,8 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_backend_is_timed_on_every_image(folder: Path) -> None:
     rows = timing.time_backends(folder, [photo(48, 56), photo(60, 70)], turns=3, progress=False)
-    found = [(row.backend, row.precision) for row in rows]
-    assert found == EVERY
+    assert [(row.backend, row.precision) for row in rows] == EVERY
     for row in rows:
         assert row.images == 6 and 0 < row.p50 <= row.p95 <= row.p99 and row.load_seconds > 0
         assert row.images_per_second == pytest.approx(1e3 / row.p50, rel=5)

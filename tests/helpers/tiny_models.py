@@ -13,7 +13,7 @@ from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.storage.atomic_write import replace_folder
 from glance_fast.storage.model_folder import write_model
 
-FACTS = {"data": "tiles", "teacher": "none"}
+METADATA = {"data": "tiles", "teacher": "none"}
 TRAIN = TrainConfig(seed=3, images_per_step=2)
 
 
@@ -51,5 +51,5 @@ def tiny_calibration() -> Calibration:
 def save_tiny(path: Path, model: GlanceModel) -> Path:
     """Save `model` as the folder `path`, in the place of what is there."""
     with replace_folder(path) as folder:
-        write_model(folder, model, TRAIN, tiny_calibration(), FACTS)
+        write_model(folder, model, TRAIN, tiny_calibration(), METADATA)
     return path

@@ -141,7 +141,7 @@ def environment(tree: ast.AST) -> Iterator[str]:
 
 def complaints(files: list[Path], check: Callable[[ast.AST], Iterator[str]]) -> list[str]:
     assert files
-    return [f"{label(file)}: {found}" for file in files for found in check(ast.parse(file.read_text(encoding="utf-8")))]
+    return [f"{label(file)}: {fault}" for file in files for fault in check(ast.parse(file.read_text(encoding="utf-8")))]
 
 
 def test_every_package_has_a_row() -> None:

@@ -54,8 +54,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_every_source_file_once_and_nothing_else(wheel: Path) -> None:
     expected = [
-        f"{place}/{file.relative_to(ROOT / folder).as_posix()}"
-        for folder, place in SHIPPED.items()
+        f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
+        for folder, package in SHIPPED.items()
         for file in own_files(ROOT / folder)
     ]
     with ZipFile(wheel) as archive:
@@ -102,5 +102,5 @@ def test_installed_package_imports_from_another_folder(installed: Path, tmp_path
 
 
 def test_installed_command_runs(installed: Path, tmp_path: Path) -> None:
-    said = run(sys.executable, installed / "bin" / "glance-fast", "--version", cwd=tmp_path, path=installed)
-    assert said.strip() == f"glance-fast {__version__}"
+    printed = run(sys.executable, installed / "bin" / "glance-fast", "--version", cwd=tmp_path, path=installed)
+    assert printed.strip() == f"glance-fast {__version__}"

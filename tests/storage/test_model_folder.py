@@ -20,7 +20,7 @@ from glance_fast.errors import ModelFolderError, SaveError
 from glance_fast.models.model import GlanceModel
 from glance_fast.storage.model_folder import CALIBRATION, CONFIG, WEIGHTS, build_model, read_model
 from glance_fast.version import __version__
-from tests.helpers.tiny_models import FACTS, TRAIN, save_tiny, tiny_calibration, tiny_config, tiny_model
+from tests.helpers.tiny_models import METADATA, TRAIN, save_tiny, tiny_calibration, tiny_config, tiny_model
 
 FILES = (CONFIG, WEIGHTS, CALIBRATION)
 
@@ -53,7 +53,7 @@ def plant(path: Path, name: str, data: bytes) -> None:
 
 def test_a_model_comes_back_as_it_was_written(original: Path) -> None:
     files, model = read_model(original), tiny_model()
-    assert (files.model, files.train, files.facts) == (tiny_config(), TRAIN, FACTS)
+    assert (files.model, files.train, files.metadata) == (tiny_config(), TRAIN, METADATA)
     assert files.calibration == tiny_calibration() and files.path == original
     back = build_model(files)
     assert not back.training and not any(weight.requires_grad for weight in back.parameters())

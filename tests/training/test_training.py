@@ -114,7 +114,7 @@ def test_a_model_folder_holds_all_that_a_run_leaves(trained: Path) -> None:
     assert names == {"config.json", "weights.safetensors", "calibration.json", "log.jsonl", "curves.png"}
     files = read_model(trained)
     assert files.train == TRAIN
-    assert "EfficientNet-Lite0" in files.facts["teacher"]
+    assert "EfficientNet-Lite0" in files.metadata["teacher"]
     rows = read_rows(trained / "log.jsonl")
     assert [row["stage"] for row in rows] == [n for n in ("distil", "fine-tune", "global", "dad") for _ in range(3)]
     assert all(np.isfinite(list(row["losses"].values())).all() for row in rows)
@@ -388,7 +388,7 @@ def test_the_better_size_is_in_the_log(tmp_path: Path, caplog: pytest.LogCapture
 def test_calibration_images_of_their_own_are_used_instead_of_held_out_ones(photos: Path, tmp_path: Path) -> None:
     job = Job(photos, tmp_path / "model", calibration_data=photos)
     assert len(train_model(job, tiny_config(), TRAIN).scores) == 12
-    assert read_model(tmp_path / "model").facts["normal images"] == "12 trained on, 12 held out"
+    assert read_model(tmp_path / "model").metadata["normal images"] == "12 trained on, 12 held out"
 
 
 def test_two_processes_share_a_step(photos: Path, tmp_path: Path) -> None:

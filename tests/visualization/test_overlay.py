@@ -109,7 +109,7 @@ def test_a_low_map_leaves_the_photo_as_it_is() -> None:
     assert (overlay(image, result, caption=False) == image).all()
 
 
-def test_only_the_marked_place_is_coloured_and_outlined() -> None:
+def test_only_the_marked_region_is_coloured_and_outlined() -> None:
     pixels = overlay(photo(400, 400), FakeResult(spot(400, 400)), caption=False)
     assert (pixels[:190, :190] == 120).all()
     assert not (pixels[250, 250] == 120).all()
@@ -122,10 +122,10 @@ def test_the_input_is_not_painted_on() -> None:
     assert (image == 120).all() and result.map.max() == 2.0
 
 
-@pytest.mark.parametrize("place", [(0, 0), (0, 6), (4, 6), (2, 3)])
-def test_a_single_marked_pixel_is_outlined_everywhere(place: tuple[int, int]) -> None:
+@pytest.mark.parametrize("pixel", [(0, 0), (0, 6), (4, 6), (2, 3)])
+def test_a_single_marked_pixel_is_outlined_everywhere(pixel: tuple[int, int]) -> None:
     mask = np.zeros((5, 7), np.bool_)
-    mask[place] = True
+    mask[pixel] = True
     assert has_color(outline(photo(50, 70), mask, TRUTH_OUTLINE), TRUTH_OUTLINE)
 
 
@@ -141,8 +141,8 @@ def test_an_outline_is_drawn_at_the_part_where_the_mask_is(factor: int) -> None:
         whole[[0, -1], [0, -1]] = True  # two corners, so that nothing is cut off
         parts = int(rng.integers(10, 60))
         image = photo(40 * factor, 50 * factor)
-        found, expected = outline(image, mask, TRUTH_OUTLINE, parts), outline(image, whole, TRUTH_OUTLINE, parts)
-        rows, cols = np.nonzero((found != expected).any(-1))
+        outlined, expected = outline(image, mask, TRUTH_OUTLINE, parts), outline(image, whole, TRUTH_OUTLINE, parts)
+        rows, cols = np.nonzero((outlined != expected).any(-1))
         near = 3 * (50 * factor // parts + 1) + factor
         corner = np.minimum(np.hypot(rows, cols), np.hypot(rows - 40 * factor + 1, cols - 50 * factor + 1))
         assert (corner <= 2 * near).all()
@@ -156,18 +156,18 @@ def test_an_outline_leaves_the_inside_free() -> None:
 
 
 def test_the_caption_tells_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    texts: list[str] = []
     drawn = ImageDraw.ImageDraw.text
 
     def listen(self: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, **rest: Any) -> None:
-        told.append(text)
+        texts.append(text)
         drawn(self, xy, text, **rest)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", listen)
     result = FakeResult(spot(300, 300), score=0.912345, threshold=0.5, p_value=0.0123)
     overlay(photo(300, 300), result)
     overlay(photo(300, 300), replace(result, is_anomalous=False))
-    assert told[:4] == ["anomalous", "score 0.9123", "threshold 0.5", "p-value 0.0123"] and told[4] == "normal"
+    assert texts[:4] == ["anomalous", "score 0.9123", "threshold 0.5", "p-value 0.0123"] and texts[4] == "normal"
 
 
 def test_a_narrow_caption_takes_more_lines() -> None:
@@ -197,15 +197,15 @@ def test_sizes_that_differ_are_an_error_that_names_both() -> None:
 
 def test_a_picture_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:
     pixels = overlay(photo(300, 280), FakeResult(spot(300, 280)))
-    path = tmp_path / "new" / "deep" / "one.jpg"
+    path = tmp_path / "new" / "deep" / "picture.jpg"
     save_jpeg(pixels, path)
-    assert [entry.name for entry in path.parent.iterdir()] == ["one.jpg"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["picture.jpg"]
     with Image.open(path) as image:
         assert image.format == "JPEG"
         assert np.abs(np.asarray(image, np.float32) - pixels).mean() < 1
 
 
 def test_a_picture_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "one.jpg").mkdir()
-    with pytest.raises(SaveError, match=r"one\.jpg"):
-        save_jpeg(photo(2, 2), tmp_path / "one.jpg")
+    (tmp_path / "picture.jpg").mkdir()
+    with pytest.raises(SaveError, match=r"picture\.jpg"):
+        save_jpeg(photo(2, 2), tmp_path / "picture.jpg")
