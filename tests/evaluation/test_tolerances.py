@@ -44,7 +44,7 @@ def test_what_says_nothing_is_refused(actual: Any, expected: Any, message: str) 
 def test_every_export_has_a_tolerance_with_a_reason() -> None:
     precisions = {precision for legal in EXPORT_FORMATS.values() for precision in legal}
     assert all(tolerance("trained map", precision) >= tolerance("output", precision) for precision in precisions)
-    assert all(0 < row.limit <= 0.2 and len(row.reason) > 10 for row in TOLERANCES.values())
+    assert all(0 < row.limit <= 0.5 and len(row.reason) > 10 for row in TOLERANCES.values())
 
 
 def test_an_unknown_precision_is_refused_with_the_legal_ones() -> None:
