@@ -34,7 +34,7 @@ class Tolerance:
     reason: str
 
 
-# Precisions are those that numbers are computed in. A layer of the presets sums at most 9 · 128 products, and an error
+# Precisions are those that numbers are computed in. A layer of the presets sums at most 1,536 products, and an error
 # in a plan or a kernel, such as a wrong tap, changes the first digits at any precision.
 TOLERANCES: Mapping[tuple[Compared, str], Tolerance] = {
     ("output", "fp64"): Tolerance(1e-10, "another order of sums: 1e-15 seen"),
