@@ -25,7 +25,7 @@ from glance_fast.dense.torch_pass import DensePass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import Plan
-from glance_fast.training.sampling import draw_places
+from glance_fast.training.sampling import draw_grid_subset
 
 
 def main(
@@ -72,8 +72,8 @@ def measure(images: int, holes: int, repeats: int) -> dict[str, Any]:
 
 def _plan(model: GlanceModel, count: int) -> Plan:
     rows, cols = model.grid
-    places = draw_places((len(rows), len(cols)), count, np.random.default_rng(0))
-    return model.compile_plan(places.rows, places.cols)
+    subset = draw_grid_subset((len(rows), len(cols)), count, np.random.default_rng(0))
+    return model.compile_plan(subset.rows, subset.cols)
 
 
 def _step(model: GlanceModel, forward: Callable[[], Tensor]) -> float:

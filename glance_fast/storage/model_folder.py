@@ -29,7 +29,7 @@ WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "confi
 class ModelFiles:
     """A model folder's checked contents.
 
-    `facts` are lines for people. `digest` is the SHA-256 of the weights file, which is read when needed; `written_as`
+    `metadata` is shown in reports. `digest` is the SHA-256 of the weights file, which is read when needed; `written_as`
     is the format that the folder was written in.
     """
 

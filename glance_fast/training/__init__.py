@@ -1,1 +1,1 @@
-"""Training in the paper's stages: distil, fine-tune, Global-Net by IAD, DAD by stains; then calibration."""
+"""Training in stages: Local-Net (distilled models only), Global-Net by IAD, DAD by stains; then calibration."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from glance_fast.models.backbone_local_net import PretrainedLocalNet
 from glance_fast.teachers import Teacher
 from glance_fast.training.base_stage import Context, Track
-from glance_fast.training.global_stage import network_input, photo_batches
 
 
 def initialise_from_teacher(context: Context, track: Track[NDArray[np.uint8]]) -> None:
@@ -43,8 +42,8 @@ def fit_to_photographs(net: PretrainedLocalNet, context: Context, track: Track[N
     """
     model, step = context.model, context.model.config.stride
     taps, feature_map, surroundings = _Moments(), _Moments(), _Moments()
-    for photos in track(photo_batches(context)):
-        output = net.taps_from_stem(net.stem(model.padded(network_input(context, photos)), step), step)
+    for photos in track(context.photo_batches()):
+        output = net.taps_from_stem(net.stem(model.padded(context.network_input(photos)), step), step)
         assert output.feature_map is not None
         taps.add(output.features)
         feature_map.add(model.cropped(output.feature_map))

@@ -1,4 +1,4 @@
-"""What a stage of training is, and what all stages share."""
+"""The interface of a training stage, and the data that all stages share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from glance_fast.config import TrainConfig
+from glance_fast.data.batches import batched
 from glance_fast.models.model import GlanceModel
 from glance_fast.stains import Stain
 from glance_fast.teachers import Teacher
 from glance_fast.training.sampling import Floats
 
-# A location counts as stained from this many changed pixels on; below it, but above 0, it is left out.
+# A location with this many changed pixels or more is stained; with fewer, but not 0, it is left out.
 STAINED_PIXELS = 6
 
 Item = TypeVar("Item")
@@ -28,7 +29,7 @@ Track = Callable[[Sequence[Item]], Iterable[Item]]
 
 @dataclass(frozen=True)
 class Context:
-    """What the stages share: the model in training, the teacher, the photographs and the settings."""
+    """What the stages share: the model in training, the teacher, the photographs uint8 [n, H, W, 3], the settings."""
 
     model: GlanceModel
     teacher: Teacher
@@ -39,17 +40,27 @@ class Context:
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.model.mean.device
 
     def tensor(self, images: Floats) -> Tensor:
         """Images [B, H, W, 3] in 0..1 -> tensor [B, 3, H, W] in 0..1 on the run's device."""
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
 
+    def photo_batches(self, limit: int | None = None) -> list[NDArray[np.uint8]]:
+        """The training photographs, at most the first `limit`, in batches."""
+        return list(batched(self.photos[:limit]))
 
-class Stage(nn.Module):
-    """One stage: `draw` makes a step's tensors, `forward` turns them into losses, whose sum is minimised.
+    def network_input(self, photos: NDArray[np.uint8]) -> Tensor:
+        """Normalised images [B, 3, H, W] on the run's device, of photographs uint8 [B, H, W, 3]."""
+        return self.model.from_uint8(torch.from_numpy(photos).to(self.device))
 
-    The context is no submodule, so a stage's own parameters are those that it trains and saves.
+
+class TrainingStage(nn.Module):
+    """A stage of training: `draw` makes a step's tensors, `forward` returns its losses, whose sum is minimised.
+
+    The parameters of the module are those that the stage trains and saves; the context is no submodule. `name` appears
+    in file names and in the log.
     """
 
     name: str
@@ -60,7 +71,7 @@ class Stage(nn.Module):
         self.steps = steps
 
     def resume(self, past: Sequence[np.random.Generator]) -> None:
-        """Go on after steps that drew from `past`; only a stage that keeps what it drew has something to do."""
+        """Prepare to continue after steps that drew from `past`; override if the stage caches earlier draws."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
@@ -71,22 +82,22 @@ class Stage(nn.Module):
         """The losses of one step, by name."""
 
     def finish(self) -> None:
-        """What is left to do to the stage's weights after the last step: nothing, in most stages."""
+        """Change the stage's weights after the last step, before they are saved; does nothing by default."""
 
-    def derive(self, track: Track[NDArray[np.uint8]]) -> None:
-        """Set what follows from the finished weights and the photographs, and is therefore not saved with them.
+    def finalize_statistics(self, track: Track[NDArray[np.uint8]]) -> None:
+        """Compute what depends on the finished weights and the photographs, and is not saved with the weights.
 
-        Called after `finish`, and again in a run that goes on later; `track` shows how far it is.
+        Called after `finish`, and again when a run is resumed after this stage; `track` reports progress.
         """
 
 
 def balanced_bce(logit_normal: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of normal locations (0 changed pixels) and of stained ones, each averaged over its own kind.
+    """Cross-entropy of normal locations (0 changed pixels) and of stained ones, each averaged over its own class.
 
-    Both kinds weigh the same, however many locations a step's stains happened to touch; between 0 and STAINED_PIXELS
-    changed pixels a location counts as neither.
+    Both classes have the same weight, however many locations a step's stains touched; locations with 1 to
+    STAINED_PIXELS - 1 changed pixels are ignored.
     """
     normal, stained = changed == 0, changed >= STAINED_PIXELS
     loss = F.binary_cross_entropy_with_logits(logit_normal, normal.to(logit_normal.dtype), reduction="none")
-    parts = [(loss * kind).sum() / kind.sum().clamp(min=1) for kind in (normal, stained)]
-    return parts[0], parts[1]
+    losses = [(loss * members).sum() / members.sum().clamp(min=1) for members in (normal, stained)]
+    return losses[0], losses[1]

@@ -1,4 +1,4 @@
-"""The photographs of a run, read once, checked early, at the size the networks see."""
+"""The photographs of a run at the networks' input size: read once, checked before training."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from glance_fast.data.images import read_image, resize
 from glance_fast.data.resizing import letterbox_window
 from glance_fast.errors import DataError
 from glance_fast.postprocessing.calibration import images_needed
+from glance_fast.training.sampling import CALIBRATION_SPLIT_STREAM
 
 Photos = NDArray[np.uint8]
+
+# A smaller network size is recommended where all images have one aspect ratio, up to this factor between the largest
+# and the smallest, and where that size has less than this fraction of the model's pixels.
+MAX_ASPECT_RATIO, MAX_FILLED, SIDE_MULTIPLE = 1.02, 0.9, 8
 
 log = logging.getLogger("glance_fast")
 
@@ -48,15 +53,15 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
             )
         photos, held_out = read_photos(paths, model), read_photos(others, model)
         return Split(photos, held_out, _fingerprint(paths, photos) + _fingerprint(others, held_out))
-    held = max(round(len(paths) * train.calibration_fraction), needed)
-    if len(paths) - held < 1:
+    count = max(round(len(paths) * train.calibration_fraction), needed)
+    if len(paths) - count < 1:
         raise DataError(
             f"{folder} has {len(paths)} normal images; a false-alarm rate of {train.false_alarm_rate:g} needs {needed} "
             f"of them held out and at least one to train on: give {needed + 1} images or more, or a higher rate"
         )
     photos = read_photos(paths, model)
-    order = np.random.default_rng([train.seed, 0xCA11]).permutation(len(paths))
-    return Split(photos[order[held:]], photos[order[:held]], _fingerprint(paths, photos))
+    order = np.random.default_rng([train.seed, CALIBRATION_SPLIT_STREAM]).permutation(len(paths))
+    return Split(photos[order[count:]], photos[order[:count]], _fingerprint(paths, photos))
 
 
 def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
@@ -72,24 +77,27 @@ def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
         photos[i] = resize(image, model.image_size, model.resize)
         shapes.append((image.shape[0], image.shape[1]))
     if better := fitting_size(shapes, model):
-        less = 1 - better[0] * better[1] / (model.image_size[0] * model.image_size[1])
+        saved = 1 - better[0] * better[1] / (model.image_size[0] * model.image_size[1])
         log.info("all images have one aspect: --set 'image_size=[%d, %d]' has it too, and costs %.0f%% less", *better,
-                 100 * less)  # fmt: skip
+                 100 * saved)  # fmt: skip
     return photos
 
 
 def fitting_size(shapes: list[tuple[int, int]], model: ModelConfig) -> tuple[int, int] | None:
-    """The size that images (height, width) of one aspect fill, no larger than the model's; None where it is no other.
+    """The network size that images (height, width) of one aspect ratio fill, no larger than the model's.
 
-    Its sides are divisible by 8, and a tenth of the model's at least is margin or is stretched away.
+    Its sides are multiples of SIDE_MULTIPLE. None where the aspect ratios differ, or where the model's size has less
+    than a tenth of margin or stretching to save.
     """
     aspects = [height / width for height, width in shapes]
-    if max(aspects) > 1.02 * min(aspects):
+    if max(aspects) > MAX_ASPECT_RATIO * min(aspects):
         return None
-    frames = letterbox_window(shapes[0], model.image_size, "letterbox")
-    height, width = (8 * max(round(len(inside) / 8), -(-model.patch // 8)) for inside in frames)
-    whole = model.image_size[0] * model.image_size[1]
-    return (height, width) if height * width < 0.9 * whole else None
+    windows = letterbox_window(shapes[0], model.image_size, "letterbox")
+    height, width = (
+        SIDE_MULTIPLE * max(round(len(window) / SIDE_MULTIPLE), -(-model.patch // SIDE_MULTIPLE)) for window in windows
+    )
+    pixels = model.image_size[0] * model.image_size[1]
+    return (height, width) if height * width < MAX_FILLED * pixels else None
 
 
 def _fingerprint(paths: list[Path], photos: Photos) -> str:

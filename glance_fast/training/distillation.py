@@ -1,4 +1,4 @@
-"""The stages of a Local-Net that learns from the teacher: distil, then fine-tune on the target's normal images."""
+"""The stages of a distilled Local-Net: distillation from the teacher, then fine-tuning on the normal images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glance_fast.training.base_stage import Context, Stage, balanced_bce
+from glance_fast.training.base_stage import Context, TrainingStage, balanced_bce
 from glance_fast.training.sampling import (
+    FEATURE_SCALE_STREAM,
+    TEACHER_SCALE_STREAM,
     Floats,
     corners_near,
-    cut,
+    crop_patches,
     draw_corners,
     draw_images,
     stain_images,
@@ -20,9 +22,15 @@ from glance_fast.training.sampling import (
     step_rng,
 )
 
+PATCHES_PER_IMAGE = 16
+# Steps' worth of patches that the teacher's scale and the scale of z_l are computed from.
+TEACHER_SCALE_DRAWS, FEATURE_SCALE_DRAWS = 8, 16
+# Added to deviations that are divided by.
+MIN_TEACHER_DEVIATION, MIN_DEVIATION = 1e-4, 1e-6
 
-class _Student(Stage):
-    """Local-Net with its linear decoder D; `targets` are the teacher's features, standardised one by one."""
+
+class _LocalNetStage(TrainingStage):
+    """Local-Net with its linear decoder D; the targets are the teacher's features, each standardised."""
 
     def __init__(self, context: Context, steps: int, decoder: nn.Linear) -> None:
         super().__init__(context, steps)
@@ -31,30 +39,30 @@ class _Student(Stage):
         self._scale: tuple[Tensor, Tensor] | None = None
 
     def patches(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> Tensor:
-        """A step's patches [N, 3, P, P] in 0..1, a few from each of some images."""
+        """A step's patches [N, 3, P, P] in 0..1, several from each image drawn."""
         c, patch = self.context, self.context.model.config.patch
-        images, each = self._draw(rng, photos)
-        parts = [cut(image, draw_corners(image.shape[:2], patch, each, rng), patch) for image in images]
+        images, per_image = self._draw_images(rng, photos)
+        parts = [crop_patches(image, draw_corners(image.shape[:2], patch, per_image, rng), patch) for image in images]
         return c.tensor(np.concatenate(parts))
 
     def stained_patches(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """As many patches, each with some of a stain in it, and how many of its pixels are stained: int64 [N]."""
+        """As many patches, each of which covers a part of a stain, and their stained pixels: int64 [N]."""
         c, patch = self.context, self.context.model.config.patch
-        images, each = self._draw(rng, photos)
+        images, per_image = self._draw_images(rng, photos)
         stained, masks = stain_images(images, c.stain, rng)
-        corners = [corners_near(mask, patch, each, rng) for mask in masks]
-        parts = [cut(image, where, patch) for image, where in zip(stained, corners, strict=True)]
-        counts = [stained_pixels(mask, where, patch) for mask, where in zip(masks, corners, strict=True)]
+        corners = [corners_near(mask, patch, per_image, rng) for mask in masks]
+        parts = [crop_patches(image, first, patch) for image, first in zip(stained, corners, strict=True)]
+        counts = [stained_pixels(mask, first, patch) for mask, first in zip(masks, corners, strict=True)]
         return c.tensor(np.concatenate(parts)), torch.from_numpy(np.concatenate(counts)).to(c.device)
 
-    def _draw(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Floats, int]:
-        """Some images, and how many patches to cut from each."""
+    def _draw_images(self, rng: np.random.Generator, photos: NDArray[np.uint8]) -> tuple[Floats, int]:
+        """Random images, and the number of patches to cut from each."""
         train = self.context.train
-        count = max(1, train.patches_per_step // 16)
+        count = max(1, train.patches_per_step // PATCHES_PER_IMAGE)
         return draw_images(photos, count, train.jitter, rng), -(-train.patches_per_step // count)
 
     def distillation(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """z_l [N, n] and `l_k = ‖D(L(p)) − R(p)‖²` a feature, of patches in 0..1."""
+        """z_l [N, n] and `l_k = ‖D(L(p)) − R(p)‖²` per feature, of patches in 0..1."""
         z = self.local_net(self.context.model.normalise(patches)).flatten(1)
         mean, std = self._teacher_scale()
         return z, F.mse_loss(self.decoder(z), (self.context.teacher(patches) - mean) / std)
@@ -63,32 +71,32 @@ class _Student(Stage):
     def _teacher_scale(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each teacher feature over patches that depend on the seed alone."""
         if self._scale is None:
-            rng = step_rng(self.context.train.seed, 0x5CA1E, 0, 0)
-            features = torch.cat([self.context.teacher(self.patches(rng, self.context.photos)) for _ in range(8)])
-            self._scale = features.mean(0), features.std(0) + 1e-4
+            c, rng = self.context, step_rng(self.context.train.seed, TEACHER_SCALE_STREAM, 0, 0)
+            features = torch.cat([c.teacher(self.patches(rng, c.photos)) for _ in range(TEACHER_SCALE_DRAWS)])
+            self._scale = features.mean(0), features.std(0) + MIN_TEACHER_DEVIATION
         return self._scale
 
 
-class Distil(_Student):
-    """Local-Net learns what the teacher says of a patch, whether stained or not."""
+class DistillationStage(_LocalNetStage):
+    """Local-Net learns to predict the teacher's features of a patch, normal or stained."""
 
     name = "distil"
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         photos = self.context.distil_photos
-        plain, (stained, _) = self.patches(rng, photos), self.stained_patches(rng, photos)
-        # Every other patch of both, so that all images of the step are still among them.
-        return (torch.cat([plain[::2], stained[::2]]),)
+        normal, (stained, _) = self.patches(rng, photos), self.stained_patches(rng, photos)
+        # Every second patch of both, so that all images of the step are still represented.
+        return (torch.cat([normal[::2], stained[::2]]),)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         return {"l_k": self.distillation(batch[0])[1]}
 
 
-class FineTune(_Student):
-    """Local-Net settles on the normal images: l_k + w·l_c, and v·l_s, which keeps what tells stains from normal.
+class FineTuningStage(_LocalNetStage):
+    """Local-Net adapts to the normal images: l_k + w·l_c + v·l_s.
 
-    l_s is what the paper does not have: a small classifier of z_l alone, thrown away afterwards, tells stained patches
-    from normal ones. `stain_weight = 0` is the paper's stage.
+    The paper does not have l_s: a small classifier of z_l, discarded afterwards, separates stained patches from normal
+    ones, which keeps the features that differ between them. `stain_weight = 0` is the paper's stage.
     """
 
     name = "fine-tune"
@@ -96,32 +104,33 @@ class FineTune(_Student):
     def __init__(self, context: Context, steps: int, decoder: nn.Linear) -> None:
         super().__init__(context, steps, decoder)
         features, width = context.model.config.features, context.model.config.dad_width
-        self.tell = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1)).to(context.device)
+        classifier = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1))
+        self.classifier = classifier.to(context.device)
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         photos = self.context.photos
         return self.patches(rng, photos), *self.stained_patches(rng, photos)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        plain, stained, counts = batch
+        normal, stained, counts = batch
         train = self.context.train
-        z, l_k = self.distillation(plain)
+        z, l_k = self.distillation(normal)
         z_stained = self.local_net(self.context.model.normalise(stained)).flatten(1)
-        logit = self.tell(torch.cat([z, z_stained])).squeeze(1)
-        normal, told = balanced_bce(logit, torch.cat([counts.new_zeros(len(z)), counts]))
+        logit = self.classifier(torch.cat([z, z_stained])).squeeze(1)
+        loss_normal, loss_stained = balanced_bce(logit, torch.cat([counts.new_zeros(len(z)), counts]))
         return {
             "l_k": l_k,
             "w l_c": train.compactness_weight * compactness(z),
-            "v l_s": train.stain_weight * (normal + told),
+            "v l_s": train.stain_weight * (loss_normal + loss_stained),
         }
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Fold mean and deviation of z_l into the projection: IAD is then 1 for a Global-Net that expects nothing."""
-        rng = step_rng(self.context.train.seed, 0xF01D, 0, 0)
-        seen = [self.context.model.normalise(self.patches(rng, self.context.photos)) for _ in range(16)]
-        z = torch.cat([self.local_net(patches).flatten(1) for patches in seen])
-        mean, std, project = z.mean(0), z.std(0) + 1e-6, self.local_net.project
+        """Fold mean and deviation of z_l into the projection: IAD is then 1 for a Global-Net that predicts zero."""
+        c, rng = self.context, step_rng(self.context.train.seed, FEATURE_SCALE_STREAM, 0, 0)
+        batches = [c.model.normalise(self.patches(rng, c.photos)) for _ in range(FEATURE_SCALE_DRAWS)]
+        z = torch.cat([self.local_net(patches).flatten(1) for patches in batches])
+        mean, std, project = z.mean(0), z.std(0) + MIN_DEVIATION, self.local_net.project
         assert project.bias is not None
         project.weight /= std[:, None, None, None]
         project.bias.copy_((project.bias - mean) / std)

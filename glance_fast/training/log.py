@@ -1,4 +1,4 @@
-"""The written log of a run, one JSON line a step, and the loss curves drawn from it."""
+"""The log of a run, one JSON line per step, and the loss curves drawn from it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from glance_fast.storage.atomic_write import replace_file
 
 
-class Journal:
-    """Appends to `log.jsonl`; opened at a place, it drops what was written for steps that will run again."""
+class TrainingLog:
+    """Appends rows to `log.jsonl`; opened at a stage and step, it drops the rows of steps that will run again."""
 
     def __init__(self, path: Path, stage: int, step: int) -> None:
         self.path = path
@@ -20,6 +20,7 @@ class Journal:
         replace_file(path, "".join(line + "\n" for line in kept).encode())
 
     def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -30,7 +31,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _before(line: str, stage: int, step: int) -> bool:
-    """Whether a line is whole and belongs to a step that is done; a kill can leave half a line at the end."""
+    """Whether a line is complete and of an earlier step; a kill can leave half a line at the end."""
     try:
         row = json.loads(line)
         return (int(row["stage_index"]), int(row["step"])) < (stage, step)
@@ -39,16 +40,17 @@ def _before(line: str, stage: int, step: int) -> bool:
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw every stage's losses against its steps into a PNG, one panel a stage."""
+    """Plot every stage's losses against its steps into a PNG, one panel per stage."""
     from matplotlib.figure import Figure
 
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     figure = Figure(figsize=(4 * len(stages), 3.2), layout="constrained")
     axes = figure.subplots(1, len(stages), squeeze=False)[0]
     for axis, stage in zip(axes, stages, strict=True):
-        mine = [row for row in rows if row["stage"] == stage]
-        for name in mine[0]["losses"]:
-            axis.plot([row["step"] for row in mine], [row["losses"][name] for row in mine], label=name, lw=0.9)
+        stage_rows = [row for row in rows if row["stage"] == stage]
+        steps = [row["step"] for row in stage_rows]
+        for name in stage_rows[0]["losses"]:
+            axis.plot(steps, [row["losses"][name] for row in stage_rows], label=name, lw=0.9)
         axis.set(title=stage, xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Runs stages one after the other, and goes on where a killed run stopped."""
+"""Runs the stages in order, and resumes a killed run at the step where it stopped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from torch import Tensor
 from glance_fast.config import TrainConfig
 from glance_fast.errors import TrainingError
 from glance_fast.storage.atomic_write import replace_file
-from glance_fast.training.base_stage import Stage
-from glance_fast.training.checkpoint import Place, load_state, read_place, save_state
-from glance_fast.training.log import Journal
+from glance_fast.training.base_stage import TrainingStage
+from glance_fast.training.checkpoint import RunPosition, load_state, read_state, save_state
+from glance_fast.training.log import TrainingLog
 from glance_fast.training.sampling import step_rng
 
-LONGEST_GRADIENT = 5.0
+MAX_GRADIENT_NORM = 5.0
+WEIGHT_DECAY = 1e-4
+# The learning rate rises over the first of this many parts of a stage, and falls to this share of the highest.
+WARMUP_PARTS, FINAL_RATE = 20, 0.01
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, its settings and what it works on; `fingerprint` names the settings and the data."""
+    """A run's folder, settings and devices; `fingerprint` identifies the settings and the data."""
 
     folder: Path
     train: TrainConfig
@@ -37,103 +40,126 @@ class Run:
 
     @property
     def state(self) -> Path:
+        """The checkpoint of the stage in progress."""
         return self.folder / "state.safetensors"
 
-    def finished(self, stage: Stage) -> Path:
-        """Where a finished stage's weights lie."""
+    def finished(self, stage: TrainingStage) -> Path:
+        """The weights of a finished stage."""
         return self.folder / f"{stage.name}.safetensors"
 
+    def rng(self, stage: int, step: int) -> np.random.Generator:
+        """The random source of a step on this device."""
+        return step_rng(self.train.seed, stage, step, self.fabric.global_rank)
 
-def run_stages(run: Run, stages: list[Stage]) -> None:
-    """Train all stages, from the start or from where the run's folder says it stopped."""
-    place, tensors = _where(run)
-    journal = Journal(run.folder / "log.jsonl", place.stage, place.step)
+    def position(self, stage: int, step: int) -> RunPosition:
+        """A position in this run."""
+        return RunPosition(stage, step, self.fingerprint)
+
+
+@dataclass(frozen=True)
+class _StageStart:
+    """Where a stage begins: its index, the first step to run, and saved tensors if that is not step 0."""
+
+    index: int
+    step: int
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Reporter:
+    """The written log and the progress bars of a run."""
+
+    log: TrainingLog
+    progress: Progress
+
+
+def run_stages(run: Run, stages: list[TrainingStage]) -> None:
+    """Train all stages, from the start or from the position in the run's folder."""
+    position, tensors = _resume_position(run)
+    log = TrainingLog(run.folder / "log.jsonl", position.stage, position.step)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[loss]}"), disable=run.fabric.global_rank > 0) as progress:
-        for stage in stages[: place.stage]:
+        for stage in stages[: position.stage]:
             stage.load_state_dict(load(run.finished(stage).read_bytes()))
-            _derive(stage, progress)
-        for index, stage in enumerate(stages[place.stage :], start=place.stage):
-            _run_stage(run, stage, Place(index, place.step, run.fingerprint), (tensors, journal, progress))
-            place, tensors = Place(index + 1, 0, run.fingerprint), {}
+            _finalize_statistics(stage, progress)
+        start = _StageStart(position.stage, position.step, tensors)
+        for stage in stages[position.stage :]:
+            _run_stage(run, stage, start, _Reporter(log, progress))
+            start = _StageStart(start.index + 1, 0, {})
 
 
-def _where(run: Run) -> tuple[Place, dict[str, Tensor]]:
+def _resume_position(run: Run) -> tuple[RunPosition, dict[str, Tensor]]:
     if not run.state.exists():
-        return Place(0, 0, run.fingerprint), {}
-    place, tensors = read_place(run.state)
-    if place.fingerprint != run.fingerprint:
+        return run.position(0, 0), {}
+    position, tensors = read_state(run.state)
+    if position.fingerprint != run.fingerprint:
         raise TrainingError(
             f"{run.folder} holds an unfinished run with other settings or other images; give the same ones to go on, "
             "or --restart to throw that run away"
         )
-    return place, tensors
+    return position, tensors
 
 
-def _run_stage(run: Run, stage: Stage, start: Place, rest: tuple[dict[str, Tensor], Journal, Progress]) -> None:
-    tensors, journal, progress = rest
-    fabric = run.fabric
+def _run_stage(run: Run, stage: TrainingStage, start: _StageStart, reporter: _Reporter) -> None:
+    fabric, progress = run.fabric, reporter.progress
     stage.train()
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=run.train.learning_rate, weight_decay=1e-4)
-    if tensors:
-        load_state(tensors, stage, optimizer)
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=run.train.learning_rate, weight_decay=WEIGHT_DECAY)
+    if start.tensors:
+        load_state(start.tensors, stage, optimizer)
     module, wrapped = fabric.setup(stage, optimizer)
-    stage.resume([_rng(run, start, step) for step in range(start.step)])
+    stage.resume([run.rng(start.index, step) for step in range(start.step)])
     task = progress.add_task(f"{stage.name:<9}", total=stage.steps, completed=start.step, loss="")
     for step in range(start.step, stage.steps):
         rate = learning_rate(run.train.learning_rate, step, stage.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = module(*stage.draw(_rng(run, start, step)))
+        losses = module(*stage.draw(run.rng(start.index, step)))
         total = sum(losses.values(), torch.zeros((), device=fabric.device))
         if not bool(torch.isfinite(total)):
             raise TrainingError(f"stage {stage.name}: the loss is {float(total)} at step {step}; lower learning_rate")
         wrapped.zero_grad()
         fabric.backward(total)
-        fabric.clip_gradients(module, wrapped, max_norm=LONGEST_GRADIENT, error_if_nonfinite=False)
+        fabric.clip_gradients(module, wrapped, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False)
         wrapped.step()
         if fabric.is_global_zero:
             values = {name: float(loss.detach()) for name, loss in losses.items()}
-            journal.write({"stage": stage.name, "stage_index": start.stage, "step": step, "losses": values, "lr": rate})
-            save_state(run.state, Place(start.stage, step + 1, run.fingerprint), stage, optimizer)
+            row = {"stage": stage.name, "stage_index": start.index, "step": step, "losses": values, "lr": rate}
+            reporter.log.write(row)
+            save_state(run.state, run.position(start.index, step + 1), stage, optimizer)
             progress.update(task, advance=1, loss="  ".join(f"{n} {v:.4f}" for n, v in values.items()))
-    _finish(run, stage, start.stage)
-    _derive(stage, progress)
+    _finish(run, stage, start.index)
+    _finalize_statistics(stage, progress)
 
 
-def _rng(run: Run, start: Place, step: int) -> np.random.Generator:
-    return step_rng(run.train.seed, start.stage, step, run.fabric.global_rank)
-
-
-def _derive(stage: Stage, progress: Progress) -> None:
-    """Let a finished stage settle what follows from it, with a bar of its own."""
+def _finalize_statistics(stage: TrainingStage, progress: Progress) -> None:
+    """Let a finished stage compute its statistics, with a progress bar of its own."""
     stage.eval()
-    stage.derive(lambda photos: _tracked(photos, f"{stage.name:<9}", progress))
+    stage.finalize_statistics(lambda batches: _tracked(batches, f"{stage.name:<9}", progress))
 
 
-def _tracked(photos: Sequence[NDArray[np.uint8]], name: str, progress: Progress) -> Iterator[NDArray[np.uint8]]:
-    task = progress.add_task(name, total=len(photos), loss="settling")
-    for some in photos:
-        yield some
+def _tracked(batches: Sequence[NDArray[np.uint8]], name: str, progress: Progress) -> Iterator[NDArray[np.uint8]]:
+    task = progress.add_task(name, total=len(batches), loss="statistics")
+    for photos in batches:
+        yield photos
         progress.advance(task)
 
 
-def _finish(run: Run, stage: Stage, index: int) -> None:
-    """Close a stage: its weights to their own file first, then the run's place to the next stage."""
+def _finish(run: Run, stage: TrainingStage, index: int) -> None:
+    """Close a stage: write its weights to their own file first, then move the run's position to the next stage."""
     stage.eval()
     stage.finish()
     if run.fabric.is_global_zero:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
         replace_file(run.finished(stage), save(weights))
         empty = torch.optim.AdamW([torch.zeros(1)])
-        save_state(run.state, Place(index + 1, 0, run.fingerprint), torch.nn.Module(), empty)
+        save_state(run.state, run.position(index + 1, 0), torch.nn.Module(), empty)
     run.fabric.barrier()
 
 
 def learning_rate(highest: float, step: int, steps: int) -> float:
-    """Linear warm-up over a twentieth of the steps, then a half cosine down to a hundredth."""
-    warm = max(1, steps // 20)
-    if step < warm:
-        return highest * (step + 1) / warm
-    part = (step - warm) / max(1, steps - warm)
-    return highest * (0.01 + 0.99 * (1 + math.cos(math.pi * part)) / 2)
+    """Linear warm-up over a twentieth of the steps, then a half cosine down to a hundredth of `highest`."""
+    warmup = max(1, steps // WARMUP_PARTS)
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    fraction = (step - warmup) / max(1, steps - warmup)
+    return highest * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * fraction)) / 2)

@@ -1,4 +1,4 @@
-"""One call from a folder of normal photographs to a calibrated model folder; a killed run goes on where it stopped."""
+"""Training from a folder of normal photographs to a calibrated model folder; a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ log = logging.getLogger("glance_fast")
 
 @dataclass(frozen=True)
 class Job:
-    """What to train on and where to: `data` holds normal images, `output` becomes the model folder.
+    """Input and output of a training run: `data` contains normal images, `output` becomes the model folder.
 
-    `teacher_weights` is a file of the teacher's weights in place of the published ones. `distil_data` is a folder of
-    other images that the teacher is distilled on, in place of the normal ones. `calibration_data` is a folder of other
-    normal images to calibrate on, in place of a held-out part of `data`. `restart` throws an unfinished run
-    away instead of going on with it; `overwrite` allows `output` to hold a model already.
+    `teacher_weights` is a file of the teacher's weights that replaces the published ones. `distil_data` is a folder of
+    other images for distillation, instead of the normal ones. `calibration_data` is a folder of other normal images to
+    calibrate on, instead of a held-out part of `data`. `restart` discards an unfinished run instead of resuming it;
+    `overwrite` allows `output` to contain a model already.
     """
 
     data: Path
@@ -57,29 +57,27 @@ class Job:
 
     @property
     def work(self) -> Path:
-        """The folder of the unfinished run: `<output>.training`."""
+        """Folder of the unfinished run: `<output>.training`."""
         return self.output.with_name(f"{self.output.name}.training")
 
 
 def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) -> Calibration:
-    """Train in the paper's four stages, calibrate on held-out normal images, and write the model folder.
+    """Train in two or four stages, calibrate on held-out normal images, and write the model folder.
 
-    With the same data, settings and number of threads it gives the same weights. Raises DataError, ImageError or
+    A distilled Local-Net takes the paper's four stages; a pretrained one only Global-Net's and DAD's. The same data,
+    settings and number of threads give the same weights. Raises DataError, ImageError or
     ConfigError before any training, TrainingError for a run that cannot go on, SaveError when the disk refuses.
     """
     started = time.monotonic()
     _check_output(job)
-    split = read_split(job.data, model_config, train_config, job.calibration_data)
-    distil_photos = split.train
-    if job.distil_data is not None:
-        distil_photos = read_photos(normal_images(job.distil_data), model_config)
+    data = _read_data(job, model_config, train_config)
     fabric = _fabric(train_config)
-    context = _context(job, model_config, train_config, (split, distil_photos), fabric)
-    run = _open_run(job, context, split, fabric)
+    context = _context(job, model_config, train_config, data, fabric)
+    run = _open_run(job, context, data.split, fabric)
     run_stages(run, build_stages(context))
-    calibration = _calibrate(context, split)
+    calibration = _calibrate(context, data.split)
     if fabric.is_global_zero:
-        metadata = _metadata(job, context, split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
+        metadata = _metadata(job, context, data.split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
         _write(job, context, calibration, metadata)
     fabric.barrier()
     return calibration
@@ -92,6 +90,21 @@ def _check_output(job: Job) -> None:
         raise SaveError(f"{job.output} is not empty; choose another folder, or --overwrite to replace what is in it")
 
 
+@dataclass(frozen=True)
+class _Data:
+    """The normal photographs, split, and those of the distillation."""
+
+    split: Split
+    distil_photos: Photos
+
+
+def _read_data(job: Job, model: ModelConfig, train: TrainConfig) -> _Data:
+    split = read_split(job.data, model, train, job.calibration_data)
+    if job.distil_data is None:
+        return _Data(split, split.train)
+    return _Data(split, read_photos(normal_images(job.distil_data), model))
+
+
 def _fabric(train: TrainConfig) -> Fabric:
     if train.accelerator == "cuda" and not torch.cuda.is_available():
         raise TrainingError("accelerator = 'cuda' was asked for and no CUDA device is there; use 'cpu' or 'auto'")
@@ -100,18 +113,15 @@ def _fabric(train: TrainConfig) -> Fabric:
     return fabric
 
 
-def _context(
-    job: Job, model_config: ModelConfig, train: TrainConfig, photos: tuple[Split, Photos], fabric: Fabric
-) -> Context:
-    split, distil_photos = photos
+def _context(job: Job, model_config: ModelConfig, train: TrainConfig, data: _Data, fabric: Fabric) -> Context:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
         model = GlanceModel(model_config).to(fabric.device)
-    model.compile_plan()  # a Global-Net that would see nothing is an error now, not after an hour
+    model.compile_plan()  # raises now, not after an hour, where a hole hides all that Global-Net reads
     teacher = load_teacher(model_config.teacher, job.teacher_weights).to(fabric.device)
     log.info("teacher: %s, %s", teacher.name, teacher.source)
-    log.info("images: %d to train on, %d held out for calibration", len(split.train), len(split.held_out))
-    context = Context(model, teacher, train, split.train, distil_photos, default_stains())
+    log.info("images: %d to train on, %d held out for calibration", len(data.split.train), len(data.split.held_out))
+    context = Context(model, teacher, train, data.split.train, data.distil_photos, default_stains())
     if model_config.local_net == "pretrained":
         initialise_from_teacher(context, lambda photos: track(photos, "fitting z_l", transient=True))
     return context
@@ -119,9 +129,9 @@ def _context(
 
 def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
     settings = [context.model.config.model_dump(mode="json"), context.train.model_dump(mode="json")]
-    told = json.dumps([*settings, context.teacher.source, split.fingerprint], sort_keys=True)
+    inputs = json.dumps([*settings, context.teacher.source, split.fingerprint], sort_keys=True)
     distil = hashlib.sha256(context.distil_photos.data).hexdigest()
-    run = Run(job.work, context.train, hashlib.sha256((told + distil).encode()).hexdigest(), fabric)
+    run = Run(job.work, context.train, hashlib.sha256((inputs + distil).encode()).hexdigest(), fabric)
     if fabric.is_global_zero:
         if job.restart:
             shutil.rmtree(job.work, ignore_errors=True)
@@ -136,7 +146,7 @@ def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
 
 
 def _calibrate(context: Context, split: Split) -> Calibration:
-    """Scores of the held-out images, by the same path that `Engine.score` takes."""
+    """Calibrate on the scores of the held-out images, computed as `Engine.score` computes them."""
     model, train = context.model.eval(), context.train
     backend = TorchBackend(model, context.device)
     batches = [backend.grids(list(batch)) for batch in batched(split.held_out)]
@@ -156,9 +166,9 @@ def _metadata(job: Job, context: Context, split: Split) -> dict[str, str]:
 
 
 def _write(job: Job, context: Context, calibration: Calibration, metadata: dict[str, str]) -> None:
-    journal = job.work / "log.jsonl"
+    log_file = job.work / "log.jsonl"
     with replace_folder(job.output) as folder:
         write_model(folder, context.model, context.train, calibration, metadata)
-        shutil.copyfile(journal, folder / journal.name)
-        draw_curves(read_rows(journal), folder / "curves.png")
+        shutil.copyfile(log_file, folder / log_file.name)
+        draw_curves(read_rows(log_file), folder / "curves.png")
     shutil.rmtree(job.work, ignore_errors=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from glance_fast.config import ModelConfig, TrainConfig
@@ -24,14 +25,21 @@ from glance_fast.models.model import GlanceModel
 from glance_fast.stains import default_stains
 from glance_fast.storage.model_folder import build_model, read_model
 from glance_fast.teachers import Teacher, load_teacher
-from glance_fast.training import dad_stage as judge
+from glance_fast.training import dad_stage
 from glance_fast.training.base_stage import STAINED_PIXELS, Context, balanced_bce
-from glance_fast.training.checkpoint import Place, load_state, read_place, save_state
+from glance_fast.training.checkpoint import RunPosition, load_state, read_state, save_state
 from glance_fast.training.dataset import fitting_size, read_photos
-from glance_fast.training.distillation import FineTune, compactness
-from glance_fast.training.log import Journal, read_rows
+from glance_fast.training.distillation import FineTuningStage, compactness
+from glance_fast.training.log import TrainingLog, read_rows
 from glance_fast.training.runner import learning_rate
-from glance_fast.training.sampling import changed_pixels, corners_near, draw_places, stained_pixels, step_rng
+from glance_fast.training.sampling import (
+    FEATURE_SCALE_STREAM,
+    changed_pixels,
+    corners_near,
+    draw_grid_subset,
+    stained_pixels,
+    step_rng,
+)
 from glance_fast.training.schedule import build_stages
 from glance_fast.training.train import Job, train_model
 from tests.helpers.tiny_models import tiny_config, tiny_model
@@ -139,8 +147,8 @@ def test_after_fine_tuning_the_features_have_mean_0_and_variance_1(teacher: Teac
     c = context(teacher)
     stage = build_stages(c)[1]
     stage.finish()
-    assert isinstance(stage, FineTune)
-    seen = c.model.normalise(stage.patches(step_rng(TRAIN.seed, 0xF01D, 0, 0), c.photos))
+    assert isinstance(stage, FineTuningStage)
+    seen = c.model.normalise(stage.patches(step_rng(TRAIN.seed, FEATURE_SCALE_STREAM, 0, 0), c.photos))
     z = c.model.local_net(seen).flatten(1)
     assert z.mean().abs() < 0.5
     assert 0.3 < z.std(0).mean() < 2
@@ -179,8 +187,8 @@ def test_dad_learns_from_what_earlier_steps_drew_also_in_a_run_that_goes_on(teac
 
 
 def test_a_full_pool_forgets_the_oldest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "MOST", 10)
-    pool = judge.Pool(1)
+    monkeypatch.setattr(dad_stage, "POOL_ROWS", 10)
+    pool = dad_stage.SamplePool(1)
     assert len(pool.draw(5, np.random.default_rng(0))) == 0
     for first in range(0, 24, 4):
         pool.add(torch.arange(first, first + 4.0)[:, None])
@@ -189,25 +197,27 @@ def test_a_full_pool_forgets_the_oldest_rows(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_change_belongs_to_the_location_whose_middle_is_nearest(teacher: Teacher) -> None:
     c = context(teacher)
-    places = draw_places((5, 6), 9, np.random.default_rng(0))
+    subset = draw_grid_subset((5, 6), 9, np.random.default_rng(0))
     mask = np.zeros((48, 56), bool)
     mask[0, 0] = mask[20:22, 30] = mask[47, 55] = True
-    own = judge._changed(c, mask, places, 0).reshape(5, 6)
+    own = dad_stage._changed_per_location(c, mask, subset, 0).reshape(5, 6)
     # Middles lie at 8, 16, ... and each has the 8 pixels round it; the outermost have the border too.
     assert own[0, 0] == 1 and own[4, 5] == 1 and own.sum() == 4
     assert own[2, 3] == 2
-    assert judge._changed(c, mask, places, 2).reshape(5, 6)[0, 3] == 2
+    assert dad_stage._changed_per_location(c, mask, subset, 2).reshape(5, 6)[0, 3] == 2
 
 
 def test_a_change_belongs_to_the_location_that_leans_over_it(teacher: Teacher) -> None:
     c = context(teacher)
     leaning = replace(c, model=GlanceModel(c.model.config.model_copy(update={"center_offset": 3})))
-    places = draw_places((5, 6), 9, np.random.default_rng(0))
+    subset = draw_grid_subset((5, 6), 9, np.random.default_rng(0))
     mask = np.random.default_rng(1).random((48, 56)) < 0.2
     moved = np.pad(mask, ((3, 0), (3, 0)))[:48, :56]
     inner = (slice(1, 4), slice(1, 5))  # the outermost own the border
-    expected = judge._changed(c, moved, places, 1).reshape(5, 6)[inner]
-    np.testing.assert_array_equal(judge._changed(leaning, mask, places, 1).reshape(5, 6)[inner], expected)
+    expected = dad_stage._changed_per_location(c, moved, subset, 1).reshape(5, 6)[inner]
+    np.testing.assert_array_equal(
+        dad_stage._changed_per_location(leaning, mask, subset, 1).reshape(5, 6)[inner], expected
+    )
 
 
 TRUNK = TRAIN.model_copy(update={"dad_holes_per_axis": 9, "dad_images_per_step": 3, "images_per_step": 4})
@@ -226,7 +236,7 @@ def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(tmp
     train_model(Job(photos, tmp_path / "whole"), config, TRUNK)
     assert {row["stage"] for row in read_rows(tmp_path / "whole" / "log.jsonl")} == {"global", "dad"}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(judge.Judge, "derive", _stop)
+        patched.setattr(dad_stage.DadStage, "finalize_statistics", _stop)
         with pytest.raises(KeyboardInterrupt):
             train_model(Job(photos, tmp_path / "halves"), config, TRUNK)
     train_model(Job(photos, tmp_path / "halves"), config, TRUNK)
@@ -271,11 +281,11 @@ def test_corners_near_a_mask_hold_some_of_it() -> None:
     assert (corners.max(0) <= (24, 34)).all()
 
 
-def test_places_are_the_product_of_distinct_rows_and_columns() -> None:
-    places = draw_places((4, 6), 3, np.random.default_rng(0))
-    assert len(set(places.rows)) == len(set(places.cols)) == 3
-    assert places.numbers.tolist() == [y * 6 + x for y in places.rows for x in places.cols]
-    assert draw_places((4, 6), 9, np.random.default_rng(0)).numbers.tolist() == list(range(24))
+def test_a_grid_subset_is_the_product_of_distinct_rows_and_columns() -> None:
+    subset = draw_grid_subset((4, 6), 3, np.random.default_rng(0))
+    assert len(set(subset.rows)) == len(set(subset.cols)) == 3
+    assert subset.indices.tolist() == [y * 6 + x for y in subset.rows for x in subset.cols]
+    assert draw_grid_subset((4, 6), 9, np.random.default_rng(0)).indices.tolist() == list(range(24))
 
 
 def test_changed_pixels_counts_what_slicing_counts() -> None:
@@ -297,7 +307,7 @@ def test_the_log_drops_what_will_run_again_and_half_a_line(tmp_path: Path) -> No
     path = tmp_path / "log.jsonl"
     rows = [{"stage": "a", "stage_index": 0, "step": step, "losses": {}} for step in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "a", "st')
-    Journal(path, 0, 2)
+    TrainingLog(path, 0, 2)
     assert [row["step"] for row in read_rows(path)] == [0, 1]
 
 
@@ -307,10 +317,10 @@ def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     optimizers = [torch.optim.AdamW(net.parameters()) for net in nets]
     nets[0](torch.ones(1, 3)).sum().backward()
     optimizers[0].step()
-    save_state(tmp_path / "state", Place(1, 7, "x"), nets[0], optimizers[0])
-    place, tensors = read_place(tmp_path / "state")
+    save_state(tmp_path / "state", RunPosition(1, 7, "x"), nets[0], optimizers[0])
+    place, tensors = read_state(tmp_path / "state")
     load_state(tensors, nets[1], optimizers[1])
-    assert place == Place(1, 7, "x")
+    assert place == RunPosition(1, 7, "x")
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(a, b)
         for name, value in optimizers[0].state[a].items():
@@ -319,23 +329,34 @@ def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_a_state_cut_anywhere_is_an_error_that_names_it(tmp_path: Path) -> None:
     path, net = tmp_path / "state", nn.Linear(3, 2)
-    save_state(path, Place(0, 1, "x"), net, torch.optim.AdamW(net.parameters()))
+    save_state(path, RunPosition(0, 1, "x"), net, torch.optim.AdamW(net.parameters()))
     whole = path.read_bytes()
     for length in range(0, len(whole), 5):
         path.write_bytes(whole[:length])
         with pytest.raises(TrainingError, match="state is damaged"):
-            read_place(path)
+            read_state(path)
 
 
 def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(photos: Path, tmp_path: Path) -> None:
     work = tmp_path / "model.training"
     work.mkdir()
     net = nn.Linear(1, 1)
-    save_state(work / "state.safetensors", Place(0, 1, "other"), net, torch.optim.AdamW(net.parameters()))
+    save_state(work / "state.safetensors", RunPosition(0, 1, "other"), net, torch.optim.AdamW(net.parameters()))
     with pytest.raises(TrainingError, match="--restart"):
         train_model(Job(photos, tmp_path / "model"), tiny_config(), TRAIN)
     train_model(Job(photos, tmp_path / "model", restart=True), tiny_config(), TRAIN)
     assert read_model(tmp_path / "model").model == tiny_config()
+
+
+def test_an_unfinished_run_of_version_0_1_0_is_refused(photos: Path, tmp_path: Path) -> None:
+    work = tmp_path / "model.training"
+    work.mkdir()
+    position = json.dumps({"stage": 0, "step": 1, "fingerprint": "x"})
+    save_file({"module.weight": torch.zeros(1)}, work / "state.safetensors", metadata={"place": position})
+    with pytest.raises(
+        TrainingError, match="of an earlier version of glance_fast; finish it with that version, or use"
+    ):
+        train_model(Job(photos, tmp_path / "model"), tiny_config(), TRAIN)
 
 
 def test_a_model_that_is_there_is_not_replaced_unasked(photos: Path, tmp_path: Path) -> None:
