@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.config import ModelConfig
-from glance_fast.kernels.gpu.tables import BLOCK, TABLES
+from glance_fast.kernels.gpu.pixel_conv import PixelConvGeometry
+from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TABLES
 from glance_fast.plan.patches import IMAGE
 from glance_fast.presets import PRESETS
 
@@ -35,7 +36,7 @@ KernelLaunch = tuple[Any, dict[str, Any]]
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # Integer arguments other than strides.
-INTEGERS = ("height", "width", "high", "wide", "cells", "entries", "rows", "locations")
+INTEGERS = ("height", "width", "out_height", "out_width", "cells", "entries", "rows", "locations")
 # Names of matrix instructions in PTX, of all generations.
 MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
@@ -73,14 +74,17 @@ class Stem:
     before: int
     after: int
     kernel: int
-    stride: int
-    border_padding: int
-    clip: float
+    geometry: PixelConvGeometry
 
 
 Part = Stem | Shape | Heads
 # One part of each kind, for checks that cannot compile all.
-SAMPLES = (Stem(3, 32, 3, 2, 38, 6.0), Shape(3, 32), Shape(64, 96, pooled=True), Heads(168, 128, True, 64))
+SAMPLES = (
+    Stem(3, 32, 3, PixelConvGeometry(2, 38, 6.0)),
+    Shape(3, 32),
+    Shape(64, 96, pooled=True),
+    Heads(168, 128, True, 64),
+)
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,8 @@ def parts() -> list[Part]:
 def _parts(model: GlanceModel) -> Iterator[Part]:
     from glance_fast.dense.triton_pipeline import first_convolution
 
-    conv, stride, border_padding, clip = first_convolution(model)
-    yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], stride, border_padding, clip)
+    conv, geometry = first_convolution(model)
+    yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], geometry)
     layers, before = model.global_net.layers, model.local_net.feature_map_spec.channels
     for i, layer in enumerate(layers):
         if layer.kind == "conv":
@@ -148,7 +152,7 @@ def _of_stem(stem: Stem, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.pixel_conv import pixel_conv_kernel, pixel_settings
 
     weight = (stem.kernel, stem.kernel, stem.before, stem.after)
-    return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.stride, stem.border_padding, stem.clip))]
+    return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.geometry))]
 
 
 def _of_layer(shape: Shape, dtype: str) -> list[KernelLaunch]:
@@ -161,15 +165,15 @@ def _of_layer(shape: Shape, dtype: str) -> list[KernelLaunch]:
     as_changes = {"AS_CHANGES": shape.as_changes}
     launches = [
         (base_kernel, base_settings(weight, torch_dtype, "ieee")),
-        (entries_kernel, entries_settings(weight, torch_dtype, BLOCK, "ieee") | as_changes),
-        (pool_kernel, pool_settings(shape.after, 2, BLOCK) | {"AS_CHANGES": True}),
+        (entries_kernel, entries_settings(weight, torch_dtype, ENTRY_BLOCK, "ieee") | as_changes),
+        (pool_kernel, pool_settings(shape.after, 2, ENTRY_BLOCK) | {"AS_CHANGES": True}),
     ]
     if shape.before == IMAGE.channels:
-        level = level_settings(weight, torch_dtype, BLOCK, "ieee") | as_changes
+        level = level_settings(weight, torch_dtype, ENTRY_BLOCK, "ieee") | as_changes
         launches += [(pixel_base_kernel, level), (pixel_entries_kernel, level)]
     if not shape.pooled:
         return launches
-    fused = triton_conv_pool.pooled_settings(weight, torch_dtype, 2, triton_conv_pool.BLOCK, "ieee") | {
+    fused = triton_conv_pool.pooled_settings(weight, torch_dtype, 2, triton_conv_pool.POOLED_BLOCK, "ieee") | {
         "AS_CHANGES": True
     }
     return [*launches, (triton_conv_pool.pooled_entries_kernel, fused)]
@@ -210,7 +214,7 @@ def argument_types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[st
             continue
         if name in INTEGERS or name.endswith("_stride"):
             types[name] = "i32"
-        elif name.removeprefix("conv_") in TABLES and not of_heads:
+        elif name.removeprefix("conv_") in TABLES:
             types[name] = "*i32"
         elif name == "images":
             types[name] = "*u8"

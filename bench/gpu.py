@@ -37,10 +37,10 @@ from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
 from glance_fast.config import ModelConfig
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
-from glance_fast.dense.triton_pass import JOINED
+from glance_fast.dense.triton_pass import CONV_POOL_KERNEL
 from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
-from glance_fast.kernels.gpu.configurations import block_of, trying
-from glance_fast.kernels.gpu.tables import BLOCK
+from glance_fast.kernels.gpu.configurations import override_options, tuned_block
+from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
 from glance_fast.storage.atomic_write import replace_file
@@ -135,19 +135,19 @@ def launches(preset: str, model: GlanceModel, batch: int) -> dict[str, GpuCase]:
     for job in tune_jobs(model, batch, torch.float16, device):
         kernel, channels = job.key.kernel, job.key.channels
         name = "{}, {} {}→{}, fp16, batch {}".format(preset, kernel, *channels, batch)
-        if kernel == JOINED:
-            cases[f"{name}, in two launches"] = GpuCase(partial(_configured, job, {}, BLOCK), batch)
-            options = {"BLOCK_M": triton_conv_pool.BLOCK}
-            cases[f"{name}, in one"] = GpuCase(partial(_configured, job, options, triton_conv_pool.BLOCK), batch)
+        if kernel == CONV_POOL_KERNEL:
+            cases[f"{name}, in two launches"] = GpuCase(partial(_configured, job, {}, ENTRY_BLOCK), batch)
+            options = {"BLOCK_M": triton_conv_pool.POOLED_BLOCK}
+            cases[f"{name}, in one"] = GpuCase(partial(_configured, job, options, triton_conv_pool.POOLED_BLOCK), batch)
         else:
             base = [costs["base_kernel", channels]] if kernel == "entries_kernel" else []
-            block = block_of(job.key, BLOCK)
+            block = tuned_block(job.key, ENTRY_BLOCK)
             cases[name] = GpuCase(partial(job.run, block), batch, (*base, costs[kernel, channels]))
     return cases
 
 
 def _configured(job: TuneJob, options: dict[str, int], block: int) -> Tensor:
-    with trying(job.key, options):
+    with override_options(job.key, options):
         return job.run(block)
 
 

@@ -17,7 +17,8 @@ import typer
 
 from glance_fast.config import ModelConfig
 from glance_fast.dense.triton_pipeline import first_convolution
-from glance_fast.kernels.gpu.indexing import TAP_FIELDS
+from glance_fast.kernels.gpu.pixel_conv import conv_size
+from glance_fast.kernels.gpu.tables import KEY_FIELDS, TAP_FIELDS
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import IMAGE
 from glance_fast.plan.step import Step
@@ -27,8 +28,6 @@ from glance_fast.presets import DEFAULT, PRESETS
 H100_FLOPS, H100_BYTES = 989e12, 3.35e12
 # Bytes of a float32 and of an int32.
 WORD = 4
-# Fields per key in the table of the keys' own cells (`glance_fast.kernels.gpu.tables`).
-CELL_FIELDS = 3
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ def launch_costs(model: GlanceModel, batch: int, width: int = 2) -> Iterator[Lau
     PyTorch computes Local-Net after its first convolution: one row, whose bytes are those of the weights.
     """
     plan, size = model.compile_plan(), model.config.image_size
-    conv, stride, overhang, _ = first_convolution(model)
-    rows, cols = ((side + 2 * overhang - conv.kernel_size[0]) // stride + 1 for side in size)
+    conv, geometry = first_convolution(model)
+    rows, cols = (conv_size(side, conv.kernel_size[0], geometry) for side in size)
     pixels, cells = math.prod(size) * conv.in_channels, rows * cols
     macs = cells * conv.weight.numel()
     yield LaunchCost("first convolution", batch * macs, batch * (pixels + cells * conv.out_channels * width))
@@ -131,7 +130,7 @@ def fused_cost(conv: Step, pool: Step, batch: int, width: int = 2) -> LaunchCost
 def _tables(step: Step) -> int:
     """Bytes of both axes' tables: the taps of each key, and the key's own cell."""
     keys = len(step.table.rows.cell) + len(step.table.cols.cell)
-    return keys * (step.layer.kernel * int(TAP_FIELDS.value) + CELL_FIELDS) * WORD
+    return keys * (step.layer.kernel * TAP_FIELDS + KEY_FIELDS) * WORD
 
 
 def _score(model: GlanceModel, locations: int, batch: int) -> LaunchCost:

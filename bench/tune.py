@@ -26,12 +26,12 @@ from torch import Tensor
 
 from glance_fast.config import ModelConfig
 from glance_fast.dense.triton_heads import head_weights
-from glance_fast.dense.triton_pass import JOINED, level_tables, packed
+from glance_fast.dense.triton_pass import CONV_POOL_KERNEL, level_tables, pack_conv
 from glance_fast.errors import GlanceError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations, ops
-from glance_fast.kernels.gpu.configurations import Place, block_of, configured, place_of
-from glance_fast.kernels.gpu.tables import BLOCK
+from glance_fast.kernels.gpu.configurations import TuningKey, tuned_options, tuning_key
+from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import IMAGE
 from glance_fast.plan.step import Step
@@ -59,7 +59,7 @@ class TuneJob:
     `tf32`: its float32 products are computed in tf32, which another order of sums changes by more than rounding.
     """
 
-    key: Place
+    key: TuningKey
     run: Callable[[int], Tensor]
     tf32: bool = False
 
@@ -94,9 +94,9 @@ def main(
 
 def tune_jobs(model: GlanceModel, batch: int, dtype: torch.dtype, device: str) -> Iterator[TuneJob]:
     """Every kind of launch of a model that the table may have a row for, once; random values, the model's shapes."""
-    by_key: dict[Place, TuneJob] = {}
+    by_key: dict[TuningKey, TuneJob] = {}
     steps, convs = model.compile_plan().steps, iter(model.global_net.convs)
-    weights = [packed(next(convs), device, dtype) if step.layer.kind == "conv" else () for step in steps]
+    weights = [pack_conv(next(convs), device, dtype) if step.layer.kind == "conv" else () for step in steps]
     fused: list[TuneJob] = []
     for i, step in enumerate(steps):
         base, below = _values(step, batch, dtype, device)
@@ -122,19 +122,19 @@ def tune(jobs: Iterable[TuneJob], clock: Clock) -> list[dict[str, Any]]:
     with ExitStack() as in_use:
         for job in jobs:
             for row in tuned(job, clock):
-                in_use.enter_context(configurations.trying(job.key, row["options"]))
+                in_use.enter_context(configurations.override_options(job.key, row["options"]))
                 rows.append(row)
     return rows
 
 
 def tuned(job: TuneJob, clock: Clock) -> list[dict[str, Any]]:
     """The row of a launch's fastest configuration; empty where the default one is as fast."""
-    with configurations.trying(job.key, {}):
-        expected, default_ms = job.run(BLOCK), clock(partial(job.run, BLOCK))
+    with configurations.override_options(job.key, {}):
+        expected, default_ms = job.run(ENTRY_BLOCK), clock(partial(job.run, ENTRY_BLOCK))
     best: tuple[float, dict[str, int]] = (default_ms, {})
     for options in candidates(job.key.kernel):
-        with configurations.trying(job.key, options):
-            block = options.get("BLOCK_M", BLOCK)
+        with configurations.override_options(job.key, options):
+            block = options.get("BLOCK_M", ENTRY_BLOCK)
             if not _runs(job, block, expected):
                 continue
             best = min(best, (clock(partial(job.run, block)), options), key=lambda timed: timed[0])
@@ -162,7 +162,7 @@ def merge(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     merged = {key_of(row): row for row in [*existing, *rows]}
     lines = ",\n".join(json.dumps(merged[key]) for key in sorted(merged))
     text = f"[\n{lines}\n]\n" if lines else "[]\n"
-    configurations.read(text)
+    configurations.parse(text)
     replace_file(path, text.encode())
 
 
@@ -183,9 +183,11 @@ def _conv_jobs(step: Step, weights: tuple[Tensor, ...], base: Tensor, below: Ten
         return outputs[0], outputs[1]
 
     # The base has no tables, so `block` does not matter to it; without entries it runs alone.
-    yield TuneJob(place_of("base_kernel", step.channels, base.device, base.dtype), lambda block: run(BLOCK, 0)[0])
+    yield TuneJob(
+        tuning_key("base_kernel", step.channels, base.device, base.dtype), lambda block: run(ENTRY_BLOCK, 0)[0]
+    )
     if step.table.entries:
-        key = place_of("entries_kernel", step.channels, base.device, base.dtype)
+        key = tuning_key("entries_kernel", step.channels, base.device, base.dtype)
         yield TuneJob(key, lambda block: run(block, step.table.entries)[1])
 
 
@@ -193,20 +195,20 @@ def _fused_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor
     """A convolution and its pooling: two launches where the table has no row for them, one where it has one."""
     if [step.layer.kind for step in steps[:2]] != ["conv", "pool"] or not steps[1].table.entries:
         return
-    key = place_of(JOINED, steps[0].channels, base.device, base.dtype)
+    key = tuning_key(CONV_POOL_KERNEL, steps[0].channels, base.device, base.dtype)
     of_conv, of_pool = (cache(partial(level_tables, step, base.device)) for step in steps[:2])
     size = steps[1].layer.kernel
 
-    def tuned_block(kernel: str, step: Step) -> int:
-        return block_of(place_of(kernel, step.channels, base.device, base.dtype), BLOCK)
+    def block_for(kernel: str, step: Step) -> int:
+        return tuned_block(tuning_key(kernel, step.channels, base.device, base.dtype), ENTRY_BLOCK)
 
     def run(block: int) -> Tensor:
-        if configured(key):
-            conv, pool = of_conv(BLOCK), of_pool(block)
+        if tuned_options(key):
+            conv, pool = of_conv(ENTRY_BLOCK), of_pool(block)
             level = pool.tensors(), pool.entries, pool.block, True
             outputs = ops.conv_pool(base, below, *weights, conv.tensors(), size, *level, "ieee")
         else:
-            conv, pool = of_conv(tuned_block("entries_kernel", steps[0])), of_pool(tuned_block("pool_kernel", steps[1]))
+            conv, pool = of_conv(block_for("entries_kernel", steps[0])), of_pool(block_for("pool_kernel", steps[1]))
             levels = ops.partial_conv(base, below, *weights, conv.tensors(), conv.entries, conv.block, False, "ieee")
             outputs = ops.max_pool(*levels, size, pool.tensors(), pool.entries, pool.block, True)
         entries: Tensor = outputs[1]
@@ -225,7 +227,7 @@ def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[TuneJob]:
         return entries
 
     if step.table.entries:
-        yield TuneJob(place_of("pool_kernel", step.channels, base.device, base.dtype), run)
+        yield TuneJob(tuning_key("pool_kernel", step.channels, base.device, base.dtype), run)
 
 
 def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> TuneJob:
@@ -233,7 +235,7 @@ def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> T
     n, total = model.config.features, model.config.features + model.config.context_features
     z_local, z_global = (torch.randn(batch, len(rows) * len(cols), size, device=device) for size in (total, n))
     weights = head_weights(model, device).tensors()
-    key = place_of("score_kernel", (total, model.config.dad_width), device, z_local.dtype)
+    key = tuning_key("score_kernel", (total, model.config.dad_width), device, z_local.dtype)
     return TuneJob(key, lambda block: ops.score(z_local, z_global, weights, precision), precision == "tf32")
 
 

@@ -1,1 +1,1 @@
-"""The operations of the dense pass, one file each: formula, reference, fast form."""
+"""The operations of the dense pass: formula and reference in `reference`, Triton kernels in `gpu`, C++ in `cpu`."""

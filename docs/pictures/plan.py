@@ -271,15 +271,19 @@ def draw_memory() -> None:
     some = [block for block in step.blocks() if block.sources.shape[1] < step.layer.kernel**2]
     block = next(block for block in some if len({below.block(row) for row in block.sources[0]}) == 2)
     sources, row = block.sources[0], step.table.base + block.entries.start
-    home = int(step.table.base_index()[block.entries.start])
+    base_cell = int(step.table.base_index()[block.entries.start])
     figure, ax = canvas(5.4, (-13, 101), (-4, 50))
     draw_strip(ax, below, f"{NAMES[i]},\nchanges")
     draw_strip(ax, above, NAMES[i + 1])
     for source in sources:
         ax.plot([below.place(source), above.place(row)], [6, above.y], color=INK, lw=1)
-    for place in (row, home):
+    for place in (row, base_cell):
         ax.plot([above.place(place)] * 2, [above.y, above.y + 6], color=INK, lw=3)
-    path = [(above.place(home), above.y + 6), (above.place(home), above.y + 9), (above.place(row), above.y + 9)]
+    path = [
+        (above.place(base_cell), above.y + 6),
+        (above.place(base_cell), above.y + 9),
+        (above.place(row), above.y + 9),
+    ]
     ax.plot(*zip(*path, (above.place(row), above.y + 6), strict=True), color=INK, lw=1, ls=":")
     taps = np.full(9, -1)
     taps[list(block.taps)] = sources
@@ -288,7 +292,7 @@ def draw_memory() -> None:
         box(ax, (x * 6, 31 + y * 6), (6, 6), kind, "" if source < 0 else str(source))
     ax.text(9, 30, f"the window of row {row}", ha="center", va="bottom")
     told = (
-        ("start", f"from the sum without a hole, that of base cell {home}"),
+        ("start", f"from the sum without a hole, that of base cell {base_cell}"),
         ("gather", f"the {len(sources)} touched taps' changes, C numbers each"),
         ("multiply", "by these taps' weights, and add: one product a block"),
         ("scale", f"by 9 / sum(M), here 9 / {step.valid_counts()[row]}"),

@@ -133,13 +133,13 @@ class _Conv:
     def _added(self, blocks: list[MatmulBlock]) -> str:
         """Entries that are what holes change, added to what their windows sum to without; whole ones to nothing."""
         graph, table, entries = self.graph, self.step.table, slice(blocks[0].entries.start, blocks[-1].entries.stop)
-        homes = [
+        base_index = [
             graph.op("Expand", graph.const(np.array([table.base], np.int32)), graph.ints(len(block)))
             if block.recompute
-            else graph.slice(self.sums.rows.homes, 0, block.entries.start, block.entries.stop)
+            else graph.slice(self.sums.rows.base_index, 0, block.entries.start, block.entries.stop)
             for block in blocks
         ]
-        shared = graph.op("Gather", self.sums.values, graph.concat(homes, 0), axis=1)
+        shared = graph.op("Gather", self.sums.values, graph.concat(base_index, 0), axis=1)
         products = graph.concat([self._product(block) for block in blocks], 1)
         return self._renormalised(graph.op("Add", shared, products), entries)
 

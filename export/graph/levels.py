@@ -38,8 +38,8 @@ class Level:
     def changes(self) -> str:
         """`entries − base | −base | zero`, [B, rows, C]."""
         graph = self.graph
-        homes = [graph.op("Gather", self.cells, self.rows.homes, axis=1) for _ in self._entries]
-        changed = [graph.op("Sub", *pair) for pair in zip(self._entries, homes, strict=True)]
+        base_index = [graph.op("Gather", self.cells, self.rows.base_index, axis=1) for _ in self._entries]
+        changed = [graph.op("Sub", *pair) for pair in zip(self._entries, base_index, strict=True)]
         return graph.concat([*changed, graph.op("Neg", self.cells), nothing(graph, self.cells)], 1)
 
     @cached_property

@@ -46,7 +46,7 @@ class Rows:
         return self.graph.op("Gather", self.graph.reshape(grid, -1), self.order, axis=0)
 
     @cached_property
-    def homes(self) -> str:
+    def base_index(self) -> str:
         """The base cell of each entry, int32 [entries]."""
         return self.per_entry(_sum(self.graph, *self._cells()))
 

@@ -25,7 +25,7 @@ from glance_fast.kernels.gpu import (
     score,
 )
 from glance_fast.kernels.gpu.ahead_of_time import compile_ahead
-from glance_fast.kernels.gpu.tables import BLOCK, TABLES
+from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TABLES
 
 Desc = trtp.TensorDesc
 KERNEL = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
@@ -86,7 +86,7 @@ def _entries_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 def _entries_launch(given: Tensors, settings: Settings) -> Launch:
     weight, dtype = tuple(given["weight"].shape), DTYPES[given["base"].dtype]
-    return _over_tiles(given, settings, partial_conv.entries_settings(weight, dtype, BLOCK, "ieee"))
+    return _over_tiles(given, settings, partial_conv.entries_settings(weight, dtype, ENTRY_BLOCK, "ieee"))
 
 
 def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -95,7 +95,7 @@ def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 
 def _pool_launch(given: Tensors, settings: Settings) -> Launch:
-    named = max_pool.pool_settings(given["base"].shape[3], settings["size"], BLOCK)
+    named = max_pool.pool_settings(given["base"].shape[3], settings["size"], ENTRY_BLOCK)
     return _over_tiles(given, settings, named)
 
 
@@ -109,7 +109,7 @@ def _score_launch(given: Tensors, settings: Settings) -> Launch:
     features, width = given["z_global"].shape[2], given["second"].shape[0]
     precision, whitened = "tf32" if settings["tf32"] else "ieee", bool(settings["whitened"])
     named = score.score_settings(total, features, width, whitened, precision)
-    batch, rows = given["z_local"].shape_expr[0], score.BLOCK_M
+    batch, rows = given["z_local"].shape_expr[0], score.ROW_BLOCK
     grid = (locations, trtp.cdiv(batch, rows), 1) if whitened else (trtp.cdiv(batch * locations, rows), 1, 1)
     return Launch({**named, "locations": locations}, grid, (batch * locations,))
 

@@ -1,1 +1,1 @@
-"""The operations as Triton kernels, with what launches, configures and compiles them."""
+"""The operations as Triton kernels, one file each, and the modules that index, launch, configure and compile them."""

@@ -1,4 +1,4 @@
-"""Triton kernels compiled ahead of time: code for a GPU that need not be there, for programs that hold no Triton."""
+"""Triton kernels compiled ahead of time: PTX for a GPU that this machine need not have, for programs without Triton."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-WARP = 32
-OPTIONS = ("num_warps", "num_stages")
+THREADS_PER_WARP = 32
+TRITON_OPTIONS = ("num_warps", "num_stages")
 
 
 @dataclass(frozen=True)
-class Code:
-    """A compiled kernel: PTX whose entry `name` takes the kernel's arguments, those that are no constants, in order.
+class CompiledKernel:
+    """PTX whose entry `name` takes the kernel's arguments in order, without those that are constants.
 
     Every program has `threads` threads and takes `shared` bytes of shared memory.
     """
@@ -28,28 +28,30 @@ class Code:
     shared: int
 
 
-def compile_ahead(kernel: Any, types: Mapping[str, str], settings: Mapping[str, Any], target: int) -> Code:
+def compile_ahead(kernel: Any, types: Mapping[str, str], settings: Mapping[str, Any], target: int) -> CompiledKernel:
     """Compile a kernel for compute capability `target` (90 is 9.0).
 
-    `types` names the arguments, "*fp16" or "i32"; what pointers point to lies at multiples of 16 bytes. `settings` are
-    the values of all others, and Triton's options, as a launch takes them by name.
+    `types`: Triton's type of each argument by name, "*fp16" or "i32"; pointers must be multiples of 16 bytes.
+    `settings`: the values of all other arguments, and Triton's options, by name.
     """
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     aligned = {
         (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if signature[name].startswith("*")
     }
-    mine = {name: settings[name] for name in kernel.arg_names if name not in types}
-    source = ASTSource(kernel, signature, constexprs=mine, attrs=aligned)
-    options = {name: settings[name] for name in OPTIONS if name in settings}
-    made = triton.compile(source, target=GPUTarget("cuda", target, WARP), options=options)
-    ptx = _of_parameters(made.asm["ptx"], made.metadata.name, len(kernel.arg_names) - len(mine))
-    return Code(made.metadata.name, ptx, made.metadata.num_warps * WARP, made.metadata.shared)
+    constants = {name: settings[name] for name in kernel.arg_names if name not in types}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
+    options = {name: settings[name] for name in TRITON_OPTIONS if name in settings}
+    compiled = triton.compile(source, target=GPUTarget("cuda", target, THREADS_PER_WARP), options=options)
+    ptx = _keep_parameters(compiled.asm["ptx"], compiled.metadata.name, len(kernel.arg_names) - len(constants))
+    return CompiledKernel(
+        compiled.metadata.name, ptx, compiled.metadata.num_warps * THREADS_PER_WARP, compiled.metadata.shared
+    )
 
 
-def _of_parameters(ptx: str, name: str, count: int) -> str:
-    """The same PTX with the entry's first `count` parameters alone.
+def _keep_parameters(ptx: str, name: str, count: int) -> str:
+    """The PTX with the first `count` parameters of its entry alone.
 
-    Behind them Triton puts its own, for scratch memory, which these kernels never read and nobody else would pass.
+    After them Triton adds its own, for scratch memory, which these kernels never read and no other program passes.
     """
     entry = re.search(rf"\.entry {name}\((.*?)\)", ptx, re.DOTALL)
     assert entry is not None

@@ -1,12 +1,15 @@
-"""Partial convolution and the max pooling behind it on a GPU: all pooled entries, of all images, in one launch.
+"""Partial convolution and the max pooling after it on a GPU: all pooled entries, of all images, in one launch.
 
-    out[e] = max over the window's taps:  relu( (sum[home] + Σ_t W_t · change[t]) · k²/sum(M) + b )  where touched,
-                                          the base cell where not, 0 where dead
+Formula, on the rows of a plan:
+
+    out[e] = max over the window's taps:  relu( (sum[base cell] + Σ_t W_t · change[t]) · k²/sum(M) + b ) if touched,
+                                          the base cell if not, 0 if dead
 
 The convolution's entries are never in memory. But one that several windows share is computed for each of them, and as
-the taps of a pooling window touch different taps of the convolution, all of these are looked at.
+the taps of a pooling window touch different taps of the convolution, all of these are read.
 
-Reference: the per-patch loop, by way of `tests/test_triton.py`.
+Reference: `kernels/reference/partial_conv.py`, then `kernels/reference/max_pool.py`; tested against the per-patch loop
+in `tests/dense/test_triton_pass.py`.
 """
 
 from __future__ import annotations
@@ -19,49 +22,55 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.gpu.configurations import configured, place_of
-from glance_fast.kernels.gpu.indexing import TILE_FIELDS, along, entries_of, home_of, key_along
-from glance_fast.kernels.gpu.max_pool import pooled
-from glance_fast.kernels.gpu.partial_conv import base_of, changed, entries_settings, renormalised, store_entries
+from glance_fast.kernels.gpu.configurations import tuned_options, tuning_key
+from glance_fast.kernels.gpu.indexing import TILE_FIELDS, load_base_index, load_entries, load_tap, load_tap_key
+from glance_fast.kernels.gpu.max_pool import pool_base
+from glance_fast.kernels.gpu.partial_conv import (
+    base_pass,
+    entries_settings,
+    multiply_changes,
+    renormalise,
+    store_entries,
+)
 from glance_fast.kernels.gpu.tables import LevelTables
 
-# Entries that a program takes where nothing else was measured to be faster.
-BLOCK = 32
+# Pooled entries per program where no other number was measured to be faster.
+POOLED_BLOCK = 32
 
 
 @triton.jit
 def pooled_entries_kernel(
     changes, base, sums, base_out, pooled_out, weight, bias,
-    conv_row_taps, conv_col_taps, conv_row_own, conv_col_own, first,
-    tiles, row_taps, col_taps, row_own, col_own, out,
+    conv_row_taps, conv_col_taps, conv_row_keys, conv_col_keys, block_offsets,
+    tiles, row_taps, col_taps, row_keys, col_keys, out,
     changes_stride, base_stride, sums_stride, base_out_stride, pooled_out_stride, out_stride,
     CIN: tl.constexpr, COUT: tl.constexpr, KERNEL: tl.constexpr, SIZE: tl.constexpr, AS_CHANGES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The entries of the pooled level [entries, COUT], from what the convolution reads; `conv_…` are its tables."""
     image = tl.program_id(2).to(tl.int64)
-    entry, row, col, live = entries_of(tiles + tl.program_id(0) * TILE_FIELDS, BLOCK_M)
+    entry, row, col, live = load_entries(tiles + tl.program_id(0) * TILE_FIELDS, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     best = tl.full((BLOCK_M, BLOCK_N), float("-inf"), tl.float32)
     # One loop and not two: what a row of taps has in common would not fit the registers.
     for tap in tl.range(SIZE * SIZE):
-        y_band, _, y_dead, y_cell, _ = along(row_taps, row, tap // SIZE, SIZE, live)
-        x_band, _, x_dead, x_cell, _ = along(col_taps, col, tap % SIZE, SIZE, live)
-        y_key = key_along(row_taps, row, tap // SIZE, SIZE, live)
-        x_key = key_along(col_taps, col, tap % SIZE, SIZE, live)
+        y_band, _, y_dead, y_cell, _ = load_tap(row_taps, row, tap // SIZE, SIZE, live)
+        x_band, _, x_dead, x_cell, _ = load_tap(col_taps, col, tap % SIZE, SIZE, live)
+        y_key = load_tap_key(row_taps, row, tap // SIZE, SIZE, live)
+        x_key = load_tap_key(col_taps, col, tap % SIZE, SIZE, live)
         touched = (y_band >= 0) & (x_band >= 0)
-        kept = touched & ((y_dead == 0) | (x_dead == 0))
+        alive = touched & ((y_dead == 0) | (x_dead == 0))
         cell = y_cell + x_cell
-        acc = changed(
+        acc = multiply_changes(
             changes + image * changes_stride,
             base + image * base_stride,
             weight,
             conv_row_taps,
             conv_col_taps,
-            first,
+            block_offsets,
             y_key,
             x_key,
-            kept,
+            alive,
             n,
             0,
             KERNEL,
@@ -75,34 +84,34 @@ def pooled_entries_kernel(
             BLOCK_K,
             PRECISION,
         )
-        value = renormalised(
+        value = renormalise(
             acc,
             y_key,
             x_key,
             cell,
-            kept,
+            alive,
             n,
             sums + image * sums_stride,
-            conv_row_own,
-            conv_col_own,
+            conv_row_keys,
+            conv_col_keys,
             bias,
             COUT,
             KERNEL,
         )
-        alone = (live & (touched == 0))[:, None] & (n < COUT)[None]
-        whole = tl.load(base_out + image * base_out_stride + cell[:, None] * COUT + n[None], alone, 0.0)
-        best = tl.maximum(best, tl.where(kept[:, None], value, whole.to(tl.float32)))
-    home = home_of(row_own, col_own, row, col, live)
-    into = out + image * out_stride
-    store_entries(best, entry, home, live, n, pooled_out + image * pooled_out_stride, into, COUT, AS_CHANGES)
+        untouched = (live & (touched == 0))[:, None] & (n < COUT)[None]
+        base_value = tl.load(base_out + image * base_out_stride + cell[:, None] * COUT + n[None], untouched, 0.0)
+        best = tl.maximum(best, tl.where(alive[:, None], value, base_value.to(tl.float32)))
+    base_cell = load_base_index(row_keys, col_keys, row, col, live)
+    out += image * out_stride
+    store_entries(best, entry, base_cell, live, n, pooled_out + image * pooled_out_stride, out, COUT, AS_CHANGES)
 
 
 def pooled_settings(
     weight: tuple[int, ...], dtype: torch.dtype, size: int, block: int, precision: str
 ) -> dict[str, Any]:
-    """All that a launch takes by name, for a weight of this shape and dtype, windows of `size` and tiles of `block`."""
-    narrow = {"BLOCK_K": 16, "num_stages": 1} if dtype == torch.float32 else {}
-    return {**entries_settings(weight, dtype, block, precision), "num_warps": 8, **narrow, "SIZE": size}
+    """Keyword arguments of a launch: weight of shape [k, k, C, O], windows of `size` x `size`, tiles of `block`."""
+    small = {"BLOCK_K": 16, "num_stages": 1} if dtype == torch.float32 else {}
+    return {**entries_settings(weight, dtype, block, precision), "num_warps": 8, **small, "SIZE": size}
 
 
 def conv_pool(
@@ -121,17 +130,17 @@ def conv_pool(
     `conv_tables` are the tensors of the convolution's tables, `tables` those of the pooling; all else as in
     `partial_conv.partial_conv`.
     """
-    sums, out = base_of(base, weight, bias, precision)
-    shared = pooled(out, size)
-    batch, after = len(base), weight.shape[3]
-    entries = torch.empty(batch, tables.entries, after, dtype=base.dtype, device=base.device)
+    sums, out = base_pass(base, weight, bias, precision)
+    pooled_base = pool_base(out, size)
+    batch, channels_out = len(base), weight.shape[3]
+    entries = torch.empty(batch, tables.entries, channels_out, dtype=base.dtype, device=base.device)
     if tables.entries:
-        place = place_of("pooled_entries_kernel", (weight.shape[2], after), base.device, base.dtype)
-        known = pooled_settings(tuple(weight.shape), base.dtype, size, tables.block, precision)
-        known |= {**configured(place), "BLOCK_M": tables.block}
-        pooled_entries_kernel[(len(tables.tiles), triton.cdiv(after, known["BLOCK_N"]), batch)](
-            changes, base, sums, out, shared, weight, bias, *conv_tables[1:], *tables.tensors()[:-1], entries,
-            changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), shared.stride(0), entries.stride(0),
-            AS_CHANGES=as_changes, **known,
+        key = tuning_key("pooled_entries_kernel", (weight.shape[2], channels_out), base.device, base.dtype)
+        settings = pooled_settings(tuple(weight.shape), base.dtype, size, tables.block, precision)
+        settings |= {**tuned_options(key), "BLOCK_M": tables.block}
+        pooled_entries_kernel[(len(tables.tiles), triton.cdiv(channels_out, settings["BLOCK_N"]), batch)](
+            changes, base, sums, out, pooled_base, weight, bias, *conv_tables[1:], *tables.tensors()[:-1], entries,
+            changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), pooled_base.stride(0), entries.stride(0),
+            AS_CHANGES=as_changes, **settings,
         )  # fmt: skip
-    return shared, entries
+    return pooled_base, entries

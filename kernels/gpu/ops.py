@@ -1,6 +1,6 @@
-"""The Triton kernels as operators of PyTorch, `torch.ops.glance_fast`: `torch.compile` and `torch.export` see them.
+"""The Triton kernels as operators of PyTorch, `torch.ops.glance_fast`, for `torch.compile` and `torch.export`.
 
-Each has a fake form, which gives the shapes of its results without running.
+Each has a fake implementation, which gives the shapes and dtypes of its results without running.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from glance_fast.kernels.gpu import (
     pixel_level as pixel_level_kernels,
     score as score_kernels,
 )
+from glance_fast.kernels.gpu.pixel_conv import PixelConvGeometry, conv_size
 from glance_fast.kernels.gpu.score import HeadWeights
 from glance_fast.kernels.gpu.tables import LevelTables
 
@@ -70,23 +71,27 @@ def _(
     base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, conv_tables: list[Tensor], size: int,
     tables: list[Tensor], entries: int, block: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    (batch, height, width, _), after = base.shape, weight.shape[3]
-    return base.new_empty(batch, height // size, width // size, after), base.new_empty(batch, entries, after)
+    (batch, height, width, _), channels_out = base.shape, weight.shape[3]
+    return base.new_empty(batch, height // size, width // size, channels_out), base.new_empty(
+        batch, entries, channels_out
+    )
 
 
 @torch.library.custom_op("glance_fast::pixel_conv", mutates_args=())
 def pixel_conv(
-    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, overhang: int, most: float
+    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, maximum: float
 ) -> Tensor:
-    """`pixel_conv.pixel_conv`."""
-    return pixel_conv_kernels.pixel_conv(images, pixels, weight, bias, (stride, overhang), most)
+    """`pixel_conv.pixel_conv`; the last three are those of `PixelConvGeometry`."""
+    return pixel_conv_kernels.pixel_conv(images, pixels, weight, bias, PixelConvGeometry(stride, padding, maximum))
 
 
 @pixel_conv.register_fake
-def _(images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, overhang: int, most: float) -> Tensor:
+def _(
+    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, maximum: float
+) -> Tensor:
     batch, *size, _ = images.shape
-    high, wide = ((side + 2 * overhang - weight.shape[0]) // stride + 1 for side in size)
-    return weight.new_empty(batch, high, wide, weight.shape[3])
+    height, width = (conv_size(side, weight.shape[0], PixelConvGeometry(stride, padding, maximum)) for side in size)
+    return weight.new_empty(batch, height, width, weight.shape[3])
 
 
 @torch.library.custom_op("glance_fast::pixel_level", mutates_args=())
@@ -104,8 +109,8 @@ def _(
     images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
     entries: int, block: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    after = weight.shape[3]
-    return weight.new_empty(*images.shape[:3], after), weight.new_empty(images.shape[0], entries, after)
+    channels_out = weight.shape[3]
+    return weight.new_empty(*images.shape[:3], channels_out), weight.new_empty(images.shape[0], entries, channels_out)
 
 
 @torch.library.custom_op("glance_fast::score", mutates_args=())

@@ -1,15 +1,16 @@
-"""Local-Net's first convolution on a GPU, from uint8 pixels: normalisation, overhang, convolution and clipping at once.
+"""Local-Net's first convolution on a GPU, from uint8 pixels: normalisation, padding, convolution and clipping at once.
 
-Formula, for normalised pixels x, zero beyond the image by `overhang` on each side, k x k windows `stride` apart, valid:
+Formula, for normalised pixels x, zero beyond the image by `padding` on each side, k x k windows `stride` apart, valid:
 
-    out = clip( W * x + b, 0, most )
+    out = clip( W * x + b, 0, maximum )
 
-Reference: `PatchEncoder.stem` of a model's normalised padded images, by way of
-`tests/test_pipeline_triton.py`.
+Reference: `PatchEncoder.stem` of a model's normalised padded images; tested against it in
+`tests/dense/test_triton_pipeline.py`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,33 +18,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.gpu.pixels import convolved, warps, window_values
+from glance_fast.kernels.gpu.pixels import convolve_pixels, warps_for, window_chunk
 
-# Places of the result that a program takes, and channels.
-BLOCK_M, BLOCK_N = 64, 32
+# Cells of the result per program, and channels.
+CELL_BLOCK, CHANNEL_BLOCK = 64, 32
 WARPS = 4
+
+
+@dataclass(frozen=True)
+class PixelConvGeometry:
+    """Stride, padding in pixels on each side, and the maximum that results are clipped to (may be infinite)."""
+
+    stride: int
+    padding: int
+    maximum: float
 
 
 @triton.jit
 def pixel_conv_kernel(
     images, scale, shift, weight, bias, out,
-    height, width, high, wide,
-    OVERHANG: tl.constexpr, CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, COUT: tl.constexpr,
-    MOST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    height, width, out_height, out_width,
+    PADDING: tl.constexpr, CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr, COUT: tl.constexpr,
+    MAXIMUM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """uint8 [H, W, C] of each image -> [high, wide, COUT]; weight [KERNEL * KERNEL * C, COUT]."""
+    """uint8 [H, W, C] of each image -> [out_height, out_width, COUT]; weight [KERNEL * KERNEL * C, COUT]."""
     image = tl.program_id(2).to(tl.int64)
     images += image * height * width * CHANNELS
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    live = m < high * wide
-    acc = convolved(
+    live = m < out_height * out_width
+    acc = convolve_pixels(
         images,
         scale,
         shift,
         weight,
-        m // wide * STRIDE - OVERHANG,
-        m % wide * STRIDE - OVERHANG,
+        m // out_width * STRIDE - PADDING,
+        m % out_width * STRIDE - PADDING,
         live,
         n,
         height,
@@ -57,36 +67,38 @@ def pixel_conv_kernel(
         PRECISION,
     )
     acc += tl.load(bias + n, n < COUT, 0.0)[None]
-    at = image * high * wide * COUT + m[:, None] * COUT + n[None]
+    at = image * out_height * out_width * COUT + m[:, None] * COUT + n[None]
     stored = live[:, None] & (n < COUT)[None]
-    tl.store(out + at, tl.minimum(tl.maximum(acc, 0.0), MOST).to(out.dtype.element_ty), stored)
+    tl.store(out + at, tl.minimum(tl.maximum(acc, 0.0), MAXIMUM).to(out.dtype.element_ty), stored)
 
 
-def pixel_settings(
-    weight: tuple[int, ...], dtype: torch.dtype, stride: int, overhang: int, most: float
-) -> dict[str, Any]:
-    """All that a launch takes by name, for a weight [k, k, C, O] of `dtype`."""
-    kernel, _, channels, after = weight
-    sizes = {"CHANNELS": channels, "KERNEL": kernel, "COUT": after, "STRIDE": stride, "OVERHANG": overhang}
-    blocks = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": window_values(kernel, channels)}
-    return {**sizes, "MOST": most, **blocks, "PRECISION": "ieee", "num_warps": warps(dtype, WARPS)}
+def pixel_settings(weight: tuple[int, ...], dtype: torch.dtype, geometry: PixelConvGeometry) -> dict[str, Any]:
+    """Keyword arguments of a launch, for a weight [k, k, C, O] of `dtype`."""
+    kernel, _, channels, channels_out = weight
+    sizes = {"CHANNELS": channels, "KERNEL": kernel, "COUT": channels_out}
+    sides = {"STRIDE": geometry.stride, "PADDING": geometry.padding, "MAXIMUM": geometry.maximum}
+    blocks = {"BLOCK_M": CELL_BLOCK, "BLOCK_N": CHANNEL_BLOCK, "BLOCK_K": window_chunk(kernel, channels)}
+    return {**sizes, **sides, **blocks, "PRECISION": "ieee", "num_warps": warps_for(dtype, WARPS)}
 
 
-def pixel_conv(
-    images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, sides: tuple[int, int], most: float
-) -> Tensor:
+def pixel_conv(images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, geometry: PixelConvGeometry) -> Tensor:
     """uint8 [B, H, W, C] in 0..255 -> weight's dtype [B, h, w, O], channels last.
 
-    `pixels` float32 [2, C]: 1/(255·std) and mean/std. weight [k, k, C, O], bias [O] float32. `sides`: stride, overhang.
+    `pixels` float32 [2, C]: 1/(255·std) and mean/std. weight [k, k, C, O], bias [O] float32.
     """
-    stride, overhang = sides
     batch, height, width, _ = images.shape
-    kernel, _, _, after = weight.shape
-    high, wide = ((side + 2 * overhang - kernel) // stride + 1 for side in (height, width))
-    out = torch.empty(batch, high, wide, after, dtype=weight.dtype, device=images.device)
-    settings = pixel_settings(tuple(weight.shape), weight.dtype, stride, overhang, most)
-    pixel_conv_kernel[(triton.cdiv(high * wide, BLOCK_M), triton.cdiv(after, BLOCK_N), batch)](
-        images, pixels[0], pixels[1], weight, bias, out, height, width, high, wide,
+    channels_out = weight.shape[3]
+    out_height, out_width = (conv_size(side, weight.shape[0], geometry) for side in (height, width))
+    out = torch.empty(batch, out_height, out_width, channels_out, dtype=weight.dtype, device=images.device)
+    settings = pixel_settings(tuple(weight.shape), weight.dtype, geometry)
+    grid = triton.cdiv(out_height * out_width, CELL_BLOCK), triton.cdiv(channels_out, CHANNEL_BLOCK), batch
+    pixel_conv_kernel[grid](
+        images, pixels[0], pixels[1], weight, bias, out, height, width, out_height, out_width,
         **settings,
     )  # fmt: skip
     return out
+
+
+def conv_size(side: int, kernel: int, geometry: PixelConvGeometry) -> int:
+    """Cells of the result along an axis of `side` pixels."""
+    return (side + 2 * geometry.padding - kernel) // geometry.stride + 1

@@ -1,13 +1,14 @@
 """Global-Net's first level on a GPU where it reads pixels: uint8 images become its base and its entries.
 
-Formula, for normalised pixels x, as in `partial_conv`:
+Formula, for normalised pixels x, with W, M and b as in the reference:
 
-    base       sum[c] = Σ_t W_t · x[c + t],                        out[c] = relu( sum[c] · k²/sum(M) + b )
-    entries    out[e] = relu( (sum[home] − Σ_t W_t · x[home + t]) · k²/sum(M) + b ),   t: touched taps
+    base       sum[c] = Σ_t W_t · x[c + t],                             out[c] = relu( sum[c] · k²/sum(M) + b )
+    entries    out[e] = relu( (sum[base cell] − Σ_t W_t · x[base cell + t]) · k²/sum(M) + b ),   t: touched taps
 
-What a hole touches of pixels it takes away, so no change is read; and a window's few values are one product.
+A hole removes the pixels that it touches, so no change is read; and the few values of a window are one product.
 
-Reference: the per-patch loop, by way of `tests/test_pipeline_triton.py`.
+Reference: `kernels/reference/partial_conv.py`; tested against the per-patch loop in
+`tests/dense/test_triton_pipeline.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.gpu.indexing import TILE_FIELDS, along, entries_of, home_of
-from glance_fast.kernels.gpu.partial_conv import channels_for, renormalised, store_base, store_entries
-from glance_fast.kernels.gpu.pixels import convolved, normalised, warps, window_values
+from glance_fast.kernels.gpu.indexing import TILE_FIELDS, load_base_index, load_entries, load_tap
+from glance_fast.kernels.gpu.partial_conv import channels_for, renormalise, store_base, store_entries
+from glance_fast.kernels.gpu.pixels import convolve_pixels, load_normalised, warps_for, window_chunk
 from glance_fast.kernels.gpu.tables import LevelTables
 
 WARPS = 8
@@ -39,7 +40,7 @@ def pixel_base_kernel(
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = m < height * width
-    acc = convolved(
+    acc = convolve_pixels(
         images + cells * CHANNELS,
         scale,
         shift,
@@ -64,39 +65,39 @@ def pixel_base_kernel(
 @triton.jit
 def pixel_entries_kernel(
     images, scale, shift, sums, base_out, weight, bias,
-    tiles, row_taps, col_taps, row_own, col_own, out,
+    tiles, row_taps, col_taps, row_keys, col_keys, out,
     cells, entries,
     CHANNELS: tl.constexpr, COUT: tl.constexpr, KERNEL: tl.constexpr, AS_CHANGES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """uint8 images of so many cells, their sums and values -> their entries [entries, COUT]."""
+    """uint8 images of `cells` pixels, their sums and values -> their entries [entries, COUT]."""
     image = tl.program_id(2).to(tl.int64)
-    entry, row, col, live = entries_of(tiles + tl.program_id(0) * TILE_FIELDS, BLOCK_M)
+    entry, row, col, live = load_entries(tiles + tl.program_id(0) * TILE_FIELDS, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for low in tl.range(0, KERNEL * KERNEL * CHANNELS, BLOCK_K):
         k = low + tl.arange(0, BLOCK_K)
-        there = k < KERNEL * KERNEL * CHANNELS
-        read, tap = live[:, None] & there[None], (k // CHANNELS)[None]
-        y_band, _, _, y_cell, _ = along(row_taps, row[:, None], tap // KERNEL, KERNEL, read)
-        x_band, _, _, x_cell, _ = along(col_taps, col[:, None], tap % KERNEL, KERNEL, read)
+        in_window = k < KERNEL * KERNEL * CHANNELS
+        read, tap = live[:, None] & in_window[None], (k // CHANNELS)[None]
+        y_band, _, _, y_cell, _ = load_tap(row_taps, row[:, None], tap // KERNEL, KERNEL, read)
+        x_band, _, _, x_cell, _ = load_tap(col_taps, col[:, None], tap % KERNEL, KERNEL, read)
         touched = (y_band >= 0) & (x_band >= 0)
         pixels = images + image * cells * CHANNELS
-        a = normalised(pixels, scale, shift, y_cell + x_cell, k[None], touched, CHANNELS)
-        w = tl.load(weight + k[:, None] * COUT + n[None], there[:, None] & (n < COUT)[None], 0.0)
+        a = load_normalised(pixels, scale, shift, y_cell + x_cell, k[None], touched, CHANNELS)
+        w = tl.load(weight + k[:, None] * COUT + n[None], in_window[:, None] & (n < COUT)[None], 0.0)
         acc = tl.dot((-a).to(weight.dtype.element_ty), w, acc, input_precision=PRECISION)
-    home = home_of(row_own, col_own, row, col, live)
-    first = image * cells * COUT
-    value = renormalised(acc, row, col, home, live, n, sums + first, row_own, col_own, bias, COUT, KERNEL)
-    store_entries(value, entry, home, live, n, base_out + first, out + image * entries * COUT, COUT, AS_CHANGES)
+    base_cell = load_base_index(row_keys, col_keys, row, col, live)
+    offset = image * cells * COUT
+    value = renormalise(acc, row, col, base_cell, live, n, sums + offset, row_keys, col_keys, bias, COUT, KERNEL)
+    store_entries(value, entry, base_cell, live, n, base_out + offset, out + image * entries * COUT, COUT, AS_CHANGES)
 
 
 def level_settings(weight: tuple[int, ...], dtype: torch.dtype, block: int, precision: str) -> dict[str, Any]:
-    """All that both launches take by name, for a weight [k, k, C, O] of `dtype` and tiles of `block` entries."""
-    kernel, _, channels, after = weight
-    blocks = {"BLOCK_M": block, "BLOCK_N": channels_for(after), "BLOCK_K": window_values(kernel, channels)}
-    sizes = {"CHANNELS": channels, "COUT": after, "KERNEL": kernel}
-    return {**sizes, **blocks, "PRECISION": precision, "num_warps": warps(dtype, WARPS)}
+    """Keyword arguments of both launches, for a weight [k, k, C, O] of `dtype` and tiles of `block` entries."""
+    kernel, _, channels, channels_out = weight
+    blocks = {"BLOCK_M": block, "BLOCK_N": channels_for(channels_out), "BLOCK_K": window_chunk(kernel, channels)}
+    sizes = {"CHANNELS": channels, "COUT": channels_out, "KERNEL": kernel}
+    return {**sizes, **blocks, "PRECISION": precision, "num_warps": warps_for(dtype, WARPS)}
 
 
 def pixel_level(
@@ -113,19 +114,19 @@ def pixel_level(
     `pixels` float32 [2, C]: 1/(255·std) and mean/std. All else as in `partial_conv.partial_conv`.
     """
     batch, height, width, _ = images.shape
-    cells, after = height * width, weight.shape[3]
+    cells, channels_out = height * width, weight.shape[3]
     settings = level_settings(tuple(weight.shape), weight.dtype, tables.block, precision)
-    sums = torch.empty(batch, cells, after, dtype=torch.float32, device=images.device)
-    out = torch.empty(batch, height, width, after, dtype=weight.dtype, device=images.device)
-    channels = triton.cdiv(after, settings["BLOCK_N"])
+    sums = torch.empty(batch, cells, channels_out, dtype=torch.float32, device=images.device)
+    out = torch.empty(batch, height, width, channels_out, dtype=weight.dtype, device=images.device)
+    channels = triton.cdiv(channels_out, settings["BLOCK_N"])
     pixel_base_kernel[(triton.cdiv(cells, settings["BLOCK_M"]), channels, batch)](
         images, pixels[0], pixels[1], weight, bias, sums, out, height, width, **settings,
     )  # fmt: skip
-    entries = torch.empty(batch, tables.entries, after, dtype=weight.dtype, device=images.device)
+    entries = torch.empty(batch, tables.entries, channels_out, dtype=weight.dtype, device=images.device)
     if tables.entries:
         pixel_entries_kernel[(len(tables.tiles), channels, batch)](
             images, pixels[0], pixels[1], sums, out, weight, bias,
-            tables.tiles, tables.row_taps, tables.col_taps, tables.row_own, tables.col_own, entries,
+            tables.tiles, tables.row_taps, tables.col_taps, tables.row_keys, tables.col_keys, entries,
             cells, tables.entries, AS_CHANGES=as_changes, **settings,
         )  # fmt: skip
     return out, entries

@@ -12,7 +12,8 @@ C is a perceptron with two hidden layers. Where differences are whitened each lo
 program takes one location of BLOCK_M images; else it takes BLOCK_M locations, whichever image they are of. W is lower
 triangular (`LocationWhitening`), and only that half of it is read. Nothing between features and score is in memory.
 
-Reference: `GlanceModel.head_scores` and `combine` in float64, by way of `tests/test_pipeline_triton.py`.
+Reference: `GlanceModel.head_scores` and `combine` in float64; tested against them in
+`tests/dense/test_triton_pipeline.py`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glance_fast.kernels.gpu.configurations import configured, place_of
+from glance_fast.kernels.gpu.configurations import tuned_options, tuning_key
 
-# Rows that a program takes, the least that tensor cores do; features and hidden units that it takes at a time: 32 spill
+# Rows per program, the fewest that tensor cores take; features and hidden units that it takes at a time: 32 spill
 # on sm_75 and take 106 KB of shared memory elsewhere, which two targets do not have.
-BLOCK_M, BLOCK_K = 16, 16
+ROW_BLOCK, FEATURE_BLOCK = 16, 16
 # In more stages products of float32 would take more shared memory than a kernel gets without asking for it, 48 KB.
 
 
@@ -124,9 +125,9 @@ def score_kernel(
 
 
 def score_settings(total: int, features: int, width: int, whitened: bool, precision: str) -> dict[str, Any]:
-    """All that a launch takes by name, for numbers of z_l, of z_g, hidden units, and how products are taken."""
+    """Keyword arguments of a launch: sizes of z_l (`total`), z_g and the hidden layers; `precision` of the products."""
     sizes = {"N": features, "TOTAL": total, "WIDTH": width, "HIDDEN": max(16, triton.next_power_of_2(width))}
-    blocks = {"BLOCK_M": BLOCK_M, "BLOCK_K": BLOCK_K, "num_warps": 4, "num_stages": 2}
+    blocks = {"BLOCK_M": ROW_BLOCK, "BLOCK_K": FEATURE_BLOCK, "num_warps": 4, "num_stages": 2}
     return {**sizes, "WHITENED": whitened, **blocks, "PRECISION": precision}
 
 
@@ -138,15 +139,15 @@ def score(z_local: Tensor, z_global: Tensor, heads: HeadWeights, precision: str 
     batch, locations, features = z_global.shape
     whitened = heads.whiten.numel() > 0
     total, width = z_local.shape[-1], heads.second.shape[0]
-    known = score_settings(total, features, width, whitened, precision)
-    known |= configured(place_of("score_kernel", (total, width), z_local.device, z_local.dtype))
+    settings = score_settings(total, features, width, whitened, precision)
+    settings |= tuned_options(tuning_key("score_kernel", (total, width), z_local.device, z_local.dtype))
     out = torch.empty(batch, locations, dtype=torch.float32, device=z_local.device)
     rows = batch * locations
-    block = known["BLOCK_M"]
+    block = settings["BLOCK_M"]
     grid = (locations, triton.cdiv(batch, block)) if whitened else (triton.cdiv(rows, block),)
     score_kernel[grid](
         z_local, z_global, heads.first, heads.first_bias, heads.second, heads.second_bias, heads.last, heads.last_bias,
         heads.scale, heads.mean, heads.whiten, rows, out, locations,
-        **known,
+        **settings,
     )  # fmt: skip
     return out

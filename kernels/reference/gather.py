@@ -1,4 +1,4 @@
-"""Gather: rows of a table side by side, as windows name them.
+"""Gather: the rows of a table that windows read, side by side; the reference itself is what PyTorch runs.
 
 Formula:  out[r] = [ table[sources[r, 0]] … table[sources[r, taps − 1]] ]
 """
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def gather(table: Tensor, sources: Tensor, out: Tensor | None = None) -> Tensor:
-    """Rows that windows read: table [N, C], sources int32 [n, taps] -> [n, taps * C].
+    """Gather rows: table [N, C], sources int32 [n, taps] -> [n, taps * C].
 
-    With `out`, floating of at least n * taps * C numbers, the windows are written at its start, without gradients.
+    With `out`, of at least n * taps * C floating numbers, the windows are written at its start, without gradients.
     Without, `F.embedding` gathers: its backward is a sorted scatter, on a CPU 6 times as fast as index_select's.
     """
     if out is None:

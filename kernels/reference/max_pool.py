@@ -1,4 +1,8 @@
-"""Max pooling with a mask: the masked reference, and the form that runs on windows of a plan.
+"""Max pooling with a mask: formula, masked reference, and the same on the windows of a plan.
+
+Formula (M: 1 where a cell is valid, 0 in the hole; size x size window):
+
+    x' = max(X ⊙ M),    M' = max(M)
 
 Invalid cells hold 0, as partial convolutions leave them; a pooled cell is valid if any of its cells is.
 """
@@ -11,7 +15,7 @@ from torch import Tensor
 
 
 def max_pool_reference(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Pool whole images and their mask: x [B, C, H, W], mask [B or 1, 1, H, W] -> x', M'."""
+    """Pool images and their mask: x [B, C, H, W], mask [B or 1, 1, H, W] -> x', M'."""
     return F.max_pool2d(x * mask, size), F.max_pool2d(mask, size)
 
 

@@ -1,12 +1,12 @@
-"""Partial convolution: formula, the masked reference, and the form that runs on a plan's windows.
+"""Partial convolution: formula, masked reference, and the same on the windows of a plan.
 
 Formula (M: 1 where a cell is valid, 0 in the hole; zero padding counts as hole; k x k window):
 
     x' = relu( (W * (X ⊙ M)) · k²/sum(M) + b )   where sum(M) > 0, else 0
     M' = 1                                        where sum(M) > 0, else 0
 
-On a plan's windows W * (X ⊙ M) is the sum without a hole, shared by all holes, plus W at the touched taps times what
-the hole changes there: a window that a hole touches at two of its nine taps costs two.
+On a plan's windows W * (X ⊙ M) is the sum without a hole, shared by all holes, plus W at the touched taps times the
+changes there: a window that a hole touches at two of its nine taps costs two taps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def partial_conv_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
 
 
 def tap_weights(weight: Tensor) -> Tensor:
-    """Bring a convolution's weight [O, C, k, k] to [k, k, C, O], so that some taps' are a matrix [taps * C, O]."""
+    """Bring a convolution's weight [O, C, k, k] to [k, k, C, O], so that any taps' weights are a matrix [taps * C, O]."""
     return weight.permute(2, 3, 1, 0).contiguous()
 
 
@@ -42,16 +42,16 @@ def renormalise(sums: Tensor, scale: Tensor, bias: Tensor, out: Tensor | None = 
     return torch.addcmul(bias, sums, scale, out=out).relu_()
 
 
-def changes(values: Tensor, homes: Tensor, out: Tensor | None = None) -> Tensor:
-    """What holes change: values `base | entries | zero` [N, C] -> `entries − base | − base | zero` [N, C].
+def changes(values: Tensor, base_index: Tensor, out: Tensor | None = None) -> Tensor:
+    """The table of changes: values `base | entries | zero` [N, C] -> `entries − base | − base | zero` [N, C].
 
-    homes int32 [entries]: the base cell of each entry. A dead cell changes from its base value to nothing.
+    base_index int32 [entries]: the base cell of each entry. A dead cell changes from its base value to 0.
     """
-    entries = len(homes)
+    entries = len(base_index)
     base, touched = values[: len(values) - 1 - entries], values[len(values) - 1 - entries : -1]
     if out is None:
-        return torch.cat([touched - F.embedding(homes, base), -base, values[-1:]])
-    torch.index_select(base, 0, homes, out=out[:entries])
+        return torch.cat([touched - F.embedding(base_index, base), -base, values[-1:]])
+    torch.index_select(base, 0, base_index, out=out[:entries])
     torch.sub(touched, out[:entries], out=out[:entries])
     torch.neg(base, out=out[entries:-1])
     out[-1] = 0
@@ -59,9 +59,9 @@ def changes(values: Tensor, homes: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def add_changes(sums: Tensor, windows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-    """`W * (X ⊙ M)` where a hole touches a window: what it sums to without the hole, plus what the hole changes.
+    """`W * (X ⊙ M)` of windows that holes touch: the sum without the hole, plus the changes at touched taps.
 
-    sums [n, O]: without the hole. windows [n, taps * C]: changes at the touched taps. weight [taps * C, O]: theirs.
+    sums [n, O]: without the hole. windows [n, taps * C]: changes at the touched taps. weight [taps * C, O]: of these taps.
     With `out` [n, O], which may be `sums`, without gradients.
     """
     return torch.addmm(sums, windows, weight) if out is None else torch.addmm(sums, windows, weight, out=out)

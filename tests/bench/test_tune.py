@@ -15,8 +15,8 @@ from glance_fast.dense.triton_pipeline import TritonPipeline
 from glance_fast.errors import ConfigError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations
-from glance_fast.kernels.gpu.configurations import configured
-from glance_fast.kernels.gpu.tables import BLOCK
+from glance_fast.kernels.gpu.configurations import tuned_options
+from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
 from glance_fast.models.model import GlanceModel
 from tests.export.test_export import photos, usual_model
 from tests.helpers.reference import loop_grids
@@ -61,11 +61,11 @@ def test_what_is_faster_is_put_into_the_table_and_used(
     tune.merge(table, rows)
     tune.merge(table, rows[:1])
     assert len(json.loads(table.read_text())) == len(rows)
-    found = configurations.read(table.read_text())
+    found = configurations.parse(table.read_text())
     monkeypatch.setattr(configurations, "_table", lambda: found)
     pipeline = TritonPipeline(model, DEVICE)
     assert [one.block for one in pipeline._dense.tables] == [64, 128, 16, 16, 32]
-    assert all(configured(place) for place in found)
+    assert all(tuned_options(place) for place in found)
     images = photos(model, 2)
     scores = pipeline(torch.from_numpy(images).to(DEVICE)).cpu()
     assert_close(scores, torch.from_numpy(loop_grids(model, images)), torch.float32)
@@ -75,7 +75,7 @@ def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch:
     monkeypatch.setattr(tune, "CHOICES", CHOICES)
     job = next(job for job in tune.tune_jobs(model, 1, torch.float32, DEVICE) if job.key.kernel == "entries_kernel")
     assert tune.tuned(job, lambda run: 1.0) == []
-    wrong = tune.TuneJob(job.key, lambda block: job.run(block) * (1 if block == BLOCK else 1.0001))
+    wrong = tune.TuneJob(job.key, lambda block: job.run(block) * (1 if block == ENTRY_BLOCK else 1.0001))
     assert tune.tuned(wrong, clock()) == []
 
 
@@ -95,18 +95,18 @@ def test_every_choice_may_stand_in_the_table() -> None:
     for kernel in tune.CHOICES:
         row: dict[str, Any] = {"device": "GPU", "kernel": kernel, "channels": [8, 16], "dtype": "float16"}
         rows = [{**row, "options": options} for options in tune.candidates(kernel)]
-        assert len(configurations.read(json.dumps(rows))) == 1
+        assert len(configurations.parse(json.dumps(rows))) == 1
 
 
 @pytest.mark.parametrize("options", [{"BLOCK_M": 48}, {"num_warps": "8"}, {"lam": 1}, {"BLOCK_M": True}], ids=str)
 def test_a_table_with_other_options_is_refused(options: dict[str, Any]) -> None:
     row = {"device": "GPU", "kernel": "base_kernel", "channels": [8, 16], "dtype": "float16", "options": options}
     with pytest.raises(ConfigError, match="a configuration may have"):
-        configurations.read(json.dumps([row]))
+        configurations.parse(json.dumps([row]))
 
 
 def test_the_table_that_ships_can_be_read() -> None:
-    configurations.read(configurations.FILE.read_text())
+    configurations.parse(configurations.FILE.read_text())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from glance_fast.dense.triton_pass import JOINED, TritonPass
+from glance_fast.dense.triton_pass import CONV_POOL_KERNEL, TritonPass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
-from glance_fast.kernels.gpu.configurations import place_of, trying
+from glance_fast.kernels.gpu.configurations import override_options, tuning_key
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
 from tests.dense.test_torch_pass import Case, build, grid
@@ -83,13 +83,13 @@ def test_so_it_is_at_lower_precision(dtype: torch.dtype) -> None:
 def joined(case: Case, dtype: torch.dtype) -> Iterator[None]:
     """Meanwhile the table of configurations says that every convolution is faster with its pooling in one launch."""
     steps = case.plan.steps
-    places = {place_of(JOINED, step.channels, DEVICE, dtype) for step in steps if step.layer.kind == "conv"}
+    places = {tuning_key(CONV_POOL_KERNEL, step.channels, DEVICE, dtype) for step in steps if step.layer.kind == "conv"}
     with ExitStack() as stack:
         for place in places:
-            stack.enter_context(trying(place, {"num_warps": 8, "BLOCK_M": 32}))
+            stack.enter_context(override_options(place, {"num_warps": 8, "BLOCK_M": 32}))
         launches = TritonPass(case.plan, case.net.float(), DEVICE, dtype).launches
         case.net.double()
-        assert any(launch.kernel == JOINED for launch in launches)
+        assert any(launch.kernel == CONV_POOL_KERNEL for launch in launches)
         yield
 
 
@@ -104,7 +104,7 @@ def test_the_kernels_are_near_the_loop_at_lower_precision(dtype: torch.dtype) ->
     "field, part, value",
     [
         ("row_taps", (..., 1), 0), ("col_taps", (..., 1), 0), ("row_taps", (..., 2), 1), ("col_taps", (..., 3), 0),
-        ("row_own", (..., 0), 0), ("row_own", (..., 2), 0), ("col_own", (..., 2), 0), ("first", ..., 0),
+        ("row_keys", (..., 0), 0), ("row_keys", (..., 2), 0), ("col_keys", (..., 2), 0), ("block_offsets", ..., 0),
     ],
 )  # fmt: skip
 def test_a_wrong_table_is_noticed(field: str, part: Any, value: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from bench import gpu
 from glance_fast.dense.triton_heads import TritonHeads
-from glance_fast.dense.triton_pass import packed
+from glance_fast.dense.triton_pass import pack_conv
 from glance_fast.dense.triton_pipeline import TritonPipeline, first_convolution
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
@@ -97,7 +97,8 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
     """Normalised, padded, convolved and clipped: values on both sides of all limits, at the borders and inside."""
     model = usual_model(changes).double()
     net = model.local_net
-    conv, *sides = first_convolution(model)
+    conv, geometry = first_convolution(model)
+    sides = geometry.stride, geometry.padding, geometry.maximum
     conv.weight.data.mul_(5)
     images = torch.from_numpy(photos(model, 2))
     seen = model.padded(model.from_uint8(images))
@@ -105,7 +106,7 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
     assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
     assert (expected == most).any() or most == math.inf
     pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).float().to(DEVICE)
-    found = ops.pixel_conv(images.to(DEVICE), pixels, *packed(conv, DEVICE, torch.float32), *sides)
+    found = ops.pixel_conv(images.to(DEVICE), pixels, *pack_conv(conv, DEVICE, torch.float32), *sides)
     assert_close(found.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
 
 

@@ -17,7 +17,7 @@ from onnx import NodeProto
 from onnx.reference.op_run import OpRun
 
 from glance_fast.export.graph.builder import DOMAIN
-from glance_fast.kernels.gpu.ahead_of_time import Code
+from glance_fast.kernels.gpu.ahead_of_time import CompiledKernel
 from tests.helpers.fake_tensorrt import DataType
 
 NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT32: np.int32}
@@ -123,13 +123,13 @@ asked: list[Asked] = []
 compiled: list[tuple[str, str, int, int]] = []
 
 
-def compile_ahead(kernel: Any, types: Any, named: Any, target: int) -> Code:
+def compile_ahead(kernel: Any, types: Any, named: Any, target: int) -> CompiledKernel:
     """In the place of `glance_fast.kernels.gpu.ahead_of_time.compile_ahead`."""
     assert target == 89 and list(types) == kernel.arg_names[: len(types)], "arguments come first, in the kernel's order"
     assert set(kernel.arg_names) - set(types) <= set(named)
     threads = 32 * named["num_warps"]
     asked.append(Asked(kernel, {name: named[name] for name in kernel.arg_names if name not in types}, threads))
-    return Code("entry", "ptx", threads, 0)
+    return CompiledKernel("entry", "ptx", threads, 0)
 
 
 def refused(nodes: Any) -> Iterator[NodeProto]:

@@ -171,14 +171,14 @@ def test_sums_and_changes_are_the_reference(hole: str, kernel: int, dtype: torch
     whole, _ = rows_of(np.ones((9, 13)), kernel, 1, kernel // 2)
     taken = torch.from_numpy(np.where(sources == whole[cells], 9 * 13, whole[cells]).astype(np.int32))
     sums = F.conv2d(given[0], given[2], padding=kernel // 2)[0].flatten(1).mT[cells].to(dtype)
-    weights, table, homes = tap_weights(given[2].to(dtype)).reshape(-1, 3), table_of(x, dtype), torch.zeros(0)
+    weights, table, base_index = tap_weights(given[2].to(dtype)).reshape(-1, 3), table_of(x, dtype), torch.zeros(0)
     if in_place:
-        changed = changes(table, homes.int(), torch.full_like(table, 7))
+        changed = changes(table, base_index.int(), torch.full_like(table, 7))
         windows = gather(changed, taken, torch.full((taken.numel() * 2 + 5,), 7, dtype=dtype))
         add_changes(sums, windows, weights, sums)
         found = renormalise(sums, scale, given[3].to(dtype), sums)
     else:
-        windows = gather(changes(table, homes.int()), taken)
+        windows = gather(changes(table, base_index.int()), taken)
         found = renormalise(add_changes(sums, windows, weights), scale, given[3].to(dtype))
     assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)
 
@@ -187,8 +187,8 @@ def test_sums_and_changes_are_the_reference(hole: str, kernel: int, dtype: torch
 def test_changes_are_entries_less_their_base_cells_then_minus_the_base(in_place: bool) -> None:
     table = torch.arange(14.0).reshape(7, 2)
     table[-1] = 0
-    homes = torch.tensor([2, 0], dtype=torch.int32)  # four base cells, two entries, the zero row
-    found = changes(table, homes, torch.full_like(table, 7) if in_place else None)
+    base_index = torch.tensor([2, 0], dtype=torch.int32)  # four base cells, two entries, the zero row
+    found = changes(table, base_index, torch.full_like(table, 7) if in_place else None)
     assert torch.equal(found, torch.cat([table[4:6] - table[[2, 0]], -table[:4], table[6:]]))
 
 
