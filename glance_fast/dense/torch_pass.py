@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glance_fast.data.pool import Pool
 from glance_fast.dense.device_step import DeviceStep, as_rows
-from glance_fast.dense.workspace import Workspace, Workspaces
+from glance_fast.dense.workspace import Workspace
 from glance_fast.kernels.reference.gather import gather
 from glance_fast.models.global_net import GlobalNet
 from glance_fast.models.model import GlanceModel
@@ -30,7 +31,7 @@ class DensePass:
         self.plan = plan
         self.steps = [DeviceStep(step, device, dtype) for step in plan.steps]
         self.readout = torch.from_numpy(plan.readout).to(device, torch.int32)
-        self._spaces = Workspaces()
+        self._spaces = Pool(Workspace)
 
     @property
     def plans(self) -> Sequence[Plan]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -27,22 +24,3 @@ class Workspace:
             with torch.inference_mode(False):
                 buffer = self._buffers[name] = torch.empty(needed, dtype=like.dtype, device=like.device)
         return buffer[:needed].view(shape)
-
-
-class Workspaces:
-    """A pool of workspaces: as many as there ever were runs at the same time."""
-
-    def __init__(self) -> None:
-        self._free: list[Workspace] = []
-
-    @contextmanager
-    def lend(self) -> Iterator[Workspace]:
-        """Lend a workspace to a run, on any thread."""
-        try:
-            space = self._free.pop()
-        except IndexError:
-            space = Workspace()
-        try:
-            yield space
-        finally:
-            self._free.append(space)

@@ -28,7 +28,7 @@ def partial_conv_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
 
 
 def tap_weights(weight: Tensor) -> Tensor:
-    """Bring a convolution's weight [O, C, k, k] to [k, k, C, O], so that any taps' weights are a matrix [taps * C, O]."""
+    """Permute a convolution's weight [O, C, k, k] to [k, k, C, O]: the weights of taps are a matrix [taps * C, O]."""
     return weight.permute(2, 3, 1, 0).contiguous()
 
 
@@ -61,7 +61,7 @@ def changes(values: Tensor, base_index: Tensor, out: Tensor | None = None) -> Te
 def add_changes(sums: Tensor, windows: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
     """`W * (X ⊙ M)` of windows that holes touch: the sum without the hole, plus the changes at touched taps.
 
-    sums [n, O]: without the hole. windows [n, taps * C]: changes at the touched taps. weight [taps * C, O]: of these taps.
+    sums [n, O]: without the hole. windows [n, taps * C]: changes at the touched taps; weight [taps * C, O]: theirs.
     With `out` [n, O], which may be `sums`, without gradients.
     """
     return torch.addmm(sums, windows, weight) if out is None else torch.addmm(sums, windows, weight, out=out)
