@@ -30,7 +30,7 @@ from glance_fast.dense.triton_pass import CONV_POOL_KERNEL, level_tables, pack_c
 from glance_fast.errors import GlanceError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations, ops
-from glance_fast.kernels.gpu.configurations import TuningKey, tuned_options, tuning_key
+from glance_fast.kernels.gpu.configurations import TuningKey, tuned_block, tuned_options, tuning_key
 from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import IMAGE
