@@ -1,4 +1,4 @@
-"""The forms that a model is exported to, and the files of each."""
+"""Export of a model folder to a format: `export`, and the files of each format."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from glance_fast.data.datasets import normal_images
-from glance_fast.data.images import Pixels, read_image, resize
 from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, install_hint
-from glance_fast.export.graph.dense_pass import BLOCKS
-from glance_fast.export.tensorrt.options import PlanOptions
+from glance_fast.export.graph.target import Target
+from glance_fast.export.quantization.photographs import Photographs
+from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.kernels.cpu.build import extension
 from glance_fast.storage.export_record import EXPORT_FORMATS, exported_precisions, read_export, write_export
 from glance_fast.storage.model_folder import ModelFiles, build_model, read_model
 
-# Normal photographs that int8 takes its ranges from.
-QUANTIZED_ON = 128
-# What has plugins of ours, and at which precisions.
-PLUGINS = {"openvino": ("fp32", "bf16"), "tensorrt": ("fp32", "fp16")}
+# The formats that have plugins of ours, and their precisions.
+PLUGIN_PRECISIONS = {"openvino": ("fp32", "bf16"), "tensorrt": ("fp32", "fp16")}
 
 log = logging.getLogger("glance_fast")
 
@@ -33,13 +28,13 @@ def export(
     to: str = "openvino",
     precision: str = "fp32",
     data: Path | None = None,
-    plan: PlanOptions | None = None,
+    tensorrt: TensorRtOptions | None = None,
     plugins: bool = False,
 ) -> Path:
-    """Export the model in `folder` and give the path of the export's record; its files lie beside it.
+    """Export the model in `folder`; returns the path of the export's record, next to its files.
 
     `to`: onnx, openvino or tensorrt. `precision`: one of `EXPORT_FORMATS[to]`. `data`: the normal photographs that int8
-    takes its ranges from, a folder that `glance-fast train` takes. `plan`: how TensorRT builds; it builds from the
+    takes its ranges from, a folder that `glance-fast train` takes. `tensorrt`: how TensorRT builds; it builds from the
     model's export to onnx where that exists, and then without PyTorch, but for int8 with `data`. With `plugins` the
     dense pass is our kernels: for openvino those in `kernels/cpu`, compiled for this CPU; for tensorrt, and the heads
     too, Triton's, compiled for this GPU. Raises BackendError for an impossible export, ConfigError, ModelFolderError,
@@ -49,40 +44,66 @@ def export(
         raise BackendError(f"unknown form {to!r}; legal are {', '.join(EXPORT_FORMATS)}")
     if precision not in EXPORT_FORMATS[to]:
         raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was asked for")
-    files = read_model(Path(folder))
-    built_for: dict[str, str] = {}
-    graph_is_there = to == "tensorrt" and precision in exported_precisions(files.path, "onnx")
-    if plugins:
-        _check_plugins(to, precision, plan)
-    if precision == "int8" and data is None and not graph_is_there:
-        raise ConfigError("int8 takes its ranges from normal photographs; name their folder with --data")
-    if plan is not None and to != "tensorrt":
-        raise ConfigError(f"a batch, other GPUs, other versions and timings are settings of tensorrt, and not of {to}")
+    job = ExportJob(read_model(Path(folder)), to, precision, data, plugins)
+    job.check(tensorrt)
     with _packages():
         if to == "tensorrt":
-            made, built_for = _tensorrt(files, precision, data, plan or PlanOptions(), plugins)
+            files, built_for = _tensorrt(job, tensorrt or TensorRtOptions())
         elif to == "openvino":
-            made = _openvino(files, precision, data, plugins)
-            built_for = {"plugins": "True"} if plugins else {}
+            files, built_for = _openvino(job), {"plugins": "True"} if plugins else {}
         else:
-            made = {".onnx": _onnx(files, precision, data)}
-    path = write_export(files.path, to, precision, files.digest, made, built_for)
-    log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, made.values())) / 1e6, path.parent)
+            files, built_for = {".onnx": _onnx(job)}, {}
+    path = write_export(job.files.path, to, precision, job.files.digest, files, built_for)
+    log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, files.values())) / 1e6, path.parent)
     return path
 
 
-def _check_plugins(to: str, precision: str, plan: PlanOptions | None) -> None:
-    if to not in PLUGINS:
-        raise ConfigError(f"plugins are nodes that {' and '.join(PLUGINS)} know, and {to} was asked for")
-    if precision not in PLUGINS[to]:
-        legal = " or ".join(PLUGINS[to])
-        raise ConfigError(f"plugins compute in {legal} for {to}; use one of them, or {precision} without plugins")
-    if plan is not None and (plan.any_version or plan.any_gpu):
-        raise ConfigError("plugins are compiled for the GPU at hand; leave out any_version and any_gpu, or plugins")
+@dataclass(frozen=True)
+class ExportJob:
+    """An export of a model's `files` to the format `to`: see `export`."""
+
+    files: ModelFiles
+    to: str
+    precision: str
+    data: Path | None = None
+    plugins: bool = False
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether the folder has an ONNX export at this precision that TensorRT can build from."""
+        return self.to == "tensorrt" and self.precision in exported_precisions(self.files.path, "onnx")
+
+    def photographs(self) -> Photographs | None:
+        """The photographs of an int8 export; None at other precisions and without `data`."""
+        if self.precision != "int8" or self.data is None:
+            return None
+        return Photographs(self.data, self.files.model)
+
+    def check(self, options: TensorRtOptions | None) -> None:
+        """Raise ConfigError for settings that exclude each other."""
+        if self.plugins:
+            self._check_plugins(options)
+        if self.precision == "int8" and self.data is None and not self.has_graph:
+            raise ConfigError("int8 takes its ranges from normal photographs; name their folder with --data")
+        if options is not None and self.to != "tensorrt":
+            raise ConfigError(
+                f"a batch, other GPUs, other versions and timings are settings of tensorrt, and not of {self.to}"
+            )
+
+    def _check_plugins(self, options: TensorRtOptions | None) -> None:
+        to, precision = self.to, self.precision
+        if to not in PLUGIN_PRECISIONS:
+            raise ConfigError(f"plugins are nodes that {' and '.join(PLUGIN_PRECISIONS)} know, and {to} was asked for")
+        if precision not in PLUGIN_PRECISIONS[to]:
+            legal = " or ".join(PLUGIN_PRECISIONS[to])
+            raise ConfigError(f"plugins compute in {legal} for {to}; use one of them, or {precision} without plugins")
+        if options is not None and (options.any_version or options.any_gpu):
+            raise ConfigError("plugins are compiled for the GPU at hand; leave out any_version and any_gpu, or plugins")
 
 
 @contextmanager
 def _packages() -> Iterator[None]:
+    """Turn a missing package into an error that says what to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -93,77 +114,58 @@ def _packages() -> Iterator[None]:
         raise MissingDependencyError(f"exporting needs the package {package!r}; {install_hint(extras)}") from error
 
 
-def _onnx(
-    files: ModelFiles, precision: str = "fp32", data: Path | None = None, form: str = "onnx", sm: int | None = None
-) -> bytes:
-    """The ONNX graph; its blocks are brought to 8 bits by the quantizer of the runtime that `form` is for."""
+def _onnx(job: ExportJob, sm: int = 0) -> bytes:
+    """The ONNX graph; with `sm`, a GPU's compute capability, its dense pass and heads are plugin nodes for that GPU.
+
+    int8 is made by the quantizer for the runtime that runs the export.
+    """
     from glance_fast.export.graph.pipeline import export_onnx
 
-    model = export_onnx(build_model(files), files.calibration, half=precision == "fp16", sm=sm)
-    if data is not None and precision == "int8":
-        from glance_fast.export.quantization import onnx_qdq as by
+    precision = "fp16" if job.precision == "fp16" else "fp32"
+    target = Target("tensorrt", precision, sm) if sm else Target("onnx", precision)
+    model = export_onnx(build_model(job.files), job.files.calibration, target)
+    if (photographs := job.photographs()) is not None:
+        from glance_fast.export.quantization import onnx_qdq
 
-        quantize = by.eight_bits_for_tensorrt if form == "tensorrt" else by.eight_bits
-        model = quantize(model, [_pixels(path, files) for path in _some(data)])
+        for_tensorrt = job.to == "tensorrt"
+        quantize = onnx_qdq.quantize_int8_for_tensorrt if for_tensorrt else onnx_qdq.quantize_int8
+        model = quantize(model, photographs)
     return bytes(model.SerializeToString())
 
 
-def _openvino(files: ModelFiles, precision: str, data: Path | None, plugins: bool) -> dict[str, bytes]:
-    """OpenVINO's own form, its tables folded: it loads in half the time that the ONNX file takes."""
+def _openvino(job: ExportJob) -> dict[str, bytes]:
+    """OpenVINO's own format, its tables folded: it loads in half the time of the ONNX file."""
     import openvino
 
     from glance_fast.export.graph.pipeline import export_onnx
 
-    graph = export_onnx(build_model(files), files.calibration, openvino=precision if plugins else None)
-    known = {"extension": str(extension())} if plugins else {}
-    with tempfile.TemporaryDirectory() as place:
-        given, made = Path(place) / "given.onnx", Path(place) / "made.xml"
-        given.write_bytes(graph.SerializeToString())
-        model = openvino.convert_model(given, **known)
-        if data is not None and precision == "int8":
-            model = _quantized(model, data, files)
-        openvino.save_model(model, made, compress_to_fp16=precision == "fp16")
-        return {suffix: made.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")}
+    target = Target("openvino", job.precision) if job.plugins else Target()
+    graph = export_onnx(build_model(job.files), job.files.calibration, target)
+    extensions = {"extension": str(extension())} if job.plugins else {}
+    with tempfile.TemporaryDirectory() as directory:
+        source, converted = Path(directory) / "source.onnx", Path(directory) / "converted.xml"
+        source.write_bytes(graph.SerializeToString())
+        model = openvino.convert_model(source, **extensions)
+        if (photographs := job.photographs()) is not None:
+            from glance_fast.export.quantization.openvino_nncf import quantize_int8
+
+            model = quantize_int8(model, photographs)
+        openvino.save_model(model, converted, compress_to_fp16=job.precision == "fp16")
+        return {suffix: converted.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")}
 
 
-def _tensorrt(
-    files: ModelFiles, precision: str, data: Path | None, options: PlanOptions, plugins: bool
-) -> tuple[dict[str, bytes], dict[str, str]]:
+def _tensorrt(job: ExportJob, options: TensorRtOptions) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The engine's file, and the record's `built_for`."""
     from glance_fast.backends.cuda_driver.device import Cuda
-    from glance_fast.export.tensorrt.build import build_plan
+    from glance_fast.export.tensorrt.build import build_engine
 
-    cuda = Cuda()
-    if plugins:
-        graph = _onnx(files, precision, sm=int(cuda.capability.replace(".", "")))
-    elif precision in exported_precisions(files.path, "onnx") and not (precision == "int8" and data):
-        # Where the GPU is there may be no PyTorch to make it with.
-        graph = read_export(files.path, "onnxruntime", precision, files.digest).files[".onnx"]
+    cuda, files = Cuda(), job.files
+    if job.plugins:
+        graph = _onnx(job, sm=int(cuda.capability.replace(".", "")))
+    elif job.has_graph and job.photographs() is None:
+        # A machine with the GPU may have no PyTorch to write the graph with.
+        graph = read_export(files.path, "onnxruntime", job.precision, files.digest).files[".onnx"]
     else:
-        graph = _onnx(files, precision, data, "tensorrt")
-    plan, built_for = build_plan(graph, files.model.image_size, options, plugins, cuda)
-    return {".plan": plan}, built_for
-
-
-def _quantized(model: Any, data: Path, files: ModelFiles) -> Any:
-    """The model with the blocks of its dense pass in 8 bits.
-
-    The rest stays in float32: whitening multiplies by large numbers what 8-bit convolutions get wrong.
-    """
-    import nncf
-
-    logging.getLogger("nncf").setLevel(logging.WARNING)
-    some = _some(data)
-    photos = nncf.Dataset(some, lambda path: {"image": _pixels(path, files)[None]})
-    names = [node.get_friendly_name() for node in model.get_ops() if BLOCKS not in node.get_friendly_name()]
-    kept = nncf.IgnoredScope(names=names, validate=False)
-    return nncf.quantize(model, photos, subset_size=len(some), ignored_scope=kept)
-
-
-def _some(data: Path) -> list[Path]:
-    """Normal photographs from all over a folder."""
-    paths = normal_images(data)
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), QUANTIZED_ON)).astype(int)]
-
-
-def _pixels(path: Path, files: ModelFiles) -> Pixels:
-    return resize(read_image(path), files.model.image_size, files.model.resize)
+        graph = _onnx(job)
+    engine, built_for = build_engine(graph, files.model.image_size, options, job.plugins, cuda)
+    return {".plan": engine}, built_for

@@ -162,12 +162,12 @@ def export(
     from glance_fast.data.datasets import expand
     from glance_fast.evaluation.parity import verify as compare
     from glance_fast.export.export import export as export_model
-    from glance_fast.export.tensorrt.options import LAUNCH, PlanOptions
+    from glance_fast.export.tensorrt.options import DEFAULT_BATCH, TensorRtOptions
 
     # Options that are given for another format are passed on, and refused there.
     has_options = to == "tensorrt" or batch is not None or any_version or any_gpu or timing_cache is not None
-    max_batch = LAUNCH if batch is None else batch
-    options = PlanOptions(max_batch, any_version, any_gpu, timing_cache) if has_options else None
+    max_batch = DEFAULT_BATCH if batch is None else batch
+    options = TensorRtOptions(max_batch, any_version, any_gpu, timing_cache) if has_options else None
     export_model(model, to, precision, data, options, plugins)
     if verify:
         out.print(parity_table(compare(model, expand(verify), loop_images)))

@@ -40,7 +40,7 @@ from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.dense.loop import LoopPass
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
-from glance_fast.export.graph.dense_pass_node import LEAST
+from glance_fast.export.graph.dense_pass_node import MIN_KEYS
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import refine_bands
 
@@ -104,7 +104,7 @@ def _our_costs(model: GlanceModel) -> dict[str, tuple[float, float]]:
     """Multiply-adds per image, and numbers that a run streams from memory, by runtime."""
     streamed = 0 if model.whitening is None else model.whitening.lower().numel() // 2
     usual = TorchBackend(model).dense.plan.macs + model.local_macs
-    by_kernels = refine_bands(model.compile_plan(), LEAST).macs + model.local_macs
+    by_kernels = refine_bands(model.compile_plan(), MIN_KEYS).macs + model.local_macs
     return {
         **dict.fromkeys(("PyTorch", "ONNX Runtime", "OpenVINO"), (usual, streamed)),
         OPENVINO_PLUGINS: (by_kernels, streamed),

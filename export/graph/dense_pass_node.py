@@ -1,4 +1,4 @@
-"""The dense pass as one node `DensePass` that OpenVINO runs by an extension of ours, `kernels/cpu`."""
+"""The dense pass as a single node `DensePass`, which OpenVINO runs by our extension, `kernels/cpu`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from glance_fast.plan.layer import Ints
 from glance_fast.plan.plan import Plan, refine_bands
 from glance_fast.plan.step import Step
 
-# Keys that a kind must have to get a band of its own: a block costs these kernels next to nothing.
-LEAST = 5
+# Minimum keys of a refined band. Lower than for other backends: a block costs these kernels next to nothing.
+MIN_KEYS = 5
 
 
 def dense_pass_node(graph: Graph, net: GlobalNet, plan: Plan, image: str, bfloat16: bool) -> str:
-    """`z_g` [B, locations, n] of what Global-Net reads, float32 [B, C, H, W]; with `bfloat16` products are of that."""
-    plan = refine_bands(plan, LEAST)
+    """`z_g` [B, locations, n] of Global-Net's input, float32 [B, C, H, W]; `bfloat16` is the type of its products."""
+    plan = refine_bands(plan, MIN_KEYS)
     width = plan.readout.shape[1] * plan.steps[-1].layer.channels
-    given = [image, graph.const(program(plan)), graph.const(weights(net))]
+    inputs = [image, graph.const(serialized(plan)), graph.const(weights(net))]
     settings = {"locations": plan.locations, "width": width, "bfloat16": int(bfloat16)}
-    return linear(graph, graph.own("DensePass", given, **settings)[0], net.project)
+    return linear(graph, graph.custom_op("DensePass", inputs, **settings)[0], net.project)
 
 
-def program(plan: Plan) -> Array:
-    """The plan as `kernels/cpu/plan.hpp` reads it, int32 [n]."""
+def serialized(plan: Plan) -> Array:
+    """The plan in the layout that `kernels/cpu/plan.hpp` reads, int32 [n]."""
     first = plan.steps[0]
     parts = [np.array([first.channels_in, *first.below.base_shape, len(plan.steps)])]
     for step in plan.steps:
@@ -51,7 +51,7 @@ def _step(step: Step) -> Iterator[Ints]:
 
 
 def weights(net: GlobalNet) -> Array:
-    """Of each convolution its weights [k², C, C'] and then its bias [C'], one after the other, float32 [n]."""
+    """Each convolution's weights [k², C, C'] followed by its bias [C'], flat, float32 [n]."""
     return np.concatenate([part for conv in net.convs for part in _weights(conv)])
 
 

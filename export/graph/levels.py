@@ -1,8 +1,9 @@
-"""A level of the dense pass as a graph holds it: its base as an image, its entries in parts, both as rows."""
+"""The values of a level of the dense pass in a graph: its base as an image, its entries in parts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
@@ -14,14 +15,23 @@ from glance_fast.plan.table import Table
 Run = tuple[int, int]
 
 
-class Level:
-    """A level's values: `base` [B, C, H, W], its entries one after the other in `parts` [B, n, C], each with its n."""
+@dataclass(frozen=True)
+class Part:
+    """The values [B, n, C] of n = `length` consecutive entries of a level."""
 
-    def __init__(self, base: str, rows: Rows, parts: Sequence[tuple[str, int]] = ()) -> None:
+    value: str
+    length: int
+
+
+class Level:
+    """A level's values: `base` [B, C, H, W], and its entries in consecutive `parts`."""
+
+    def __init__(self, base: str, rows: Rows, parts: Sequence[Part] = ()) -> None:
         self.graph, self.base, self.rows, self.parts = rows.graph, base, rows, parts
 
     @property
     def table(self) -> Table:
+        """The level's table of the plan."""
         return self.rows.table
 
     @cached_property
@@ -32,40 +42,40 @@ class Level:
     @cached_property
     def values(self) -> str:
         """`base | entries | zero`, [B, rows, C]."""
-        return self.graph.concat([self.cells, *self._entries, nothing(self.graph, self.cells)], 1)
+        return self.graph.concat([self.cells, *self._entries, zero_row(self.graph, self.cells)], 1)
 
     @cached_property
     def changes(self) -> str:
         """`entries − base | −base | zero`, [B, rows, C]."""
         graph = self.graph
-        base_index = [graph.op("Gather", self.cells, self.rows.base_index, axis=1) for _ in self._entries]
-        changed = [graph.op("Sub", *pair) for pair in zip(self._entries, base_index, strict=True)]
-        return graph.concat([*changed, graph.op("Neg", self.cells), nothing(graph, self.cells)], 1)
+        bases = [graph.op("Gather", self.cells, self.rows.base_index, axis=1) for _ in self._entries]
+        changed = [graph.op("Sub", *pair) for pair in zip(self._entries, bases, strict=True)]
+        return graph.concat([*changed, graph.op("Neg", self.cells), zero_row(graph, self.cells)], 1)
 
     @cached_property
     def _entries(self) -> list[str]:
-        """All entries as one value, or none."""
-        return [self.graph.concat([value for value, _ in self.parts], 1)] if self.parts else []
+        """All entries as a single value; empty without entries."""
+        return [self.graph.concat([part.value for part in self.parts], 1)] if self.parts else []
 
     def pieces(self, runs: Iterable[Run]) -> dict[Run, str]:
-        """Of runs of entries, first and one past the last, those that lie in one part: views of it, nothing is copied.
+        """Views of those runs of entries (first, last + 1) that lie within a single part; nothing is copied.
 
-        Runs are the same or apart.
+        Any two runs must be identical or disjoint.
         """
-        found, wanted, start = dict[Run, str](), set(runs), 0
-        for value, length in self.parts:
-            stop = start + length
+        views, wanted, start = dict[Run, str](), set(runs), 0
+        for part in self.parts:
+            stop = start + part.length
             inside = [run for run in wanted if start <= run[0] and run[1] <= stop]
             cuts = sorted({start, stop, *(end for run in inside for end in run)}) if inside else []
             spans = list(pairwise(cuts))
-            names = self.graph.split(value, 1, [b - a for a, b in spans]) if spans else []
-            found |= {span: name for span, name in zip(spans, names, strict=True) if span in wanted}
+            names = self.graph.split(part.value, 1, [b - a for a, b in spans]) if spans else []
+            views |= {span: name for span, name in zip(spans, names, strict=True) if span in wanted}
             start = stop
-        return found
+        return views
 
 
 def run_of(read: Ints, table: Table) -> Run | None:
-    """Which run of entries these rows of a level's table are, if they are one."""
+    """The run of entries that these rows of a level's table are; None if they are not consecutive entries."""
     first, last = int(read[0]) - table.base, int(read[-1]) - table.base
     if not (0 <= first <= last < table.entries and last - first == len(read) - 1):
         return None
@@ -77,7 +87,7 @@ def as_rows(graph: Graph, image: str, cells: int) -> str:
     return graph.reshape(graph.op("Transpose", image, perm=[0, 2, 3, 1]), 0, cells, -1)
 
 
-def nothing(graph: Graph, rows: str) -> str:
-    """A zero row [B, 1, C] that a batch of any size has."""
+def zero_row(graph: Graph, rows: str) -> str:
+    """A row of zeros [B, 1, C] for a batch of any size."""
     first = graph.slice(rows, 1, 0, 1)
     return graph.op("Sub", first, first)

@@ -12,6 +12,7 @@ from glance_fast.export.graph.builder import BOOL, FLOAT, HALF, UINT8, Array, Gr
 from glance_fast.export.graph.dense_pass import array, dense_pass, linear
 from glance_fast.export.graph.dense_pass_node import dense_pass_node
 from glance_fast.export.graph.local_net import local_net
+from glance_fast.export.graph.target import Target
 from glance_fast.models.model import GlanceModel
 from glance_fast.models.whitening import LocationWhitening
 from glance_fast.plan.plan import refine_bands
@@ -20,73 +21,78 @@ from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.version import __version__
 
 FORMAT = 1
-# What the nodes of both networks are called, `networks/…`; whitening and the heads stay in float32.
-NETWORKS = "networks"
-# Of a location's matrix. 3 to 6 take the same time in OpenVINO: 4.6 ms for 168 features where one strip takes 6.5.
-STRIPS = 4
+# The scope of both networks' nodes, `networks/…`; whitening and the heads stay in float32.
+NETWORK_SCOPE = "networks"
+# Row strips of a location's whitening matrix. 3 to 6 take the same time in OpenVINO: 4.6 ms for 168 features, of which
+# a single strip takes 6.5 ms.
+WHITENING_STRIPS = 4
+_PORTABLE = Target()
 
 
-def export_onnx(
-    model: GlanceModel,
-    calibration: Calibration,
-    half: bool = False,
-    sm: int | None = None,
-    openvino: str | None = None,
-) -> onnx.ModelProto:
-    """The pipeline of a trained model, in float32; with `half` both networks compute in float16, and only they.
+def export_onnx(model: GlanceModel, calibration: Calibration, target: Target = _PORTABLE) -> onnx.ModelProto:
+    """The whole pipeline of a trained model as an ONNX graph for a target.
 
     In: `image` uint8 [B, H, W, 3] at the model's size, B open. Out, each for all images: `pred_score` float32 [B];
     `pred_label` bool [B], the score is above the threshold; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
-    [B, H, W], the map is above the pixel threshold; `anomaly_grid` float32 [B, gy, gx], the locations' own scores,
-    for maps in another size. The initializers `threshold` and `pixel_threshold` may be set anew in the file.
-
-    With `sm`, a GPU's compute capability (90 is 9.0), the dense pass and the heads are nodes that TensorRT alone reads,
-    by the plugins in `tensorrt_plugins`. With `openvino`, fp32 or bf16, the dense pass is a node that OpenVINO alone
-    reads, by the extension in `kernels/cpu`, and computes at that precision.
+    [B, H, W], the map is above the pixel threshold; `anomaly_grid` float32 [B, gy, gx], the locations' scores, for maps
+    in another size. The initializers `threshold` and `pixel_threshold` may be changed in the file.
     """
-    config, graph = model.config, Graph("glance_fast")
-    height, width = config.image_size
-    rows, cols = (len(starts) for starts in model.grid)
-    seen = _normalised(graph, model, graph.input("image", UINT8, ["batch", height, width, 3]))
-    with graph.scope(NETWORKS, half):
-        seen = graph.op("Cast", seen, to=HALF) if half else seen
-        z_local, read = local_net(graph, model.local_net, seen, config.stride, (rows, cols))
-        read = _cropped(graph, model, read)
-        z_local = graph.op("Cast", z_local, to=FLOAT) if half else z_local
-    if sm is None:
-        with graph.scope(NETWORKS, half):
-            net, plan = model.global_net, model.compile_plan()
-            if openvino is None:
-                z_global = dense_pass(graph, net, refine_bands(plan), read)
-            else:
-                z_global = dense_pass_node(graph, net, plan, read, bfloat16=openvino == "bf16")
-            z_global = graph.op("Cast", z_global, to=FLOAT) if half else z_global
-        scores = _scores(graph, model, z_local, z_global)
-    else:
-        from glance_fast.export.tensorrt.nodes import Plugins  # which needs Triton
-
-        scores = Plugins(graph, sm, half).scores(model, z_local, read)
-    grid = graph.reshape(scores, 0, rows, cols)
-    if config.smoothing_sigma:
-        grid = _resampled(graph, grid, array(model.blur_rows), array(model.blur_cols))
-    scores = graph.reshape(grid, 0, rows * cols)
-    top = graph.const(np.array([min(config.top_k, rows * cols)], np.int64))
-    score = _mean(graph, _top(graph, scores, top), axis=1)
-    sides = (map_weights(patches.side, patches) for patches in config.patches)
-    anomaly_map = _resampled(graph, grid, *sides)
-    limits = [
-        graph.const(np.array(getattr(calibration, name), np.float32), name) for name in ("threshold", "pixel_threshold")
-    ]
-    graph.output(score, "pred_score", FLOAT, ["batch"])
-    graph.output(graph.op("Greater", score, limits[0]), "pred_label", BOOL, ["batch"])
-    graph.output(anomaly_map, "anomaly_map", FLOAT, ["batch", height, width])
-    graph.output(graph.op("Greater", anomaly_map, limits[1]), "pred_mask", BOOL, ["batch", height, width])
-    graph.output(grid, "anomaly_grid", FLOAT, ["batch", rows, cols])
+    graph = Graph("glance_fast")
+    image = graph.input("image", UINT8, ["batch", *model.config.image_size, 3])
+    _write_outputs(graph, model, calibration, _score_grid(graph, model, image, target))
     return graph.finish(metadata(model, calibration))
 
 
+def _score_grid(graph: Graph, model: GlanceModel, image: str, target: Target) -> str:
+    """The locations' scores, smoothed if the model smooths: [B, gy, gx]."""
+    grid_shape = rows, cols = len(model.grid[0]), len(model.grid[1])
+    normalised = _normalised(graph, model, image)
+    with graph.scope(NETWORK_SCOPE, target.half):
+        half_image = graph.op("Cast", normalised, to=HALF) if target.half else normalised
+        z_local, feature_map = local_net(graph, model.local_net, half_image, model.config.stride, grid_shape)
+        feature_map = _cropped(graph, model, feature_map)
+        z_local = graph.op("Cast", z_local, to=FLOAT) if target.half else z_local
+    if target.kind == "tensorrt":
+        from glance_fast.export.tensorrt.nodes import PluginNodes  # which needs Triton
+
+        scores = PluginNodes(graph, target).scores(model, z_local, feature_map)
+    else:
+        scores = _scores(graph, model, z_local, _global_net(graph, model, feature_map, target))
+    grid = graph.reshape(scores, 0, rows, cols)
+    if model.config.smoothing_sigma:
+        grid = _resampled(graph, grid, array(model.blur_rows), array(model.blur_cols))
+    return grid
+
+
+def _global_net(graph: Graph, model: GlanceModel, feature_map: str, target: Target) -> str:
+    """`z_g` float32 [B, locations, n]: the dense pass as ONNX's operators, or as the node of our CPU kernels."""
+    with graph.scope(NETWORK_SCOPE, target.half):
+        net, plan = model.global_net, model.compile_plan()
+        if target.kind == "openvino":
+            return dense_pass_node(graph, net, plan, feature_map, bfloat16=target.precision == "bf16")
+        z_global = dense_pass(graph, net, refine_bands(plan), feature_map)
+        return graph.op("Cast", z_global, to=FLOAT) if target.half else z_global
+
+
+def _write_outputs(graph: Graph, model: GlanceModel, calibration: Calibration, grid: str) -> None:
+    """Score, decision, map and mask, from the grid of scores [B, gy, gx]."""
+    config, (height, width) = model.config, model.config.image_size
+    rows, cols = (len(starts) for starts in model.grid)
+    scores = graph.reshape(grid, 0, rows * cols)
+    top = graph.const(np.array([min(config.top_k, rows * cols)], np.int64))
+    score = _mean(graph, graph.op("TopK", scores, top, axis=1), axis=1)
+    anomaly_map = _resampled(graph, grid, *(map_weights(patches.side, patches) for patches in config.patches))
+    threshold = graph.const(np.array(calibration.threshold, np.float32), "threshold")
+    pixel_threshold = graph.const(np.array(calibration.pixel_threshold, np.float32), "pixel_threshold")
+    graph.output(score, "pred_score", FLOAT, ["batch"])
+    graph.output(graph.op("Greater", score, threshold), "pred_label", BOOL, ["batch"])
+    graph.output(anomaly_map, "anomaly_map", FLOAT, ["batch", height, width])
+    graph.output(graph.op("Greater", anomaly_map, pixel_threshold), "pred_mask", BOOL, ["batch", height, width])
+    graph.output(grid, "anomaly_grid", FLOAT, ["batch", rows, cols])
+
+
 def metadata(model: GlanceModel, calibration: Calibration) -> dict[str, str]:
-    """What travels inside the file: format, versions, configuration, calibration."""
+    """The metadata inside the file: format, version, configuration, calibration."""
     return {
         "glance_fast.format": str(FORMAT),
         "glance_fast.version": __version__,
@@ -96,19 +102,20 @@ def metadata(model: GlanceModel, calibration: Calibration) -> dict[str, str]:
 
 
 def _normalised(graph: Graph, model: GlanceModel, image: str) -> str:
-    """What the networks see of images, with the overhang around them: float32 [B, 3, H', W']."""
+    """Normalised images with the border padding around them: float32 [B, 3, H', W']."""
     mean, std = array(model.mean).ravel(), array(model.std).ravel()
     scaled = graph.op("Mul", graph.op("Cast", image, to=FLOAT), graph.const(1 / (255 * std)))
     # The transposition comes last: where a convolution wants channels last in memory it costs nothing.
-    seen = graph.op("Transpose", graph.op("Sub", scaled, graph.const(mean / std)), perm=[0, 3, 1, 2])
+    planes = graph.op("Transpose", graph.op("Sub", scaled, graph.const(mean / std)), perm=[0, 3, 1, 2])
     edge = model.config.border_padding
-    return graph.op("Pad", seen, graph.ints(0, 0, edge, edge, 0, 0, edge, edge)) if edge else seen
+    return graph.op("Pad", planes, graph.ints(0, 0, edge, edge, 0, 0, edge, edge)) if edge else planes
 
 
-def _cropped(graph: Graph, model: GlanceModel, read: str) -> str:
+def _cropped(graph: Graph, model: GlanceModel, feature_map: str) -> str:
+    """The cells of the feature map that Global-Net reads: [B, C, H, W]."""
     for axis, cells in enumerate(model.cells, start=2):
-        read = graph.slice(read, axis, cells.start, cells.stop)
-    return read
+        feature_map = graph.slice(feature_map, axis, cells.start, cells.stop)
+    return feature_map
 
 
 def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
@@ -142,12 +149,12 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
 def _whitened(graph: Graph, norm: LocationWhitening, difference: str) -> str:
     """`W (d − mean)` of every location, [B, locations, n].
 
-    W is lower triangular: in strips of rows, each without the zeros on its right, it takes less space and time. It
-    stands on the right: there OpenVINO reads it in bfloat16, where that was asked for, and in half the time.
+    W is lower triangular: in strips of rows, each without the zeros on its right, it takes less space and time. It is
+    the product's right factor: OpenVINO reads that in bfloat16 where bf16 is requested, in half the time.
     """
     centred = graph.op("Transpose", graph.op("Sub", difference, graph.const(array(norm.mean))), perm=[1, 0, 2])
     whiten = array(norm.lower()).transpose(0, 2, 1)
-    ends = np.linspace(0, whiten.shape[1], min(STRIPS, whiten.shape[1]) + 1).astype(int).tolist()
+    ends = np.linspace(0, whiten.shape[1], min(WHITENING_STRIPS, whiten.shape[1]) + 1).astype(int).tolist()
     strips = [
         graph.op("MatMul", graph.slice(centred, 2, 0, high), graph.const(whiten[:, :high, low:high]))
         for low, high in pairwise(ends)
@@ -155,10 +162,10 @@ def _whitened(graph: Graph, norm: LocationWhitening, difference: str) -> str:
     return graph.op("Transpose", graph.concat(strips, 2), perm=[1, 0, 2])
 
 
-def _logit(graph: Graph, model: GlanceModel, seen: str) -> str:
-    """C's logit of "normal" of every location, [B, locations]."""
+def _logit(graph: Graph, model: GlanceModel, features: str) -> str:
+    """The distortion classifier's logit of "normal" of every location, [B, locations]."""
     first, _, second, _, last = model.distortion.classify
-    hidden = graph.op("Relu", linear(graph, seen, first))
+    hidden = graph.op("Relu", linear(graph, features, first))
     hidden = graph.op("Relu", linear(graph, hidden, second))
     return graph.op("Squeeze", linear(graph, hidden, last), graph.ints(2))
 
@@ -170,8 +177,3 @@ def _resampled(graph: Graph, grid: str, rows: Array, cols: Array) -> str:
 
 def _mean(graph: Graph, value: str, axis: int) -> str:
     return graph.op("ReduceMean", value, axes=[axis], keepdims=0)
-
-
-def _top(graph: Graph, scores: str, count: str) -> str:
-    """The highest scores of each image, [B, count]."""
-    return graph.op("TopK", scores, count, axis=1)

@@ -1,6 +1,6 @@
-"""A plan's row tables, built inside the graph from its per-axis tables.
+"""A plan's row tables, computed inside the graph from its per-axis tables.
 
-A runtime folds them into constants once, at load. In the file they are a few vectors an axis instead of megabytes.
+A runtime folds them into constants once, at load. In the file they are a few vectors per axis instead of megabytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from glance_fast.plan.table import Table
 
 
 class Rows:
-    """Row numbers of one level's table, as a graph finds them.
+    """Row numbers of a level's table, as values of the graph.
 
-    The level's keys span a grid of row keys times column keys. One row and column more stand for what is no key.
+    The level's keys span a grid of row keys times column keys. An additional last row and column stand for "no key".
     """
 
     def __init__(self, graph: Graph, table: Table) -> None:
@@ -29,7 +29,7 @@ class Rows:
         self.order = self._order() if table.entries else None
 
     def _order(self) -> str:
-        """The place in the grid of each entry, int32 [entries]."""
+        """The index in the flat grid of each entry, int32 [entries]."""
         graph, cols = self.graph, self.table.cols.bands
         grid = graph.reshape(_range(graph, 0, self.height * self.width), self.height, self.width)
         widths = [*map(len, cols), self.width - len(self.table.cols)]
@@ -41,7 +41,7 @@ class Rows:
         return graph.concat(blocks, 0)
 
     def per_entry(self, grid: str) -> str:
-        """What stands in a grid [height, width] at each entry, [entries]."""
+        """The value of a grid [height, width] at each entry, [entries]."""
         assert self.order is not None
         return self.graph.op("Gather", self.graph.reshape(grid, -1), self.order, axis=0)
 
@@ -52,11 +52,11 @@ class Rows:
 
     @cached_property
     def changes(self) -> str:
-        """Rows of the table of changes by place in the grid, int32 [height * width]: `entries | −base | zero`."""
+        """Row of the table of changes, `entries | −base | zero`, at each index of the grid, int32 [height * width]."""
         row, col = self._cells()
         dead = _sum(self.graph, row + self.table.entries, col)
         number = self._numbered(self.graph.reshape(dead, -1), 0)
-        # What is no key reads the zero row.
+        # "No key" reads the zero row.
         inside = np.ones((self.height, self.width), bool)
         rows, cols = inside[:, :1].copy(), inside[:1].copy()
         rows[-1], cols[:, -1] = False, False
@@ -66,72 +66,72 @@ class Rows:
 
     @cached_property
     def values(self) -> str:
-        """Rows of the table of values by place in the grid, int32 [height * width]; what is no entry reads zero."""
+        """Row of the table of values at each index of the grid, int32 [height * width]; zero without an entry."""
         zero = self.graph.const(np.array([self.table.zero], np.int32))
-        places = self.graph.op("Expand", zero, self.graph.ints(self.height * self.width))
-        return self._numbered(places, self.table.base)
+        zeros = self.graph.op("Expand", zero, self.graph.ints(self.height * self.width))
+        return self._numbered(zeros, self.table.base)
 
-    def _numbered(self, places: str, first: int) -> str:
-        """`places` [height * width] with the entries' numbers, from `first` on, at their places."""
+    def _numbered(self, grid: str, first: int) -> str:
+        """`grid` [height * width] with the entries' numbers, from `first` on, at the entries' indices."""
         if self.order is None:
-            return places
+            return grid
         numbers = _range(self.graph, first, first + self.table.entries)
-        return self.graph.op("ScatterElements", places, self.order, numbers, axis=0)
+        return self.graph.op("ScatterElements", grid, self.order, numbers, axis=0)
 
     def _cells(self) -> tuple[Ints, Ints]:
-        """Of each row and column of the grid its part of the cell's number: a row's times the level's width."""
+        """Each row's and column's summand of a cell's number: a row's is multiplied by the level's width."""
         row = np.append(self.table.rows.cell * self.table.base_shape[1], 0)
         return row, np.append(self.table.cols.cell, 0)
 
 
 class Windows:
-    """Rows of the table below that the windows of a step's entries read, as a graph finds them."""
+    """Rows of the table below that the windows of a step's entries read, as values of the graph."""
 
     def __init__(self, step: Step, below: Rows, own: Rows) -> None:
         self.graph, self.below, self.own, self.taps = below.graph, below, own, step.layer.kernel**2
-        # One row and column more, as those of `own`.
-        self.reads = _with_none(step.rows.keys), _with_none(step.cols.keys)
+        # With an additional row and column, as in `own`.
+        self.reads = _with_no_key(step.rows.keys), _with_no_key(step.cols.keys)
 
-    def part(self, entries: slice, taps: Sequence[int], whole: bool) -> str:
-        """What some entries read at some taps, int32 [n, taps]: of the values if they are `whole`, or the changes."""
-        rows = self.values if whole else self.changes
-        found = self.graph.slice(rows, 0, entries.start, entries.stop)
+    def part(self, entries: slice, taps: Sequence[int], recompute: bool) -> str:
+        """Rows that `entries` read at `taps`, int32 [n, taps]: of the values if `recompute`, else of the changes."""
+        rows = self.values if recompute else self.changes
+        read = self.graph.slice(rows, 0, entries.start, entries.stop)
         if len(taps) == self.taps:
-            return found
-        return self.graph.op("Gather", found, self.graph.const(np.array(taps, np.int32)), axis=1)
+            return read
+        return self.graph.op("Gather", read, self.graph.const(np.array(taps, np.int32)), axis=1)
 
     @cached_property
     def changes(self) -> str:
-        """What all entries read of the changes, int32 [entries, all taps]."""
+        """Rows of the changes that all entries read, int32 [entries, all taps]."""
         return self._per_entry(self._at(self.below.changes))
 
     @cached_property
     def values(self) -> str:
-        """What all entries read of the values, int32 [entries, all taps]."""
+        """Rows of the values that all entries read, int32 [entries, all taps]."""
         graph, (row, col) = self.graph, self.reads
         base = _sum(graph, *_crossed(row.cell * self.below.table.base_shape[1], col.cell))
         touched = [graph.const(part != UNTOUCHED) for part in _crossed(row.key, col.key)]
-        found = graph.op("Where", graph.op("And", *touched), self._at(self.below.values), base)
+        changed = graph.op("Where", graph.op("And", *touched), self._at(self.below.values), base)
         inside = [graph.const(part) for part in _crossed(row.inside, col.inside)]
         zero = graph.const(np.array(self.below.table.zero, np.int32))
-        return self._per_entry(graph.op("Where", graph.op("And", *inside), found, zero))
+        return self._per_entry(graph.op("Where", graph.op("And", *inside), changed, zero))
 
     def _at(self, numbers: str) -> str:
-        """What stands in `numbers` [height * width] at the keys that windows read; the last of it for what is none."""
+        """The `numbers` [height * width] at the keys that windows read; the last number for "no key"."""
         last = self.below.height - 1, self.below.width - 1
         keys = [np.where(read.key == UNTOUCHED, none, read.key) for read, none in zip(self.reads, last, strict=True)]
-        place = _sum(self.graph, *_crossed(keys[0] * self.below.width, keys[1]))
-        return self.graph.op("Gather", numbers, place, axis=0)
+        index = _sum(self.graph, *_crossed(keys[0] * self.below.width, keys[1]))
+        return self.graph.op("Gather", numbers, index, axis=0)
 
-    def _per_entry(self, found: str) -> str:
-        """Of what windows read by row and column, [height, width, taps, taps], that of the entries."""
+    def _per_entry(self, by_key: str) -> str:
+        """The entries' windows, [entries, taps²], of all keys' windows [height, width, taps, taps]."""
         assert self.own.order is not None
-        windows = self.graph.reshape(found, self.own.height * self.own.width, -1)
+        windows = self.graph.reshape(by_key, self.own.height * self.own.width, -1)
         return self.graph.op("Gather", windows, self.own.order, axis=0)
 
 
-def _with_none(reads: WindowSources) -> WindowSources:
-    """The same reads and those of what is no key: of nothing."""
+def _with_no_key(reads: WindowSources) -> WindowSources:
+    """The windows of an axis, and after them a window of "no key", which reads nothing."""
     none = np.full_like(reads.key[:1], UNTOUCHED)
     cell, key = np.concatenate([reads.cell, np.full_like(none, OUTSIDE)]), np.concatenate([reads.key, none])
     return WindowSources(cell, key, np.concatenate([reads.dead, np.zeros(none.shape, bool)]))

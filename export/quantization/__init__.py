@@ -1,1 +1,1 @@
-"""ONNX graphs in 8 bits, for ONNX Runtime and for TensorRT."""
+"""int8 for every runtime: the quantizers, and the photographs that ranges are taken from."""

@@ -1,6 +1,6 @@
-"""8 bits for the blocks of an ONNX graph's dense pass, as explicit Q/DQ nodes.
+"""int8 for an ONNX graph, as explicit Q/DQ nodes around the products of the dense pass's blocks.
 
-For ONNX Runtime by its own quantizer; for TensorRT by NVIDIA's ModelOpt, which knows what TensorRT makes of them.
+For ONNX Runtime by its own quantizer; for TensorRT by NVIDIA's ModelOpt, which follows TensorRT's fusions.
 """
 
 from __future__ import annotations
@@ -17,63 +17,67 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from glance_fast.export.graph.dense_pass import BLOCKS
-from glance_fast.export.quantization.modelopt import quantized
+from glance_fast.export.graph.dense_pass import BLOCK_SCOPE
+from glance_fast.export.quantization.modelopt import quantize_matmuls
 
 Photos = Sequence[NDArray[np.uint8]]
 
 
-def eight_bits(model: onnx.ModelProto, photos: Photos) -> onnx.ModelProto:
-    """The graph with the products of its blocks in 8 bits, symmetric as TensorRT wants them.
-
-    `photos`: normal photographs uint8 [H, W, 3] at the model's size, which ranges are taken from.
-    """
-    with tempfile.TemporaryDirectory() as place, _quiet():
-        made = Path(place) / "made.onnx"
+def quantize_int8(model: onnx.ModelProto, photographs: Photos) -> onnx.ModelProto:
+    """The graph with its blocks' products in 8 bits, symmetric; ranges are of `photographs`, uint8 [H, W, 3]."""
+    with tempfile.TemporaryDirectory() as directory, _without_warnings():
+        quantized = Path(directory) / "quantized.onnx"
         quantize_static(
-            copy.deepcopy(model), made, _Photos(photos), QuantFormat.QDQ,  # it would empty what it is given
-            nodes_to_quantize=_products(model), op_types_to_quantize=["MatMul"],
+            copy.deepcopy(model), quantized, _Reader(photographs), QuantFormat.QDQ,  # it empties its argument
+            nodes_to_quantize=_block_products(model), op_types_to_quantize=["MatMul"],
             activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )  # fmt: skip
-        return _told(onnx.load(made), model)
+        return _with_metadata(onnx.load(quantized), model)
 
 
-def eight_bits_for_tensorrt(model: onnx.ModelProto, photos: Photos) -> onnx.ModelProto:
-    """The same by ModelOpt, whose ranges are finer; see `modelopt.quantized` for what it raises."""
-    return _told(quantized(model, _products(model), photos), model)
+def quantize_int8_for_tensorrt(model: onnx.ModelProto, photographs: Photos) -> onnx.ModelProto:
+    """The same by ModelOpt, with a scale per column of the weights; raises what `modelopt.quantize_matmuls` raises."""
+    return _with_metadata(quantize_matmuls(model, _block_products(model), photographs), model)
 
 
-def _products(model: onnx.ModelProto) -> list[str]:
+def _block_products(model: onnx.ModelProto) -> list[str]:
     """The names of the blocks' products."""
-    return [node.name for node in model.graph.node if f"{BLOCKS}/" in node.name]
+    return [node.name for node in model.graph.node if f"{BLOCK_SCOPE}/" in node.name]
 
 
-def _told(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The checked graph with the metadata of the one it was made of."""
-    onnx.helper.set_model_props(made, {entry.key: entry.value for entry in model.metadata_props})
-    onnx.checker.check_model(made, full_check=True)
-    return made
+def _with_metadata(quantized: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The quantized graph, checked, with the metadata of the original."""
+    onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in model.metadata_props})
+    onnx.checker.check_model(quantized, full_check=True)
+    return quantized
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantizer's advice to simplify the graph first, which is not for a graph that is simple already."""
+def _without_warnings() -> Iterator[None]:
+    """Drop the quantizer's warnings, which advise to simplify the graph first; ours has nothing to simplify.
+
+    ONNX Runtime's modules log to the root logger itself, so the filter is there and looks at the file that logs.
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "onnxruntime" not in record.pathname or record.levelno >= logging.ERROR
+
     root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    root.addFilter(keep)
     try:
         yield
     finally:
-        root.setLevel(level)
+        root.removeFilter(keep)
 
 
-class _Photos(CalibrationDataReader):  # type: ignore[misc]
-    """The photographs one by one, as the quantizer asks for them."""
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds the quantizer one photograph per call."""
 
-    def __init__(self, photos: Photos) -> None:
-        self._rest: Iterator[NDArray[np.uint8]] = iter(photos)
+    def __init__(self, photographs: Photos) -> None:
+        self._photographs = iter(photographs)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        photo = next(self._rest, None)
-        return None if photo is None else {"image": photo[None]}
+        """The next input, None after the last."""
+        photograph = next(self._photographs, None)
+        return None if photograph is None else {"image": photograph[None]}

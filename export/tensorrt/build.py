@@ -1,4 +1,4 @@
-"""TensorRT: a plan for the GPU at hand, built from the ONNX graph; for TensorRT 10 and 11."""
+"""The build of a TensorRT engine from an ONNX graph, for the GPU of this machine, with TensorRT 10 and 11."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import tensorrt as trt
 from glance_fast.backends.cuda_driver.device import Cuda
 from glance_fast.backends.cuda_driver.tensorrt_log import ErrorLog, make_log
 from glance_fast.errors import BackendError, ConfigError
-from glance_fast.export.tensorrt.options import PlanOptions
+from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.storage.atomic_write import replace_file
 
 
-def build_plan(
-    graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, cuda: Cuda
+def build_engine(
+    graph: bytes, size: tuple[int, int], options: TensorRtOptions, plugins: bool, cuda: Cuda
 ) -> tuple[bytes, dict[str, str]]:
-    """The plan of an ONNX graph that takes images of `size` (height, width), and what it was built for.
+    """The serialized engine of an ONNX graph for images of `size` (height, width), and its record's `built_for`.
 
-    With `plugins` the graph has nodes of ours.
-
-    Raises BackendError with what TensorRT says, by node where its parser refuses one.
+    `plugins`: the graph has nodes of our plugins. Raises BackendError with TensorRT's message, per node where its
+    parser refuses nodes.
     """
     log = make_log(trt)
     with cuda.current():
-        plan = _build(graph, size, options, plugins, log)
+        engine = _build(graph, size, options, plugins, log)
     built_for = {
         "tensorrt": trt.__version__,
         "gpu": cuda.gpu,
@@ -37,40 +36,49 @@ def build_plan(
         "any_gpu": str(options.any_gpu),
         "plugins": str(plugins),
     }
-    return plan, built_for
+    return engine, built_for
 
 
-def _build(graph: bytes, size: tuple[int, int], options: PlanOptions, plugins: bool, log: ErrorLog) -> bytes:
+def _build(graph: bytes, size: tuple[int, int], options: TensorRtOptions, plugins: bool, log: ErrorLog) -> bytes:
     try:
         builder = trt.Builder(log)
-    except TypeError:  # what the bindings raise for a builder that there is none of
+    except TypeError:  # the bindings raise TypeError when no builder can be created
         raise BackendError(f"TensorRT {trt.__version__} cannot build here: {log.take_errors()}") from None
-    # Every tensor has the type that the graph gives it. TensorRT 11 knows nothing else and takes the flag in silence.
+    network = builder.create_network(_network_flags(plugins))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        raise BackendError(f"TensorRT {trt.__version__} cannot read the graph: {'; '.join(_parser_errors(parser))}")
+    config = _config(builder, size, options)
+    cache = _use_timings(config, options.timing_cache)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise BackendError(f"TensorRT {trt.__version__} cannot build a plan: {log.take_errors()}")
+    if options.timing_cache is not None:
+        replace_file(options.timing_cache, bytes(cache.serialize()))
+    return bytes(engine)
+
+
+def _network_flags(plugins: bool) -> int:
+    # Every tensor has the graph's type. TensorRT 11 supports nothing else, and accepts the flag.
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     if plugins:
         _register_plugins()
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
-    network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph):
-        raise BackendError(f"TensorRT {trt.__version__} cannot read the graph: {'; '.join(_faults(parser))}")
+    return flags
+
+
+def _config(builder: Any, size: tuple[int, int], options: TensorRtOptions) -> Any:
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     profile.set_shape("image", (1, *size, 3), (1, *size, 3), (options.batch, *size, 3))
     config.add_optimization_profile(profile)
     if options.any_version:
-        # Without the lean runtime inside: it is code for the host, which no plan should bring along.
+        # Without the lean runtime inside: that is host code, which no engine file should contain.
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     if options.any_gpu:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    cache = _timings(config, options.timing_cache)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise BackendError(f"TensorRT {trt.__version__} cannot build a plan: {log.take_errors()}")
-    if options.timing_cache is not None:
-        replace_file(options.timing_cache, bytes(cache.serialize()))
-    return bytes(plan)
+    return config
 
 
 def _register_plugins() -> None:
@@ -81,20 +89,20 @@ def _register_plugins() -> None:
     importlib.import_module("glance_fast.export.tensorrt.plugins")
 
 
-def _faults(parser: Any) -> Iterator[str]:
-    """What the parser says against the graph, each with the node's name."""
+def _parser_errors(parser: Any) -> Iterator[str]:
+    """The parser's errors, each with the node's name and operator."""
     for i in range(parser.num_errors):
         error = parser.get_error(i)
         yield f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
 
 
-def _timings(config: Any, path: Path | None) -> Any:
-    """Give the builder the timings in a file, or an empty cache to fill; TensorRT refuses those of another GPU."""
+def _use_timings(config: Any, path: Path | None) -> Any:
+    """Set the timing cache to a file's content, or to an empty cache; TensorRT refuses timings of another GPU."""
     try:
-        held = path.read_bytes() if path is not None and path.exists() else b""
+        content = path.read_bytes() if path is not None and path.exists() else b""
     except OSError as error:
         raise ConfigError(f"the timing cache {path} cannot be read: {error.strerror}") from None
-    cache = config.create_timing_cache(held)
+    cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         raise ConfigError(f"{path} is no timing cache of TensorRT {trt.__version__} on this GPU; name another file")
     return cache

@@ -1,4 +1,4 @@
-"""How a TensorRT plan is built; TensorRT itself need not be there to say so."""
+"""Options of a TensorRT build; they do not need TensorRT itself."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from glance_fast.errors import ConfigError
 
-# Images that one launch may take where nothing else is asked for.
-LAUNCH = 8
+# Images per launch unless another batch is requested.
+DEFAULT_BATCH = 8
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """How a plan is built.
+class TensorRtOptions:
+    """How an engine is built; raises ConfigError for a batch outside 1 to 256.
 
-    `batch`: images that one launch may take at most. `any_version`: the plan also runs on later versions of the same
-    major one, by the lean runtime. `any_gpu`: it also runs on other GPUs from Ampere on, more slowly. `timing_cache`:
-    a file that measured timings are taken from and added to, which makes the next build faster.
+    `batch`: maximum images per launch. `any_version`: the engine also runs on later TensorRT versions of the same major
+    number, by the lean runtime. `any_gpu`: it also runs on other GPUs from Ampere on, more slowly. `timing_cache`: a
+    file of measured timings, read and extended, which makes the next build faster.
     """
 
-    batch: int = LAUNCH
+    batch: int = DEFAULT_BATCH
     any_version: bool = False
     any_gpu: bool = False
     timing_cache: Path | None = None

@@ -25,7 +25,7 @@ from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, ModelFolderError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
-from glance_fast.export.tensorrt.options import PlanOptions
+from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.kernels.gpu import ahead_of_time
 from glance_fast.storage.export_record import export_path
 from glance_fast.storage.model_folder import WEIGHTS
@@ -94,7 +94,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def folder(tmp_path: Path, machine: Machine) -> Path:
     """A model with a plan for the machine's GPU."""
     path = save_tiny(tmp_path / "model", usual_model({"smoothing_sigma": 0.5}))
-    export(path, "tensorrt", plan=PlanOptions(batch=3))
+    export(path, "tensorrt", tensorrt=TensorRtOptions(batch=3))
     return path
 
 
@@ -193,7 +193,7 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
     model = usual_model(changes)
     folder = save_tiny(tmp_path / "model", model)
     batch = 2 if changes == PLUGIN_MODELS[1] else 1
-    export(folder, "tensorrt", plan=PlanOptions(batch), plugins=True)
+    export(folder, "tensorrt", tensorrt=TensorRtOptions(batch), plugins=True)
     images = photos(model, batch)
     backend = Engine.load(folder, "tensorrt", "cuda").backend
     assert backend.device_description == "cuda at fp32, with plugins"
@@ -205,7 +205,7 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
 def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp_path: Path) -> None:
     model = usual_model(PLUGIN_MODELS[0])
     folder = save_tiny(tmp_path / "model", model)
-    export(folder, "tensorrt", "fp16", plan=PlanOptions(1), plugins=True)
+    export(folder, "tensorrt", "fp16", tensorrt=TensorRtOptions(1), plugins=True)
     images = photos(model, 1)
     found = np.stack(Engine.load(folder, "tensorrt", "cuda", "fp16").backend.grids(list(images)))
     apart = relative_error(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)))
@@ -225,7 +225,7 @@ def test_the_plugins_kernels_take_what_tensorrt_passes(target: int, tmp_path: Pa
 
 def test_plugins_that_cannot_be_are_refused(folder: Path, machine: Machine) -> None:
     with pytest.raises(ConfigError, match="compiled for the GPU at hand"):
-        export(folder, "tensorrt", plan=PlanOptions(any_gpu=True), plugins=True)
+        export(folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True), plugins=True)
     with pytest.raises(ConfigError, match="plugins compute in fp32 or fp16"):
         export(folder, "tensorrt", "int8", plugins=True)
     with pytest.raises(ConfigError, match="openvino and tensorrt know, and onnx"):
@@ -238,9 +238,9 @@ def test_plugins_that_cannot_be_are_refused(folder: Path, machine: Machine) -> N
 
 def test_what_it_was_asked_for_reaches_the_builder(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "timings"
-    options = PlanOptions(4, any_version=True, any_gpu=True, timing_cache=cache)
+    options = TensorRtOptions(4, any_version=True, any_gpu=True, timing_cache=cache)
     for held in (b"t", b"tt"):
-        export(folder, "tensorrt", plan=options)
+        export(folder, "tensorrt", tensorrt=options)
         assert cache.read_bytes() == held
     config = fake_tensorrt.Builder.last
     assert config.profiles[0].shapes == {"image": ((1, 48, 56, 3), (1, 48, 56, 3), (4, 48, 56, 3))}
@@ -252,7 +252,7 @@ def test_what_it_was_asked_for_reaches_the_builder(folder: Path, tmp_path: Path)
 
 
 def test_a_plan_for_any_version_runs_in_the_lean_runtime(folder: Path, machine: Machine) -> None:
-    export(folder, "tensorrt", plan=PlanOptions(any_version=True))
+    export(folder, "tensorrt", tensorrt=TensorRtOptions(any_version=True))
     with pytest.raises(MissingDependencyError, match="tensorrt_lean"):
         Engine.load(folder, "tensorrt", "cuda")
     machine.version = "11.9.0.1"
@@ -289,7 +289,7 @@ def test_a_plan_from_elsewhere_names_the_command_that_builds_it(
 
 
 def test_the_command_asks_for_what_the_plan_was(folder: Path, machine: Machine) -> None:
-    export(folder, "tensorrt", plan=PlanOptions(any_gpu=True))
+    export(folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
     machine.version = "10.16.1.11"
     machine.install()
     with pytest.raises(ModelFolderError, match=r"--to tensorrt --precision fp32 --any-gpu$"):
@@ -297,7 +297,7 @@ def test_the_command_asks_for_what_the_plan_was(folder: Path, machine: Machine) 
 
 
 def test_a_plan_for_any_gpu_runs_from_ampere_on(folder: Path, machine: Machine) -> None:
-    export(folder, "tensorrt", plan=PlanOptions(any_gpu=True))
+    export(folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
     other_gpu(machine)
     machine.install()
     assert Engine.load(folder, "tensorrt", "cuda").score(photo(48, 56)).map.shape == (48, 56)
@@ -337,11 +337,11 @@ def test_what_stops_a_build_is_told(folder: Path, tmp_path: Path, machine: Machi
     cache = tmp_path / "timings"
     cache.write_bytes(b"other gpu")
     with pytest.raises(ConfigError, match="no timing cache of TensorRT 11"):
-        export(folder, "tensorrt", plan=PlanOptions(timing_cache=cache))
+        export(folder, "tensorrt", tensorrt=TensorRtOptions(timing_cache=cache))
     with pytest.raises(ConfigError, match="batch must be from 1 to 256, got 0"):
-        PlanOptions(batch=0)
+        TensorRtOptions(batch=0)
     with pytest.raises(ConfigError, match="are settings of tensorrt, and not of onnx"):
-        export(folder, "onnx", plan=PlanOptions())
+        export(folder, "onnx", tensorrt=TensorRtOptions())
 
     def no_builder(self: object, logger: object) -> None:
         raise TypeError("pybind11::init(): factory function returned nullptr")

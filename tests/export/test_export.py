@@ -32,7 +32,9 @@ from glance_fast.evaluation.parity import verify
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph.pipeline import export_onnx
-from glance_fast.export.quantization.onnx_qdq import eight_bits_for_tensorrt
+from glance_fast.export.graph.target import Target
+from glance_fast.export.quantization import onnx_qdq
+from glance_fast.export.quantization.onnx_qdq import quantize_int8_for_tensorrt
 from glance_fast.kernels.cpu.build import COMPILERS
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import Patches
@@ -110,7 +112,7 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
     reference = loop_grids(model, images)
     graphs = [session(model)]
     # A plan as small as these is hardly split, and its blocks are finished together: as if it were a large one.
-    for name, numbers in (("APART", 32), ("TOGETHER", 256), ("GATHERED", 1000)):
+    for name, numbers in (("MIN_OWN_EPILOGUE", 32), ("FULL_SHARED_EPILOGUE", 256), ("MAX_GATHER", 1000)):
         monkeypatch.setattr(f"glance_fast.export.graph.dense_pass.{name}", numbers)
     for least in (3, 12):
         monkeypatch.setattr("glance_fast.export.graph.pipeline.refine_bands", partial(refine_bands, min_keys=least))
@@ -170,7 +172,7 @@ def test_the_file_is_little_more_than_the_weights(preset: str) -> None:
     model = GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"]))
     assert model.config.image_size == (256, 256) and model.config.stride == 8
     weights = sum(weight.numel() * 4 for weight in model.state_dict().values())
-    graph, half = (export_onnx(model, tiny_calibration(), half) for half in (False, True))
+    graph, half = (export_onnx(model, tiny_calibration(), Target("onnx", dtype)) for dtype in ("fp32", "fp16"))
     # Of the statistics of locations little more than a triangle is stored.
     saved = 0 if model.whitening is None else 3 / 8 * 4 * model.whitening.matrix.numel()
     assert weights - saved < graph.ByteSize() < weights - saved + 2e6
@@ -180,6 +182,32 @@ def test_the_file_is_little_more_than_the_weights(preset: str) -> None:
     for one in (graph, half):
         assert {node.domain for node in one.graph.node} == {""}
         assert {node.op_type for node in one.graph.node} <= TENSORRT
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        (("tflite",), "unknown kind of graph 'tflite'; legal are onnx, openvino, tensorrt"),
+        (("onnx", "bf16"), "graphs of kind onnx are written in fp32 or fp16, not 'bf16'"),
+        (("openvino", "int8"), "graphs of kind openvino are written in fp32 or bf16, not 'int8'"),
+        (("onnx", "fp32", 90), "for kind 'tensorrt' alone, got 90 for 'onnx'"),
+        (("tensorrt", "fp16"), "for kind 'tensorrt' alone, got 0 for 'tensorrt'"),
+    ],
+)
+def test_a_target_that_no_graph_can_have_is_refused(target: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Target(*target)
+
+
+def test_the_quantizers_warnings_are_dropped_and_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    root, path = logging.getLogger(), "site-packages/onnxruntime/quantization/quantize.py"
+    level = root.level
+    with caplog.at_level(logging.WARNING), onnx_qdq._without_warnings():
+        root.handle(root.makeRecord("root", logging.WARNING, path, 1, "simplify it first", (), None))
+        root.handle(root.makeRecord("root", logging.ERROR, path, 1, "an error", (), None))
+        logging.warning("of the program")
+    assert [record.getMessage() for record in caplog.records] == ["an error", "of the program"]
+    assert root.level == level and not root.filters
 
 
 def test_the_file_says_what_it_is() -> None:
@@ -263,9 +291,10 @@ def test_half_floats_stay_finite_on_extreme_images(changes: dict[str, Any]) -> N
     images[1:, :, width // 2 :], images[1] = 255, 255
     full, half = (
         onnxruntime.InferenceSession(
-            export_onnx(model, tiny_calibration(), half).SerializeToString(), providers=["CPUExecutionProvider"]
+            export_onnx(model, tiny_calibration(), Target("onnx", precision)).SerializeToString(),
+            providers=["CPUExecutionProvider"],
         ).run(["anomaly_grid"], {"image": images})[0]
-        for half in (False, True)
+        for precision in ("fp32", "fp16")
     )
     assert np.isfinite(half).all()
     assert 0 < relative_error(half, full) < tolerance("output", "fp16")
@@ -442,7 +471,7 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     model = usual_model({"global_channels": (16, 24, 32, 32)})
     images = photos(model, 24)
     graph = export_onnx(model, tiny_calibration())
-    quantized = eight_bits_for_tensorrt(graph, [*images[1:]])
+    quantized = quantize_int8_for_tensorrt(graph, [*images[1:]])
     assert {node.op_type for node in quantized.graph.node} <= TENSORRT | {"QuantizeLinear", "DequantizeLinear"}
     assert quantized.metadata_props == graph.metadata_props
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in quantized.graph.initializer}
@@ -471,15 +500,15 @@ def test_8_bits_for_tensorrt_say_what_is_wrong(tmp_path: Path, monkeypatch: pyte
     model = usual_model({"global_channels": (16, 24, 32, 32)})
     graph, images = export_onnx(model, tiny_calibration()), [*photos(model, 1)]
     with pytest.raises(BackendError, match="could not make 8 bits of the graph: .*image"):
-        eight_bits_for_tensorrt(graph, [images[0][:9]])
+        quantize_int8_for_tensorrt(graph, [images[0][:9]])
     (tmp_path / "modelopt").mkdir()
     (tmp_path / "modelopt" / "__init__.py").write_text("raise ImportError('no lief\\nhere')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(MissingDependencyError, match=r"no lief here; .*tensorrt-int8\]"):
-        eight_bits_for_tensorrt(graph, images)
+        quantize_int8_for_tensorrt(graph, images)
     monkeypatch.setattr("glance_fast.export.quantization.modelopt.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"ModelOpt; .*'\.\[tensorrt-int8\]'"):
-        eight_bits_for_tensorrt(graph, images)
+        quantize_int8_for_tensorrt(graph, images)
 
 
 def test_the_parity_report_compares_every_form(shared: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def check(library: Path, case: Case) -> None:
 def test_grids(
     library: Path, size: tuple[int, int], patch: int, stride: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_program, "LEAST", least)
+    monkeypatch.setattr(cpu_program, "MIN_KEYS", least)
     check(library, build(LAYERS["usual"], size, patch, grid(size, patch, stride), batch=2))
 
 
@@ -131,7 +131,7 @@ def test_bfloat16_is_refused_by_kernels_for_another_cpu() -> None:
 def test_any_wrong_number_of_a_program_is_refused() -> None:
     """Programs come in files, which may be hostile: every number is checked before it is used as an address."""
     case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
-    images, program = case.images.float().numpy(), cpu_program.program(case.plan)
+    images, program = case.images.float().numpy(), cpu_program.serialized(case.plan)
     library, expected = extension(), compiled(extension(), case)(images)
     random = np.random.default_rng(0)
     for place in [*range(12), *random.integers(12, len(program), 30)]:

@@ -24,6 +24,7 @@ from onnx import AttributeProto, ModelProto, numpy_helper
 
 from glance_fast.config import ModelConfig
 from glance_fast.export.graph.pipeline import export_onnx
+from glance_fast.export.graph.target import Target
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import Plan, refine_bands
 from glance_fast.postprocessing.calibration import Calibration
@@ -31,11 +32,11 @@ from glance_fast.presets import PRESETS
 
 RECORDED = Path(__file__).with_name("recorded.json")
 # The forms of a preset's graph: half floats, and our kernels for CPUs as its dense pass.
-GRAPHS: dict[str, dict[str, Any]] = {
-    "onnx fp32": {},
-    "onnx fp16": {"half": True},
-    "openvino fp32, kernels": {"openvino": "fp32"},
-    "openvino bf16, kernels": {"openvino": "bf16"},
+GRAPHS = {
+    "onnx fp32": Target(),
+    "onnx fp16": Target(precision="fp16"),
+    "openvino fp32, kernels": Target("openvino"),
+    "openvino bf16, kernels": Target("openvino", "bf16"),
 }
 TARGET = 90
 CALIBRATION = Calibration(
@@ -130,7 +131,7 @@ def plans() -> dict[str, str]:
 def graphs(preset: str) -> dict[str, tuple[str, list[float]]]:
     """Every form of a preset's graph."""
     model = preset_model(preset)
-    return {form: graph_hash(export_onnx(model, CALIBRATION, **options)) for form, options in GRAPHS.items()}
+    return {form: graph_hash(export_onnx(model, CALIBRATION, target)) for form, target in GRAPHS.items()}
 
 
 def kernels() -> Iterator[tuple[str, str]]:
