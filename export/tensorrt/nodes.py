@@ -53,7 +53,7 @@ class PluginNodes:
         weights = [tensor.numpy() for tensor in head_weights(model, "cpu").tensors()]
         # Without whitening two are empty, which no tensor of TensorRT may be; their replacements are not read.
         constants = [self._graph.const(weight if weight.size else np.zeros(1, np.float32)) for weight in weights]
-        settings = {"whitened": int(model.norm is not None), "tf32": int(self._half), "sm": self._sm}
+        settings = {"whitened": int(model.whitening is not None), "tf32": int(self._half), "sm": self._sm}
         return self._graph.plugin("score", [z_local, z_global, *constants], **settings)[0]
 
     def dense_pass(self, net: GlobalNet, plan: Plan, image: str) -> str:
