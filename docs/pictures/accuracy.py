@@ -1,6 +1,6 @@
-"""Draws docs/pictures/accuracy.png from the rows of `bench/accuracy.py` and `bench.latency`: accuracy against cost.
+"""Draw docs/pictures/accuracy.png from the rows of `bench.accuracy` and `bench.latency`: accuracy against cost.
 
-python docs/pictures/accuracy.py bench/results/mt.json bench/results/mt-pace.json
+python docs/pictures/accuracy.py bench/results/mt.json bench/results/mt-latency.json
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from matplotlib.figure import Figure
 
 NAMES = {"patchcore": "PatchCore", "padim": "PaDiM"}
 OURS, PEERS = "#c2410c", "#475569"
-# The test images that no setting was chosen by (bench/parts.py).
+# The test images that no setting was chosen by (`bench.harness.splits`).
 PART = "reporting"
-COSTS = {"gmac": "multiply-adds of an image, GMAC", "ms": "time of an image in PyTorch on 2 cores, ms"}
+COSTS = {"gmac": "multiply-adds per image, GMAC", "ms": "time per image in PyTorch on 2 cores, ms"}
 MEASURES = {"image_auroc": "image AUROC", "aupro": "AUPRO (limit 0.3)"}
 
 
 def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> None:
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        x, y = float(mine[0][cost]), mean(row["parts"][PART][measure] for row in mine)
+        of_method = [row for row in rows if row["method"] == method]
+        x, y = float(of_method[0][cost]), mean(row["parts"][PART][measure] for row in of_method)
         color, marker = (PEERS, "s") if method in NAMES else (OURS, "o")
         axis.scatter(x, y, s=60, color=color, marker=marker, zorder=3)
-        # `fast` and `accurate` may lie side by side.
-        beside = {"xytext": (-7, -3), "ha": "right"} if method == "fast" else {"xytext": (7, -3)}
-        axis.annotate(NAMES.get(method, method), (x, y), textcoords="offset points", color=color, **beside)
+        # The labels of `fast` and `accurate` would overlap.
+        offset = {"xytext": (-7, -3), "ha": "right"} if method == "fast" else {"xytext": (7, -3)}
+        axis.annotate(NAMES.get(method, method), (x, y), textcoords="offset points", color=color, **offset)
     axis.grid(alpha=0.3)
     axis.margins(x=0.35, y=0.25)
     axis.set_xlim(left=0)
 
 
-def main(source: Path, pace: Path) -> None:
+def main(source: Path, latency: Path) -> None:
     rows = [row for row in json.loads(source.read_text(encoding="utf-8")) if "alone" not in row["method"]]
-    took = {row["method"]: row["ms"] for row in json.loads(pace.read_text(encoding="utf-8"))}
-    rows = [row | {"ms": took[row["method"]]} for row in rows]
+    ms = {row["method"]: row["ms"] for row in json.loads(latency.read_text(encoding="utf-8"))}
+    rows = [row | {"ms": ms[row["method"]]} for row in rows]
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(len(MEASURES), len(COSTS), squeeze=False)
     for line, (measure, named) in zip(axes, MEASURES.items(), strict=True):

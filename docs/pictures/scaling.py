@@ -1,4 +1,4 @@
-"""Draws docs/pictures/scaling.png from the rows of `bench.scaling`: time and memory against what the plan says.
+"""Draw docs/pictures/scaling.png from the rows of `bench.scaling`: time and memory against the plan's figures.
 
 python docs/pictures/scaling.py bench/results/scaling.jsonl
 """
@@ -23,24 +23,24 @@ def main(source: Path) -> None:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for runtime, style in LINES.items():
-        some = [row for row in rows if row["runtime"] == runtime]
-        span = np.array([min(row["macs"] for row in some), max(row["macs"] for row in some)]) / 1e9
-        pace = some[0]["expected_ms"] / some[0]["macs"] * 1e9
-        left.plot(span, span * pace, style[1:], color="#b9c0c8", label=f"{runtime}, one pace for all")
+        of_runtime = [row for row in rows if row["runtime"] == runtime]
+        span = np.array([min(row["macs"] for row in of_runtime), max(row["macs"] for row in of_runtime)]) / 1e9
+        rate = of_runtime[0]["expected_ms"] / of_runtime[0]["macs"] * 1e9
+        left.plot(span, span * rate, style[1:], color="#b9c0c8", label=f"{runtime}, one rate for all")
         for sweep, name in NAMES.items():
-            mine = [row for row in some if row["sweep"] == sweep]
-            if mine:
-                macs = [r["macs"] / 1e9 for r in mine]
-                megapixels = [r["side"] ** 2 * r["batch"] / 1e6 for r in mine]
+            of_sweep = [row for row in of_runtime if row["sweep"] == sweep]
+            if of_sweep:
+                macs = [r["macs"] / 1e9 for r in of_sweep]
+                megapixels = [r["side"] ** 2 * r["batch"] / 1e6 for r in of_sweep]
                 label = f"{runtime}, {name}"
-                left.plot(macs, [r["ms"] for r in mine], style, color=COLOURS[sweep], label=label, markersize=4)
-                memory = [r["memory"] / 1e6 for r in mine]
+                left.plot(macs, [r["ms"] for r in of_sweep], style, color=COLOURS[sweep], label=label, markersize=4)
+                memory = [r["memory"] / 1e6 for r in of_sweep]
                 right.plot(megapixels, memory, style[0], color=COLOURS[sweep], label=label, markersize=4)
     sizes = [row for row in rows if row["sweep"] == "side" and row["runtime"] == "PyTorch"]
     pixels = [row["side"] ** 2 / 1e6 for row in sizes]
     right.plot(pixels, [row["whole_peak"] / 1e6 for row in sizes], "--", color="#b9c0c8", label="tables, not in strips")
     right.plot(pixels, [row["plan_peak"] / 1e6 for row in sizes], color="#b9c0c8", label="tables, as run")
-    left.set(xscale="log", yscale="log", xlabel="GMAC an image, as the plan says", ylabel="milliseconds an image")
+    left.set(xscale="log", yscale="log", xlabel="GMAC per image, by the plan", ylabel="milliseconds per image")
     right.set(xscale="log", yscale="log", xlabel="megapixels at once", ylabel="MB")
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=7)

@@ -1,0 +1,1 @@
+"""Figures of the documents, generated from the committed rows of `bench/results`."""
