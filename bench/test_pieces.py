@@ -1,8 +1,7 @@
-"""Each piece of an image's way alone, by pytest-benchmark: `python -m pytest bench/test_pieces.py`.
+"""Each piece of scoring an image alone, by pytest-benchmark: `python -m pytest bench/test_pieces.py`.
 
-The preset `fast` with random weights at 256×256, on the cores that there are: planning, loading, pixels, Local-Net,
-every level of the dense pass, the heads, the map, a picture. Where there is something to check a piece with, a wrong
-result fails its benchmark.
+The preset `fast` with random weights at 256×256, on all cores: planning, loading, resizing, Local-Net, every level of
+the dense pass, the heads, the map, an overlay. A piece with a reference fails its benchmark if its result is wrong.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.harness.runners import CALIBRATION
-from glance_fast.config import ModelConfig, TrainConfig
+from bench.harness.runners import save_model
+from glance_fast.config import ModelConfig
 from glance_fast.data.images import resize
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
@@ -28,8 +27,6 @@ from glance_fast.plan.plan import Plan
 from glance_fast.postprocessing.anomaly_map import bilinear_indices, interpolate, map_weights
 from glance_fast.postprocessing.result import Result
 from glance_fast.presets import PRESETS
-from glance_fast.storage.atomic_write import replace_folder
-from glance_fast.storage.model_folder import write_model
 from glance_fast.visualization.overlay import overlay
 from tests.helpers.tolerances import assert_close
 
@@ -49,26 +46,24 @@ def dense(model: GlanceModel) -> DensePass:
 
 
 @pytest.fixture(scope="module")
-def seen(model: GlanceModel) -> Tensor:
+def images(model: GlanceModel) -> Tensor:
     return model.from_uint8(torch.randint(0, 256, (1, *CONFIG.image_size, 3), dtype=torch.uint8))
 
 
 @pytest.fixture(scope="module")
-def features(model: GlanceModel, dense: DensePass, seen: Tensor) -> tuple[Tensor, Tensor]:
-    return dense.features(model, seen)
+def features(model: GlanceModel, dense: DensePass, images: Tensor) -> tuple[Tensor, Tensor]:
+    return dense.features(model, images)
 
 
 @pytest.fixture(scope="module")
 def folder(model: GlanceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("pieces") / "model"
-    with replace_folder(place) as beside:
-        write_model(beside, model, TrainConfig(), CALIBRATION, {})
-    export(place, "openvino")
-    return place
+    folder = save_model(model, tmp_path_factory.mktemp("pieces") / "model")
+    export(folder, "openvino")
+    return folder
 
 
 def test_plan(benchmark: Any, model: GlanceModel) -> None:
-    plan: Plan = benchmark(model.plan)
+    plan: Plan = benchmark(model.compile_plan)
     assert plan.locations == 1024
 
 
@@ -95,8 +90,8 @@ def test_resize(benchmark: Any) -> None:
     assert benchmark(resize, image, CONFIG.image_size).shape == (*CONFIG.image_size, 3)
 
 
-def test_local_net(benchmark: Any, model: GlanceModel, seen: Tensor) -> None:
-    padded = model.padded(seen)
+def test_local_net(benchmark: Any, model: GlanceModel, images: Tensor) -> None:
+    padded = model.padded(images)
     with torch.inference_mode():
         z_local = benchmark(model.local_net, padded, CONFIG.stride)
     assert z_local.shape[2] * z_local.shape[3] == 1024
@@ -111,14 +106,14 @@ def test_level_of_the_dense_pass(benchmark: Any, model: GlanceModel, dense: Dens
         benchmark(step.run, table, dense.convs(model.global_net)[level], out, space)
 
 
-def test_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, seen: Tensor) -> None:
-    read = model.cropped(model.local_net.feature_map(model.padded(seen)))
+def test_dense_pass(benchmark: Any, model: GlanceModel, dense: DensePass, images: Tensor) -> None:
+    global_input = model.cropped(model.local_net.feature_map(model.padded(images)))
     subset = model.compile_plan([3, 17], [5, 30])
     with torch.inference_mode():
-        z_global: Tensor = benchmark(dense, model.global_net, read)
-        loop = LoopPass(subset)(model.global_net, read)
-    places = [32 * row + col for row in (3, 17) for col in (5, 30)]
-    assert_close(z_global[:, places], loop.double(), torch.float32)
+        z_global: Tensor = benchmark(dense, model.global_net, global_input)
+        loop = LoopPass(subset)(model.global_net, global_input)
+    locations = [32 * row + col for row in (3, 17) for col in (5, 30)]
+    assert_close(z_global[:, locations], loop.double(), torch.float32)
 
 
 def test_heads(benchmark: Any, model: GlanceModel, features: tuple[Tensor, Tensor]) -> None:
@@ -129,10 +124,10 @@ def test_heads(benchmark: Any, model: GlanceModel, features: tuple[Tensor, Tenso
 
 def test_map(benchmark: Any) -> None:
     grid = np.random.default_rng(0).random((32, 32), np.float32)
-    lies = [bilinear_indices(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True)]
-    found = benchmark(interpolate, grid, *lies)
+    taps = [bilinear_indices(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True)]
+    scores = benchmark(interpolate, grid, *taps)
     rows, cols = (map_weights(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True))
-    np.testing.assert_allclose(found, rows @ grid @ cols.T, atol=1e-5)
+    np.testing.assert_allclose(scores, rows @ grid @ cols.T, atol=1e-5)
 
 
 def test_picture(benchmark: Any, folder: Path) -> None:

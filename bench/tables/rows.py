@@ -68,8 +68,8 @@ def runs(name: str, size: int = 256, stride: int = 8, batch: int = 1) -> dict[st
 
 def run_of(name: str, date: str) -> Run:
     """The run whose date begins with `date`."""
-    (found,) = (run for full, run in runs(name).items() if full.startswith(date))
-    return found
+    (run,) = (run for full, run in runs(name).items() if full.startswith(date))
+    return run
 
 
 def last_run(name: str) -> Run:

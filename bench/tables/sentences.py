@@ -165,8 +165,8 @@ def _same_case(runtime: str) -> str:
 
 
 def _second_thread(runtime: str) -> str:
-    one, two = (next(row["ms"] for row in scaling(runtime, "threads") if row["threads"] == n) for n in (1, 2))
-    return f"{one / two:.1f}"
+    single, double = (next(row["ms"] for row in scaling(runtime, "threads") if row["threads"] == n) for n in (1, 2))
+    return f"{single / double:.1f}"
 
 
 def _gmac_range() -> str:
