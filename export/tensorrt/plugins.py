@@ -1,7 +1,7 @@
-"""What TensorRT asks of the nodes in `plugins`: the shapes of their results, and kernels compiled ahead of time.
+"""TensorRT plugins for the nodes of `nodes.py`: the shapes of their results, and kernels compiled ahead of time.
 
-To import this module is to register them. A plan holds the compiled kernels, so it runs without Triton and Python. A
-kernel gets the addresses of what goes in, then integers, then the addresses of what comes out; all else is constant.
+Importing this module registers them. An engine holds the compiled kernels, so it runs without Triton and Python. A
+kernel's arguments are the addresses of its inputs, integers, and the addresses of its results; the rest is constant.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Desc = trtp.TensorDesc
 KERNEL = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
 TYPES = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT32: "i32"}
 DTYPES = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
-# What a kernel may take without asking CUDA for more first, which TensorRT is not known to do.
-MOST_SHARED = 48 * 1024
+# Bytes that a kernel may use without an opt-in in CUDA, which TensorRT is not documented to make.
+MAX_SHARED_MEMORY = 48 * 1024
 
 Tensors = dict[str, Any]
 Settings = dict[str, int]
@@ -40,7 +40,7 @@ Settings = dict[str, int]
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: what it takes by name, its grid, of numbers or expressions, and its integer arguments."""
+    """A launch: constants by name, the grid, of numbers or expressions, and the integer arguments."""
 
     named: dict[str, Any]
     grid: tuple[Any, Any, Any]
@@ -62,65 +62,65 @@ class Plugin:
     launch: Callable[[Tensors, Settings], Launch]
 
 
-def _base_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
-    batch, height, width, _ = given["base"].shape_expr
-    after = given["weight"].shape_expr[3]
+def _base_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
+    batch, height, width, _ = tensors["base"].shape_expr
+    after = tensors["weight"].shape_expr[3]
     sums = trtp.from_shape_expr((batch, height * width, after), trt.DataType.FLOAT)
-    return sums, trtp.from_shape_expr((batch, height, width, after), given["base"].dtype)
+    return sums, trtp.from_shape_expr((batch, height, width, after), tensors["base"].dtype)
 
 
-def _base_launch(given: Tensors, settings: Settings) -> Launch:
-    _, height, width, before = given["base"].shape
-    weight = tuple(given["weight"].shape)
-    named = partial_conv.base_settings(weight, DTYPES[given["base"].dtype], "ieee")
+def _base_launch(tensors: Tensors, settings: Settings) -> Launch:
+    _, height, width, before = tensors["base"].shape
+    weight = tuple(tensors["weight"].shape)
+    named = partial_conv.base_settings(weight, DTYPES[tensors["base"].dtype], "ieee")
     cells, after = height * width, weight[3]
     strides = {"base_stride": cells * before, "out_stride": cells * after}
-    grid = triton.cdiv(cells, named["BLOCK_M"]), triton.cdiv(after, named["BLOCK_N"]), given["base"].shape_expr[0]
+    grid = triton.cdiv(cells, named["BLOCK_M"]), triton.cdiv(after, named["BLOCK_N"]), tensors["base"].shape_expr[0]
     return Launch({**named, **strides, "height": height, "width": width}, grid)
 
 
-def _entries_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
-    batch, after = given["base"].shape_expr[0], given["weight"].shape_expr[3]
-    return (trtp.from_shape_expr((batch, settings["entries"], after), given["base"].dtype),)
+def _entries_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
+    batch, after = tensors["base"].shape_expr[0], tensors["weight"].shape_expr[3]
+    return (trtp.from_shape_expr((batch, settings["entries"], after), tensors["base"].dtype),)
 
 
-def _entries_launch(given: Tensors, settings: Settings) -> Launch:
-    weight, dtype = tuple(given["weight"].shape), DTYPES[given["base"].dtype]
-    return _over_tiles(given, settings, partial_conv.entries_settings(weight, dtype, ENTRY_BLOCK, "ieee"))
+def _entries_launch(tensors: Tensors, settings: Settings) -> Launch:
+    weight, dtype = tuple(tensors["weight"].shape), DTYPES[tensors["base"].dtype]
+    return _over_tiles(tensors, settings, partial_conv.entries_settings(weight, dtype, ENTRY_BLOCK, "ieee"))
 
 
-def _pool_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
-    batch, _, _, channels = given["base"].shape_expr
-    return (trtp.from_shape_expr((batch, settings["entries"], channels), given["base"].dtype),)
+def _pool_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
+    batch, _, _, channels = tensors["base"].shape_expr
+    return (trtp.from_shape_expr((batch, settings["entries"], channels), tensors["base"].dtype),)
 
 
-def _pool_launch(given: Tensors, settings: Settings) -> Launch:
-    named = max_pool.pool_settings(given["base"].shape[3], settings["size"], ENTRY_BLOCK)
-    return _over_tiles(given, settings, named)
+def _pool_launch(tensors: Tensors, settings: Settings) -> Launch:
+    named = max_pool.pool_settings(tensors["base"].shape[3], settings["size"], ENTRY_BLOCK)
+    return _over_tiles(tensors, settings, named)
 
 
-def _score_shapes(given: Tensors, settings: Settings) -> tuple[Any, ...]:
-    batch, locations, _ = given["z_local"].shape_expr
+def _score_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
+    batch, locations, _ = tensors["z_local"].shape_expr
     return (trtp.from_shape_expr((batch, locations), trt.DataType.FLOAT),)
 
 
-def _score_launch(given: Tensors, settings: Settings) -> Launch:
-    _, locations, total = given["z_local"].shape
-    features, width = given["z_global"].shape[2], given["second"].shape[0]
+def _score_launch(tensors: Tensors, settings: Settings) -> Launch:
+    _, locations, total = tensors["z_local"].shape
+    features, width = tensors["z_global"].shape[2], tensors["second"].shape[0]
     precision, whitened = "tf32" if settings["tf32"] else "ieee", bool(settings["whitened"])
     named = score.score_settings(total, features, width, whitened, precision)
-    batch, rows = given["z_local"].shape_expr[0], score.ROW_BLOCK
+    batch, rows = tensors["z_local"].shape_expr[0], score.ROW_BLOCK
     grid = (locations, trtp.cdiv(batch, rows), 1) if whitened else (trtp.cdiv(batch * locations, rows), 1, 1)
     return Launch({**named, "locations": locations}, grid, (batch * locations,))
 
 
-def _over_tiles(given: Tensors, settings: Settings, named: dict[str, Any]) -> Launch:
+def _over_tiles(tensors: Tensors, settings: Settings, named: dict[str, Any]) -> Launch:
     """A launch over the tiles of a level's entries, with the numbers that an image has in each tensor."""
-    after = int(given["base_out"].shape[3])
+    after = int(tensors["base_out"].shape[3])
     # All dimensions but the batch, which alone is open.
-    strides = {f"{name}_stride": math.prod(tuple(tensor.shape)[1:]) for name, tensor in given.items()}
+    strides = {f"{name}_stride": math.prod(tuple(tensor.shape)[1:]) for name, tensor in tensors.items()}
     strides |= {"out_stride": settings["entries"] * after}
-    grid = given["tiles"].shape[0], triton.cdiv(after, named["BLOCK_N"]), given["base"].shape_expr[0]
+    grid = tensors["tiles"].shape[0], triton.cdiv(after, named["BLOCK_N"]), tensors["base"].shape_expr[0]
     return Launch({**named, **strides, "AS_CHANGES": bool(settings["as_changes"])}, grid)
 
 
@@ -147,17 +147,17 @@ PLUGINS = {
 
 
 def _register(name: str, plugin: Plugin) -> None:
-    """Tell TensorRT of a plugin. It reads signatures, which are made here: they differ in their names alone."""
+    """Register a plugin. TensorRT reads signatures, which are built here: they differ in their names alone."""
     named = [*((tensor, Desc) for tensor in plugin.tensors), *((setting, int) for setting in plugin.settings)]
     parameters = [Parameter(word, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for word, kind in named]
 
     def describe(*tensors: Any, **settings: int) -> Any:
         return plugin.shapes(dict(zip(plugin.tensors, tensors, strict=True)), settings)
 
-    def implement(*given: Any) -> Any:
-        tensors = dict(zip(plugin.tensors, given, strict=False))
-        settings = dict(zip(plugin.settings, given[len(tensors) :], strict=False))
-        return _compiled(plugin, tensors, settings, given[len(tensors) + len(settings)])
+    def implement(*arguments: Any) -> Any:
+        tensors = dict(zip(plugin.tensors, arguments, strict=False))
+        settings = dict(zip(plugin.settings, arguments[len(tensors) :], strict=False))
+        return _compiled(plugin, tensors, settings, arguments[len(tensors) + len(settings)])
 
     results = tuple[(Desc,) * len(plugin.results)]  # type: ignore[valid-type, misc]
     describe.__signature__ = Signature(parameters, return_annotation=results)  # type: ignore[attr-defined]
@@ -174,8 +174,10 @@ def _compiled(plugin: Plugin, tensors: Tensors, settings: Settings, outputs: Any
     types |= dict.fromkeys(plugin.kernel.arg_names[first : first + len(launch.integers)], "i32")
     types |= {name: f"*{TYPES[tensor.dtype]}" for name, tensor in zip(plugin.results, outputs, strict=True)}
     code = compile_ahead(plugin.kernel, types, launch.named, settings["sm"])
-    if code.shared > MOST_SHARED:
-        raise BackendError(f"{code.name} takes {code.shared} bytes of shared memory; plugins may take {MOST_SHARED}")
+    if code.shared > MAX_SHARED_MEMORY:
+        raise BackendError(
+            f"{code.name} takes {code.shared} bytes of shared memory; plugins may take {MAX_SHARED_MEMORY}"
+        )
     x, y, z = launch.grid
     grid = trtp.KernelLaunchParams(x, y, z, block_x=code.threads, shared_mem=code.shared)
     integers = trtp.SymIntExprs.from_tuple(tuple(trtp.SymInt32(integer) for integer in launch.integers))

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import glance_fast
 from bench.startup import install, sizes
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
 from glance_fast.backends.registry import runnable
@@ -436,6 +437,10 @@ def test_a_missing_package_names_what_to_install(
     monkeypatch.delitem(sys.modules, f"glance_fast.backends.{backend}_backend", raising=False)
     with pytest.raises(MissingDependencyError, match=f"needs the package {package!r}; install it with: pip install"):
         Engine.load(shared, backend)
+
+
+def test_the_package_offers_the_export() -> None:
+    assert glance_fast.export_model is export and "export_model" in glance_fast.__all__
 
 
 def test_impossible_exports_are_refused(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """TensorRT on the host, to run what drives it: a "plan" is the ONNX graph behind a header, run by ONNX Runtime.
 
-Names and parameters are TensorRT's own: `tests/test_tensorrt.py` holds every class here to the members that the Python
-bindings 11.4.0.106 and 10.16.1.11 have (`tests/tensorrt_api.json`, recorded from them).
+Names and parameters are TensorRT's own: `tests/backends/test_tensorrt.py` holds every class here to the members
+that the Python bindings 11.4.0.106 and 10.16.1.11 have (`tests/helpers/tensorrt_api.json`, recorded from them).
 """
 
 from __future__ import annotations
