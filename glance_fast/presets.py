@@ -1,4 +1,4 @@
-"""Named settings: what to train where nothing else is asked for, and what it costs."""
+"""Presets: named settings of a model and of its training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Tables = dict[str, dict[str, Any]]
 
 DEFAULT = "fast"
 
-# docs/networks.md says what these are and why; bench/log/accuracy.md what else was tried.
+# docs/networks.md explains these values; bench/log/accuracy.md has what else was tried.
 _NETWORKS: dict[str, Any] = {
     "local_net": "pretrained",
     "patch": 83,

@@ -1,4 +1,4 @@
-"""Checks of a stain's parameters: each refuses a wrong value by name and says what is legal."""
+"""Checks of a stain's parameters: a wrong value raises ConfigError with its name and the legal values."""
 
 from __future__ import annotations
 

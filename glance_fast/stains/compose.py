@@ -1,4 +1,4 @@
-"""Stains made of stains: one of many, several at once, and the mixture that training uses."""
+"""Stains composed of stains: a random choice, several together, and the mixture that training uses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from glance_fast.stains.spots import Blob, Pit, Shade
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of `stains`, drawn by `weights` (equal ones if None; they need not sum to 1).
+    """A random stain of `stains`, drawn by `weights` (equal if None; they need not sum to 1).
 
-    Raises ConfigError unless there are stains and, if given, as many weights, all ≥ 0 and one above.
+    Raises ConfigError unless there are stains and as many weights, if any, all ≥ 0 and not all 0.
     """
 
     stains: tuple[Stain, ...] | list[Stain]
@@ -44,7 +44,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Several:
-    """From `low` to `high` stains on top of each other; the mask is what differs in the end.
+    """From `low` to `high` stains on top of each other; the mask compares the result with the original.
 
     Raises ConfigError unless 1 ≤ low ≤ high ≤ 64.
     """
@@ -65,13 +65,13 @@ class Several:
             stained = self.stain(stained.image, rng)
         if count == 1:
             return first
-        whole = Stained(stained.image, visible(image, stained.image))
-        # Later stains may undo the earlier ones; then the first alone is the answer.
-        return whole if whole.mask.any() else first
+        combined = Stained(stained.image, visible(image, stained.image))
+        # Later stains may undo the earlier ones; then only the first is returned.
+        return combined if combined.mask.any() else first
 
 
 def default_stains(others: Sequence[Floats] = ()) -> Stain:
-    """The training mixture: 3-pixel pits to half of the image, barely visible to strong, some together.
+    """The training mixture: 3-pixel pits to half of the image, barely visible to strong, sometimes together.
 
     `others`: textures to paste, float32 [H, W, 3] in 0..1. Raises ConfigError for other arrays.
     """
@@ -87,8 +87,8 @@ def default_stains(others: Sequence[Floats] = ()) -> Stain:
         (Shade(), 1),
         (Blur(), 1),
     ]
-    one = OneOf(tuple(stain for stain, _ in kinds), tuple(weight for _, weight in kinds))
-    return OneOf((one, Several(one, 2, 3)), (0.7, 0.3))
+    single = OneOf(tuple(stain for stain, _ in kinds), tuple(weight for _, weight in kinds))
+    return OneOf((single, Several(single, 2, 3)), (0.7, 0.3))
 
 
 def _is_list(value: object) -> bool:

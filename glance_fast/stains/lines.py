@@ -12,7 +12,7 @@ from glance_fast.stains.checks import Range, check_counts, check_range, check_ty
 from glance_fast.stains.parameters import Size, Tone, log_uniform, uniform
 from glance_fast.stains.raster import Floats, Path, noise, stroke
 
-# Points this close draw a line without beads, even one a pixel wide.
+# Points this close draw a line without beads, even at a width of one pixel.
 STEP = 0.5
 
 

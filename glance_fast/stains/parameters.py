@@ -1,4 +1,4 @@
-"""The random parameters that stains share: sizes, outlines and tones, checked when they are made."""
+"""The random parameters that stains share: sizes, outlines and tones, checked when they are constructed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Outline:
         check_share("Outline.boxy", self.boxy)
 
     def draw(self, canvas: Floats, rng: np.random.Generator) -> Shape:
-        """A shape whose centre lies in the canvas and whose alpha peaks at 1."""
+        """A shape whose centre is in the canvas and whose alpha has a maximum of 1."""
         length = self.size.draw(canvas, rng)
         half = (length / 2, max(length / 2 / uniform(rng, self.aspect), 0.75))
         wobble, boxy = uniform(rng, self.wobble), bool(rng.random() < self.boxy)

@@ -61,7 +61,7 @@ class Path:
 
     @staticmethod
     def joined(paths: list[Path]) -> Path:
-        """All paths as one."""
+        """All paths, concatenated."""
         fields = ("at", "radius", "strength")
         return Path(*(np.concatenate([getattr(path, name) for path in paths]) for name in fields))
 
@@ -77,7 +77,7 @@ def noise(size: tuple[int, int], cell: float, rng: np.random.Generator) -> Float
 
 
 def stroke(path: Path, size: tuple[int, int]) -> Shape:
-    """The soft-edged line that a round pen leaves; some point must lie inside an image of `size`."""
+    """The soft-edged line that a round pen leaves; at least one point must be inside an image of `size`."""
     reach = int(np.ceil(path.radius.max() + 0.5))
     near = np.all((path.at > -reach) & (path.at < np.array(size) + reach - 1), axis=1)
     at = path.at[near]

@@ -1,4 +1,4 @@
-"""Stains that replace a region: by another place of the image, by a foreign texture, or by a blurred copy."""
+"""Stains that replace a region: by another part of the image, by a foreign texture, or by a blurred copy."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ TEXTURES: tuple[Texture, ...] = ("noise", "stripes", "self")
 
 @dataclass(frozen=True)
 class _View:
-    """How a region looks at a source image: turned by `angle` (radians), scaled, mirrored."""
+    """How a region samples a source image: rotated by `angle` (radians), scaled, mirrored."""
 
     angle: float
     scale: float = 1
     mirrored: bool = False
 
     def of(self, source: Floats, box: Box, centre: Floats) -> Floats:
-        """What the box sees of `source` [H, W, C] round `centre` (y, x): [h, w, C]."""
+        """Pixels of the box, sampled from `source` [H, W, C] around `centre` (y, x): [h, w, C]."""
         height, width = box.size
         y = (np.arange(height, dtype=np.float32) - height // 2)[:, None] * np.float32(self.scale)
         x = (np.arange(width, dtype=np.float32) - width // 2)[None, :] * np.float32(self.scale)
-        # Rounded so that quarter turns read whole pixels: no blur gives a copy away.
+        # Rounded so that quarter turns sample whole pixels: a copy is not blurred.
         c, s = (np.float32(round(v, 12)) for v in (math.cos(self.angle), math.sin(self.angle)))
         x = -x if self.mirrored else x
         return sample(source, centre[0] + y * c - x * s, centre[1] + y * s + x * c)
@@ -41,7 +41,7 @@ class _View:
 
 @dataclass(frozen=True)
 class RegionShift(Mark):
-    """A region shows another place of the same image: moved, and perhaps mirrored or turned.
+    """A region shows another part of the same image: shifted, and perhaps mirrored or rotated.
 
     `quarter` and `turned` are the probabilities of quarter turns and of any angle, `mirrored` of a mirror
     image. Raises ConfigError unless all are probabilities with quarter + turned ≤ 1.
@@ -57,8 +57,8 @@ class RegionShift(Mark):
         for name in ("quarter", "turned", "mirrored"):
             check_share(f"RegionShift.{name}", getattr(self, name))
         if self.quarter + self.turned > 1:
-            given = f"{self.quarter} + {self.turned}"
-            raise ConfigError(f"RegionShift.quarter + turned must be at most 1, got {given}; lower one")
+            total = f"{self.quarter} + {self.turned}"
+            raise ConfigError(f"RegionShift.quarter + turned must be at most 1, got {total}; lower one")
 
     def draw(self, canvas: Floats, rng: np.random.Generator) -> Edit:
         shape = self.outline.draw(canvas, rng)
@@ -77,7 +77,7 @@ class RegionShift(Mark):
 class PastedTexture(Mark):
     """A region covered, by `opacity`, with noise, stripes, this image at another scale, or another image.
 
-    `others` are float32 [H, W, 3] images in 0..1 of at least 8x8 pixels; if given, half of the textures are
+    `others` are float32 [H, W, 3] images in 0..1 of at least 8x8 pixels; with them, half of the textures are
     theirs. `tone` sets how far the mean moves and how strong a procedural texture is. Raises ConfigError.
     """
 
@@ -113,14 +113,14 @@ class PastedTexture(Mark):
         return blend(canvas, shape, self._texture(canvas, shape, rng))
 
     def _texture(self, canvas: Floats, shape: Shape, rng: np.random.Generator) -> Floats:
-        """A texture [h, w, C], made up or the canvas's own, whose mean is off the surface's by the tone."""
+        """A texture [h, w, C], procedural or from the canvas, whose mean differs from the surface's by the tone."""
         kind = self.textures[rng.integers(len(self.textures))]
         level = mean_inside(shape.box.cut(canvas), shape.alpha)
         shift = self.tone.shift(level, rng)
         if kind == "self":
-            seen = _rescaled(canvas, shape.box, rng)
-            middle = seen.mean((0, 1))
-            rescaled: Floats = middle + (seen - middle) * np.float32(rng.uniform(0.5, 1.6)) + shift
+            copy = _rescaled(canvas, shape.box, rng)
+            mean = copy.mean((0, 1))
+            rescaled: Floats = mean + (copy - mean) * np.float32(rng.uniform(0.5, 1.6)) + shift
             return rescaled
         strength = np.float32(2 * log_uniform(rng, self.tone.contrast))
         return level + shift + strength * _PATTERNS[kind](shape.box.size, rng)[..., None]
@@ -153,7 +153,7 @@ class Blur(Mark):
 
 
 def _rescaled(source: Floats, box: Box, rng: np.random.Generator) -> Floats:
-    """A random place of `source` seen from a random angle, clearly enlarged or clearly reduced."""
+    """A random part of `source` at a random angle, clearly enlarged or clearly reduced."""
     scale = rng.uniform(0.35, 0.7) if rng.random() < 0.5 else rng.uniform(1.4, 2.2)
     centre = rng.integers(source.shape[:2]).astype(np.float32)
     return _View(rng.uniform(0, 2 * math.pi), scale).of(source, box, centre)
@@ -183,9 +183,9 @@ _PATTERNS: dict[str, Callable[[tuple[int, int], np.random.Generator], Floats]] =
 
 def _blurred(canvas: Floats, box: Box, radius: int) -> Floats:
     """The box after two square means, close to a Gaussian and as fast for any radius: [h, w, C]."""
-    # Read with a margin, so that the box's edge is blurred with what lies beyond it.
-    wide = box.wider(2 * radius, canvas.shape[:2])
+    # Read with a margin, so that the box's edge is blurred with the pixels beyond it.
+    padded = box.wider(2 * radius, canvas.shape[:2])
     side = (2 * radius + 1, 2 * radius + 1, 1)
-    soft: Floats = uniform_filter(uniform_filter(wide.cut(canvas), side), side)
-    top, left = box.top - wide.top, box.left - wide.left
+    soft: Floats = uniform_filter(uniform_filter(padded.cut(canvas), side), side)
+    top, left = box.top - padded.top, box.left - padded.left
     return soft[top : top + box.size[0], left : left + box.size[1]]

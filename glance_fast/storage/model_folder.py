@@ -1,6 +1,6 @@
-"""The model folder: config.json, weights.safetensors, calibration.json; whole or not there at all.
+"""The model folder: config.json, weights.safetensors, calibration.json; written completely or not at all.
 
-config.json holds the SHA-256 of the other files, so a file that was cut, changed or swapped is found at load.
+config.json contains the SHA-256 of the other files, so a truncated, changed or swapped file is refused at load.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_model(folder: Path) -> ModelFiles:
     config = _config(folder / CONFIG)
     written_as = int(config["format"])
     calibration = _checked_bytes(folder / CALIBRATION, config["sha256"].get(CALIBRATION))
-    again = "install the version that wrote it or train the model again"
+    advice = "install the version that wrote it or train the model again"
     try:
         config = upgrade_config(config, str(folder / CONFIG))
         return ModelFiles(
@@ -90,7 +90,7 @@ def read_model(folder: Path) -> ModelFiles:
             written_as=written_as,
         )
     except ConfigError as error:
-        raise ModelFolderError(f"{error}; this is glance_fast {__version__}: {again}") from error
+        raise ModelFolderError(f"{error}; this is glance_fast {__version__}: {advice}") from error
 
 
 def _calibration(path: Path, data: bytes) -> Calibration:
@@ -103,25 +103,25 @@ def _calibration(path: Path, data: bytes) -> Calibration:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    again = "restore the folder from a copy or train the model again"
+    advice = "restore the folder from a copy or train the model again"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelFolderError(f"{path} is missing; {path.parent} is no model folder of glance_fast") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} cannot be read ({error}); {again}") from None
+        raise ModelFolderError(f"{path} cannot be read ({error}); {advice}") from None
     if not isinstance(config, dict) or "format" not in config:
         raise ModelFolderError(f"{path} is not a glance_fast configuration; point --model at a trained model")
     if config["format"] not in READABLE_FORMATS:
-        known = " and ".join(str(number) for number in READABLE_FORMATS)
+        readable = " and ".join(str(number) for number in READABLE_FORMATS)
         raise ModelFolderError(
             f"{path} has format {config['format']!r}, written by glance_fast {config.get('version')}; "
-            f"this is glance_fast {__version__}, which reads formats {known}: install the matching version "
+            f"this is glance_fast {__version__}, which reads formats {readable}: install the matching version "
             "or train again"
         )
     parts = ("model", "train", "facts", "sha256")
     if any(not isinstance(config.get(part), dict) for part in parts):
-        raise ModelFolderError(f"{path} lacks one of {', '.join(parts)}; {again}")
+        raise ModelFolderError(f"{path} lacks one of {', '.join(parts)}; {advice}")
     return config
 
 

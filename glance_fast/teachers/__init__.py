@@ -19,10 +19,10 @@ _LOADERS: dict[str, Callable[[Path | None], Teacher]] = {
 
 
 def load_teacher(name: str = "efficientnet-lite0", weights: Path | None = None) -> Teacher:
-    """The teacher of that name, on the CPU; its weights from the file `weights`, or as they are published.
+    """The teacher of that name, on the CPU, with the weights of the file `weights`, or the published ones.
 
-    Raises ConfigError for an unknown name, MissingDependencyError when a package that brings the network or
-    its weights is not installed, ModelFolderError for weights that are damaged, foreign or another network's.
+    Raises ConfigError for an unknown name, MissingDependencyError when the package of the network or of its weights is
+    not installed, ModelFolderError for weights that are damaged, foreign or of another network.
     """
     if name not in _LOADERS:
         raise ConfigError(f"unknown teacher {name!r}; legal teachers are {', '.join(_LOADERS)}")

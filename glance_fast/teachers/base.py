@@ -1,4 +1,4 @@
-"""What the teachers share: how a patch is shown, how features are read, how weights are loaded."""
+"""What the teachers share: resizing of patches, pooling of features, loading and checking of weights."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from glance_fast.errors import ImageError, ModelFolderError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALLEST, LARGEST = 8, 512
 QUARTERS = 2
-# Shown pixels that a CPU takes at once, so that a piece stays in its cache. Lite0 on one core, 128 patches of
-# 64 pixels: 0.55 s in pieces of 2**17, 1.5 s at once; of 32 pixels: 0.12 s against 0.17 s.
-PIECE_PIXELS = 2**17
-# Twenty times the largest teacher; more is not read, nor unpacked.
-MOST_BYTES = 2**30
-# Counts training steps only; files from before it existed lack it.
+# Input pixels per chunk on a CPU, so that a chunk stays in its cache. Lite0 on one core, 128 patches of 64 pixels:
+# 0.55 s in chunks of 2**17, 1.5 s at once; of 32 pixels: 0.12 s against 0.17 s.
+CHUNK_PIXELS = 2**17
+# Twenty times the largest teacher; larger files are not read, nor unpacked.
+MAX_BYTES = 2**30
+# A counter of training steps, which files of early PyTorch versions do not have.
 UNUSED = "num_batches_tracked"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A run of layers whose last map, `channels` wide, is read; the next stage goes on from there."""
+class TeacherStage:
+    """Consecutive layers whose output, of `channels` channels, becomes features and the input of the next stage."""
 
     layers: nn.Module
     channels: int
 
 
 class Teacher(nn.Module):
-    """A frozen ImageNet network that sees one patch alone: float32 [N, 3, P, P] -> float32 [N, dim].
+    """A frozen ImageNet network that computes features of single patches: float32 [N, 3, P, P] -> float32 [N, dim].
 
     Patches are RGB in 0..1 with P from 8 to 512; other shapes and dtypes raise ImageError. Each stage's map
-    is averaged over the four quarters of the patch, so that the features keep where something is. Always in
-    eval mode, never with gradients, and float32 throughout, inside an autocast too. `source` says for people
-    which weights these are.
+    is averaged over the four quarters of the patch, so that the features keep the position of what they describe.
+    Always in eval mode, never with gradients, and float32 throughout, inside an autocast too. `source` describes the
+    weights.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, stages: Sequence[Stage], source: str) -> None:
+    def __init__(self, name: str, stages: Sequence[TeacherStage], source: str) -> None:
         super().__init__()
         self.name = name
         self.source = source
@@ -60,7 +60,7 @@ class Teacher(nn.Module):
         self.stages = nn.ModuleList(stage.layers for stage in stages)
         for constant, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(constant, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        # Lite0, 128 patches at once, two CPU cores: 130 ms in this layout, 280 ms in the usual one.
+        # Lite0, 128 patches at once, two CPU cores: 130 ms in this layout, 280 ms in the default layout.
         self.stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.eval().requires_grad_(False)
 
@@ -71,11 +71,11 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, patches: Tensor) -> Tensor:
         _check_patches(patches)
-        piece = len(patches)
+        chunk = len(patches)
         if patches.device.type == "cpu":
-            piece = PIECE_PIXELS // input_size(patches.shape[-1]) ** 2
+            chunk = CHUNK_PIXELS // input_size(patches.shape[-1]) ** 2
         with torch.autocast(patches.device.type, enabled=False):
-            return torch.cat([self._features(some) for some in torch.split(patches, max(1, piece))])
+            return torch.cat([self._features(part) for part in torch.split(patches, max(1, chunk))])
 
     def _features(self, patches: Tensor) -> Tensor:
         x = (_resized(patches) - self.mean) / self.std
@@ -88,13 +88,13 @@ class Teacher(nn.Module):
 
 
 def input_size(patch: int) -> int:
-    """Side at which a patch is shown: 64 up to P = 32, then 2P to the nearest multiple of 32, at most 128."""
+    """Side to which a patch is resized: 64 up to P = 32, then 2P to the nearest multiple of 32, at most 128."""
     return 64 if patch <= 32 else min(128, (2 * patch + 16) // 32 * 32)
 
 
 def _resized(patches: Tensor) -> Tensor:
     size, patch = input_size(patches.shape[-1]), patches.shape[-1]
-    # Without antialiasing a patch that shrinks would lose pixels between the samples; enlarging needs none.
+    # A patch that shrinks would lose pixels between the samples without antialiasing; enlarging needs none.
     shrinks = size < patch
     return F.interpolate(patches, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
@@ -110,14 +110,14 @@ def _check_patches(patches: Tensor) -> None:
 
 
 def fold_batch_norm(owner: nn.Module, conv: str, norm: str) -> None:
-    """Turn a convolution of `owner` and the batch norm after it into one convolution, the same function."""
+    """Replace a convolution of `owner` and the batch norm after it by one convolution that computes the same."""
     setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
     setattr(owner, norm, nn.Identity())
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file as it was read: its tensors by name (not yet checked), and the SHA-256 of its bytes."""
+    """Contents of a weights file: its tensors by name (not yet checked), and the SHA-256 of its bytes."""
 
     path: Path
     sha256: str
@@ -127,17 +127,17 @@ class Weights:
 def read_weights(path: Path, sha256: str | None = None) -> Weights:
     """Read a state dict from a .pth, .pt or .safetensors file, without unpickling anything but tensors.
 
-    The bytes must have the SHA-256 `sha256` if given; else the first 8 digits of it that published weights
-    carry in their name (`resnet18-f37072fd.pth`). Raises ModelFolderError naming the file.
+    The bytes must have the SHA-256 `sha256`, or, without it, a SHA-256 that begins with the 8 digits in the names of
+    published weights (`resnet18-f37072fd.pth`). Raises ModelFolderError naming the file.
     """
     data = _bytes(path)
     digest = hashlib.sha256(data).hexdigest()
     named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
-    due = sha256 or (named[1] if named else "")
-    if not digest.startswith(due):
-        rename = f"fetch it again, or rename it if '{due}' is no checksum"
+    expected = sha256 or (named[1] if named else "")
+    if not digest.startswith(expected):
+        rename = f"fetch it again, or rename it if '{expected}' is no checksum"
         raise ModelFolderError(
-            f"{path} has a SHA-256 of {digest[:16]}..., not {due[:16]}...: it is damaged or another file; "
+            f"{path} has a SHA-256 of {digest[:16]}..., not {expected[:16]}...: it is damaged or another file; "
             f"{'reinstall its package' if sha256 else rename}"
         )
     return Weights(path, digest, _tensors(path, data))
@@ -150,11 +150,11 @@ def _bytes(path: Path) -> bytes:
         if not path.is_file():
             raise ModelFolderError(f"{path} is not there or no file; give the path of a weights file")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ModelFolderError(f"{path} cannot be read ({error.strerror}); check its rights") from error
-    if len(data) > MOST_BYTES:
-        raise ModelFolderError(f"{path} is larger than {MOST_BYTES} bytes; give a state dict alone")
+    if len(data) > MAX_BYTES:
+        raise ModelFolderError(f"{path} is larger than {MAX_BYTES} bytes; give a state dict alone")
     return data
 
 
@@ -177,29 +177,29 @@ def _tensors(path: Path, data: bytes) -> dict[str, Any]:
 def _unpickled_tensors(data: bytes) -> Any:
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
                 raise ValueError("unpacks to more than any teacher")
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def fit_weights(network: nn.Module, weights: Weights, optional: tuple[str, ...] = ()) -> None:
-    """Give `network`, built on the meta device, its weights; names and shapes must be exactly its own.
+    """Load weights into `network`, built on the meta device; names and shapes must match exactly.
 
-    Only `optional` ones may be absent; they stay on the meta device. Raises ModelFolderError naming the file.
+    Only `optional` names may be absent; their tensors stay on the meta device. Raises ModelFolderError naming the file.
     """
-    due = {name: value.shape for name, value in network.state_dict().items() if not name.endswith(UNUSED)}
-    given = {name: value for name, value in weights.tensors.items() if not name.endswith(UNUSED)}
-    problems = [f"{name} is missing" for name in due if name not in given and name not in optional]
-    problems += [f"{name} is not part of it" for name in given if name not in due]
-    for name in filter(given.__contains__, due):
-        problems += _problems(name, given[name], due[name])
+    shapes = {name: value.shape for name, value in network.state_dict().items() if not name.endswith(UNUSED)}
+    loaded = {name: value for name, value in weights.tensors.items() if not name.endswith(UNUSED)}
+    problems = [f"{name} is missing" for name in shapes if name not in loaded and name not in optional]
+    problems += [f"{name} is not part of it" for name in loaded if name not in shapes]
+    for name in filter(loaded.__contains__, shapes):
+        problems += _problems(name, loaded[name], shapes[name])
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise ModelFolderError(
             f"{weights.path} does not hold the weights of this network: {'; '.join(problems[:4])}{more}; "
             "give a state dict of this very network"
         )
-    values = {name: value.detach().float() for name, value in given.items()}
+    values = {name: value.detach().float() for name, value in loaded.items()}
     network.load_state_dict(values, strict=False, assign=True)
 
 

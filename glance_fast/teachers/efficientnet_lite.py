@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a teacher: its ImageNet weights come inside a Python package, so it works offline."""
+"""EfficientNet-Lite0 as a teacher: a Python package contains its ImageNet weights, so it works offline."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from glance_fast.errors import MissingDependencyError, install_hint
-from glance_fast.teachers.base import Stage, Teacher, Weights, fit_weights, fold_batch_norm, read_weights
+from glance_fast.teachers.base import Teacher, TeacherStage, Weights, fit_weights, fold_batch_norm, read_weights
 
 NAME = "efficientnet-lite0"
 PUBLISHED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# How many blocks lead to the last one at stride 8 and at stride 16, and the widths of those two maps.
+# Number of blocks up to the last one at stride 8 and at stride 16, and the channels of those two maps.
 BLOCKS, CHANNELS = (5, 11), (40, 112)
 
 
 def load_efficientnet_lite0(path: Path | None = None) -> Teacher:
-    """EfficientNet-Lite0 with the weights that its package brings, or with those of the file `path`; dim 608.
+    """EfficientNet-Lite0 with the weights of its package, or of the file `path`; dim 608.
 
     Raises MissingDependencyError without the packages, ModelFolderError for a damaged or foreign file.
     """
@@ -48,8 +48,8 @@ def _package(name: str) -> ModuleType:
         ) from error
 
 
-def _stages(network: nn.Module) -> list[Stage]:
-    """The layers up to the last block that is read, made faster without changing what they compute."""
+def _stages(network: nn.Module) -> list[TeacherStage]:
+    """The layers up to the last block used, made faster without changing what they compute."""
     blocks = network.get_submodule("_blocks")
     assert isinstance(blocks, nn.ModuleList)
     fold_batch_norm(network, "_conv_stem", "_bn0")
@@ -61,14 +61,14 @@ def _stages(network: nn.Module) -> list[Stage]:
     second = nn.Sequential(*blocks[BLOCKS[0] : BLOCKS[1]])
     for layer in (*first.modules(), *second.modules()):
         _trim(layer)
-    return [Stage(first, CHANNELS[0]), Stage(second, CHANNELS[1])]
+    return [TeacherStage(first, CHANNELS[0]), TeacherStage(second, CHANNELS[1])]
 
 
 def _trim(layer: nn.Module) -> None:
-    """Pad inside the convolution where both sides are padded alike, and clip in place.
+    """Pad inside the convolution where the padding is symmetric, and clip in place.
 
-    The package fixes its paddings for an image of 224 pixels. They depend only on whether a stride meets an
-    even size, and from inputs of 64, 96 and 128 pixels too it always does.
+    The package computes its paddings for an image of 224 pixels. They depend only on whether a strided convolution has
+    an input of even size, which it always has for images of 64, 96 and 128 pixels too.
     """
     if isinstance(layer, nn.ReLU6):
         layer.inplace = True

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from glance_fast.errors import MissingDependencyError, ModelFolderError
-from glance_fast.teachers.base import Stage, Teacher, Weights, fit_weights, fold_batch_norm, read_weights
+from glance_fast.teachers.base import Teacher, TeacherStage, Weights, fit_weights, fold_batch_norm, read_weights
 
 NAME = "resnet18"
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
-class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def resnet18() -> nn.Sequential:
     layers["maxpool"] = nn.MaxPool2d(3, 2, 1)
     before = 64
     for level, (width, stride) in enumerate(((64, 1), (128, 2), (256, 2), (512, 2)), start=1):
-        layers[f"layer{level}"] = nn.Sequential(_Block(before, width, stride), _Block(width, width, 1))
+        layers[f"layer{level}"] = nn.Sequential(_BasicBlock(before, width, stride), _BasicBlock(width, width, 1))
         before = width
     layers["avgpool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
@@ -72,21 +72,21 @@ def load_resnet18(path: Path | None = None) -> Teacher:
 
 
 def fold_batch_norms(network: nn.Sequential) -> None:
-    """Fold every batch norm of `resnet18()`, in eval mode, into the convolution before it; the function stays."""
+    """Fold every batch norm of `resnet18()`, in eval mode, into the convolution before it."""
     fold_batch_norm(network, "conv1", "bn1")
     for block in network.modules():
-        if isinstance(block, _Block):
+        if isinstance(block, _BasicBlock):
             fold_batch_norm(block, "conv1", "bn1")
             fold_batch_norm(block, "conv2", "bn2")
             if isinstance(block.downsample, nn.Sequential):
                 fold_batch_norm(block.downsample, "0", "1")
 
 
-def _stages(network: nn.Sequential) -> list[Stage]:
-    """The layers up to layer3, batch norms folded; layer4 and the classifier are left behind."""
+def _stages(network: nn.Sequential) -> list[TeacherStage]:
+    """The layers up to layer3, batch norms folded; layer4 and the classifier are left out."""
     fold_batch_norms(network)
     first = [network.get_submodule(name) for name in ("conv1", "relu", "maxpool", "layer1", "layer2")]
-    return [Stage(nn.Sequential(*first), 128), Stage(network.get_submodule("layer3"), 256)]
+    return [TeacherStage(nn.Sequential(*first), 128), TeacherStage(network.get_submodule("layer3"), 256)]
 
 
 def _downloaded() -> Weights:
@@ -107,7 +107,7 @@ def _downloaded() -> Weights:
 def _torchvision_weights() -> Any:
     try:
         return import_module("torchvision").models.ResNet18_Weights.IMAGENET1K_V1
-    # One built for another torch fails with a RuntimeError; before version 0.13 there was no such name.
+    # A torchvision built for another torch raises RuntimeError; before version 0.13 it did not have this name.
     except (ImportError, RuntimeError, AttributeError) as error:
         raise MissingDependencyError(
             f"the teacher {NAME} has no weights: no file was given and torchvision cannot be used ({error}); "

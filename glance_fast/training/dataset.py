@@ -65,7 +65,7 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
 
 
 def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
-    """Read images at the model's size, uint8 [n, H, W, 3]; raises DataError for one smaller than a patch."""
+    """Read images at the model's size, uint8 [n, H, W, 3]; raises DataError for an image smaller than a patch."""
     photos, shapes = np.empty((len(paths), *model.image_size, 3), np.uint8), []
     for i, path in enumerate(track(paths, "reading images", transient=True)):
         image = read_image(path)

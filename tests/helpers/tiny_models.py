@@ -1,4 +1,4 @@
-"""A tiny untrained model, and a model folder of it, for tests that need one but not what it learned."""
+"""A tiny untrained model and a folder of it, for tests that need a model but not a trained one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> GlanceModel:
-    """Random weights and biases, large enough that scores differ clearly from place to place."""
+    """Random weights and biases, large enough that scores differ clearly between locations."""
     torch.manual_seed(seed)
     model = GlanceModel(tiny_config(**changes))
     with torch.no_grad():
@@ -49,7 +49,7 @@ def tiny_calibration() -> Calibration:
 
 
 def save_tiny(path: Path, model: GlanceModel) -> Path:
-    """Save `model` as the folder `path`, in the place of what is there."""
+    """Save `model` as the folder `path`, replacing what is there."""
     with replace_folder(path) as folder:
         write_model(folder, model, TRAIN, tiny_calibration(), METADATA)
     return path

@@ -1,4 +1,4 @@
-"""The Local-Net from the teacher: it is the teacher inside, sees its patch alone, and gives the same on images."""
+"""The pretrained Local-Net computes what the teacher computes, from its patch alone, and the same on images."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def test_a_patch_is_what_the_last_cell_sees(net: PretrainedLocalNet) -> None:
     assert touched.max(0).values.tolist() == [margin + PATCH - 1] * 2
 
 
-def test_it_leans_as_far_as_the_presets_say(net: PretrainedLocalNet) -> None:
-    """The middle of the squared gradient lies before the patch's: so the teacher learned, its weights random not."""
-    due = PRESETS["fast"]["model"]["center_offset"]
-    assert due == PRESETS["accurate"]["model"]["center_offset"]
-    assert _lean(net) == pytest.approx([-due, -due], abs=0.5)
-    assert _lean(PretrainedLocalNet(7).double()) == pytest.approx([0, 0], abs=1.5)
+def test_the_presets_center_offset_is_where_the_network_looks(net: PretrainedLocalNet) -> None:
+    """The squared gradient is centred before the patch's centre with the teacher's weights, not with random ones."""
+    expected = PRESETS["fast"]["model"]["center_offset"]
+    assert expected == PRESETS["accurate"]["model"]["center_offset"]
+    assert _center_offset(net) == pytest.approx([-expected, -expected], abs=0.5)
+    assert _center_offset(PretrainedLocalNet(7).double()) == pytest.approx([0, 0], abs=1.5)
 
 
-def _lean(net: PretrainedLocalNet) -> list[float]:
-    """How far behind a patch's middle lies what the last block sees of it, in pixels along each axis."""
+def _center_offset(net: PretrainedLocalNet) -> list[float]:
+    """Offset of the last block's squared gradient from a patch's centre, in pixels along each axis."""
     patches = images((PATCH, PATCH), 48).requires_grad_()
-    seen = net.last_tap(net.tap_features(patches))
-    weights = torch.randn(seen.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(seen, patches, weights)
-    energy, place = gradient.square().sum((0, 1)), torch.arange(PATCH) - (PATCH - 1) / 2
-    return [float((energy.sum(1 - axis) * place).sum() / energy.sum()) for axis in (0, 1)]
+    features = net.last_tap(net.tap_features(patches))
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(features, patches, weights)
+    energy, position = gradient.square().sum((0, 1)), torch.arange(PATCH) - (PATCH - 1) / 2
+    return [float((energy.sum(1 - axis) * position).sum() / energy.sum()) for axis in (0, 1)]
 
 
 def test_inside_an_image_it_is_the_teacher(net: PretrainedLocalNet, teacher: Teacher) -> None:
@@ -96,7 +96,7 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
     erased = picture.clone()
     erased[:, :, 80 : 80 + PATCH, 72 : 72 + PATCH] = 0
     with torch.no_grad():
-        before, after = (net.double().feature_map(seen) for seen in (picture, erased))
+        before, after = (net.double().feature_map(image) for image in (picture, erased))
         for step in (stride, 3 * stride):
             assert_close(net.encode(picture, step).feature_map, before, torch.float64)
     rows, cols = net.feature_map_spec.hole(80, PATCH), net.feature_map_spec.hole(72, PATCH)
@@ -123,7 +123,7 @@ def test_an_image_gives_what_its_patches_give(
         assert_close(net.to(dtype)(picture.to(dtype), step), reference, dtype)
 
 
-def test_the_surroundings_are_what_the_teacher_goes_on_to_say(teacher: Teacher) -> None:
+def test_context_features_are_the_teachers_next_blocks(teacher: Teacher) -> None:
     net = PretrainedLocalNet(7, context_features=3)
     copy_teacher(net, teacher)
     context = net.double().context_net
@@ -144,24 +144,24 @@ def test_the_surroundings_are_what_the_teacher_goes_on_to_say(teacher: Teacher) 
 
 
 @pytest.mark.parametrize("step", [4, 8, 12, 16, 20])
-def test_every_location_gets_its_share_of_those_that_are_taken(step: int) -> None:
+def test_upsampling_weights_interpolate_the_sampled_locations(step: int) -> None:
     weights = context_net.upsampling_weights(9, step, torch.zeros(1, dtype=torch.float64))
     assert weights.shape == (9, -(-9 // max(1, 16 // step)))
     assert_close(weights.sum(1), torch.ones(9, dtype=torch.float64), torch.float64)
     assert torch.equal(weights[:: max(1, 16 // step)], torch.eye(weights.shape[1], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("around", [0, 3])
+@pytest.mark.parametrize("context_features", [0, 3])
 @pytest.mark.parametrize("step", [4, 8, 16])
-def test_macs_are_those_that_are_counted(step: int, around: int) -> None:
-    net = PretrainedLocalNet(7, around).double()
+def test_macs_are_those_that_are_counted(step: int, context_features: int) -> None:
+    net = PretrainedLocalNet(7, context_features).double()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(images((131, 108), 1), step)
     means = 17 * 17 * 24 + 5 * 5 * 24 + 3 * 3 * 40 + 80
-    places = len(grid_starts(131, PATCH, step)) * len(grid_starts(108, PATCH, step))
+    locations = len(grid_starts(131, PATCH, step)) * len(grid_starts(108, PATCH, step))
     # Means over dilated cells are convolutions to the counter, at most all of them; and it counts the interpolation.
-    between = around * places * (places + 1)
-    assert 0 <= counter.get_total_flops() // 2 - net.macs((131, 108), step) <= 4 * places * means + between
+    interpolation = context_features * locations * (locations + 1)
+    assert 0 <= counter.get_total_flops() // 2 - net.macs((131, 108), step) <= 4 * locations * means + interpolation
 
 
 def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teacher) -> None:
@@ -173,8 +173,8 @@ def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teache
     context = Context(model, teacher, TrainConfig(), photos, photos, default_stains())
     fit_to_photographs(model.local_net, context, iter)
     with torch.no_grad():
-        seen = model.padded(model.from_uint8(torch.from_numpy(photos)))
-        z = model.local_net(seen, 8).flatten(2).double()
+        padded = model.padded(model.from_uint8(torch.from_numpy(photos)))
+        z = model.local_net(padded, 8).flatten(2).double()
     assert z.mean((0, 2)).abs().max() < 1e-3
     within = z - z.mean(0)
     covariance = torch.einsum("bil,bjl->ij", within, within) / (z.shape[0] * z.shape[2])
@@ -188,7 +188,7 @@ def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teache
     [{"patch": 64}, {"stride": 6}, {"stride": 4, "feature_block": 3}, {"features": 169}, {"teacher": "resnet18"}],
     ids=str,
 )
-def test_what_the_trunk_cannot_do_is_refused(wrong: dict[str, object]) -> None:
+def test_what_the_pretrained_network_cannot_do_is_refused(wrong: dict[str, object]) -> None:
     settings = {"local_net": "pretrained", "patch": 83, "stride": 8, **wrong}
     with pytest.raises(ConfigError, match=rf"local_net = 'pretrained': {next(iter(wrong))} must be"):
         GlanceModel(ModelConfig.model_validate(settings))

@@ -61,41 +61,43 @@ def test_gradients_reach_the_whole_patch_and_no_further(patch: int) -> None:
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 8, 16, 40])
 @pytest.mark.parametrize("size", [(37, 53), (64, 41)], ids=str)
 def test_an_image_gives_what_its_patches_give(dtype: torch.dtype, patch: int, step: int, size: tuple[int, int]) -> None:
-    net, given = local_net(patch), images(size)
+    net, image = local_net(patch), images(size)
     rows, cols = (grid_starts(side, patch, step) for side in size)
-    # The first, the last and some patches between: all of them at step 1 are over a thousand.
-    some_rows, some_cols = ([*range(0, len(all_), max(1, len(all_) // 4)), -1] for all_ in (rows, cols))
+    # The first, the last and a sample of the patches between: all of them at step 1 are over a thousand.
+    row_sample, col_sample = ([*range(0, len(all_), max(1, len(all_) // 4)), -1] for all_ in (rows, cols))
     with torch.no_grad():
         single = [
-            net(given[:, :, rows[y] : rows[y] + patch, cols[x] : cols[x] + patch]) for y in some_rows for x in some_cols
+            net(image[:, :, rows[y] : rows[y] + patch, cols[x] : cols[x] + patch])
+            for y in row_sample
+            for x in col_sample
         ]
         assert all(part.shape == (2, 5, 1, 1) for part in single)
-        found = net.to(dtype)(given.to(dtype), step)
-    assert found.shape == (2, 5, len(rows), len(cols))
-    reference = torch.cat(single, dim=2).view(2, 5, len(some_rows), len(some_cols))
-    assert_close(found[:, :, some_rows][:, :, :, some_cols], reference, dtype)
+        actual = net.to(dtype)(image.to(dtype), step)
+    assert actual.shape == (2, 5, len(rows), len(cols))
+    reference = torch.cat(single, dim=2).view(2, 5, len(row_sample), len(col_sample))
+    assert_close(actual[:, :, row_sample][:, :, :, col_sample], reference, dtype)
 
 
 def test_one_patch_is_the_image() -> None:
-    net, given = local_net(17), images((17, 17))
+    net, image = local_net(17), images((17, 17))
     for step in (1, 3, 8, 17):
-        assert_close(net(given, step), net(given).detach(), torch.float64)
+        assert_close(net(image, step), net(image).detach(), torch.float64)
 
 
 def test_gradients_through_an_image_are_those_through_patches() -> None:
-    net, given = local_net(11), images((23, 29))
+    net, image = local_net(11), images((23, 29))
     weights = list(net.parameters())
-    patches = [given[:, :, y : y + 11, x : x + 11] for y in range(0, 13, 3) for x in range(0, 19, 3)]
-    # Another weight for each place, so that exchanged places are noticed.
+    patches = [image[:, :, y : y + 11, x : x + 11] for y in range(0, 13, 3) for x in range(0, 19, 3)]
+    # A different weight for each patch, so that exchanged patches are noticed.
     pull = images((5, 7), seed=1)[:, 0]
-    expected = torch.autograd.grad((net(torch.cat(patches)).sum(1).flatten() * places(pull)).sum(), weights)
-    found = torch.autograd.grad((net(given, 3).sum(1) * pull).sum(), weights)
-    for actual, reference in zip(found, expected, strict=True):
-        assert_close(actual, reference, torch.float64)
+    expected = torch.autograd.grad((net(torch.cat(patches)).sum(1).flatten() * by_patch(pull)).sum(), weights)
+    actual = torch.autograd.grad((net(image, 3).sum(1) * pull).sum(), weights)
+    for gradient, reference in zip(actual, expected, strict=True):
+        assert_close(gradient, reference, torch.float64)
 
 
-def places(pull: Tensor) -> Tensor:
-    """[B, h, w] in the order of patches cut place by place, each for the whole batch."""
+def by_patch(pull: Tensor) -> Tensor:
+    """[B, h, w] in the order of patches, each for the whole batch."""
     return pull.flatten(1).T.flatten()
 
 

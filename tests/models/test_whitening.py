@@ -26,38 +26,38 @@ def differences(count: int = 300, locations: int = 3, features: int = 4) -> Tens
 
 
 def test_what_it_was_fitted_to_comes_out_white() -> None:
-    given, norm = differences(), LocationWhitening(3, 4).double()
-    norm.fit([given[:100], given[100:]], 1e-9)
-    white = norm(given)
+    samples, whitening = differences(), LocationWhitening(3, 4).double()
+    whitening.fit([samples[:100], samples[100:]], 1e-9)
+    white = whitening(samples)
     for location in range(3):
         assert white[:, location].mean(0).abs().max() < 1e-10
         assert np.abs(np.cov(white[:, location].numpy().T, ddof=0) - np.eye(4)).max() < 1e-6
 
 
 def test_its_length_is_the_mahalanobis_distance() -> None:
-    given, norm = differences(), LocationWhitening(3, 4).double()
-    norm.fit([given], 0.05)
+    samples, whitening = differences(), LocationWhitening(3, 4).double()
+    whitening.fit([samples], 0.05)
     for location in range(3):
-        rows = given[:, location].numpy()
+        rows = samples[:, location].numpy()
         covariance = np.cov(rows.T, ddof=0)
-        variance = [np.trace(np.cov(given[:, i].numpy().T, ddof=0)) / 4 for i in range(3)]
+        variance = [np.trace(np.cov(samples[:, i].numpy().T, ddof=0)) / 4 for i in range(3)]
         covariance += 0.05 * np.mean(variance) * np.eye(4)
         away = rows - rows.mean(0)
         expected = np.einsum("bn,nm,bm->b", away, np.linalg.inv(covariance), away)
-        assert_close(norm(given)[:, location].square().sum(1), expected, torch.float64)
+        assert_close(whitening(samples)[:, location].square().sum(1), expected, torch.float64)
 
 
 def test_some_locations_are_whitened_as_among_all() -> None:
-    given, norm = differences(), LocationWhitening(3, 4).double()
-    norm.fit([given], 0.01)
-    which = torch.tensor([2, 0])
-    assert torch.equal(norm(given[:, which], which), norm(given)[:, which])
+    samples, whitening = differences(), LocationWhitening(3, 4).double()
+    whitening.fit([samples], 0.01)
+    locations = torch.tensor([2, 0])
+    assert torch.equal(whitening(samples[:, locations], locations), whitening(samples)[:, locations])
 
 
 def test_constant_photographs_leave_it_finite() -> None:
-    norm = LocationWhitening(2, 3)
-    norm.fit([torch.zeros(5, 2, 3) + torch.randn(1, 2, 1), torch.randn(2, 2, 3)], 0.01)
-    assert norm.matrix.isfinite().all()
+    whitening = LocationWhitening(2, 3)
+    whitening.fit([torch.zeros(5, 2, 3) + torch.randn(1, 2, 1), torch.randn(2, 2, 3)], 0.01)
+    assert whitening.matrix.isfinite().all()
 
 
 def fitted(**changes: Any) -> GlanceModel:
@@ -85,5 +85,5 @@ def test_the_whitened_score_is_its_formula_and_the_loops(changes: dict[str, Any]
         expected = 0.3 * (w.square().mean(-1).sqrt() - 0.5) / 2 + 0.7 * (-logit + 1) / 3
         for dtype in DTYPES:
             dense = DensePass(model.compile_plan(), dtype=dtype)
-            found = model.to(dtype).score(*dense.features(model, images.to(dtype)))
-            assert_close(found, expected, dtype)
+            actual = model.to(dtype).score(*dense.features(model, images.to(dtype)))
+            assert_close(actual, expected, dtype)

@@ -120,7 +120,7 @@ def test_a_seed_fixes_the_stain_and_another_seed_gives_another(stain: Stain) -> 
 def test_a_view_that_is_not_contiguous_gives_the_same(stain: Stain) -> None:
     image = photo(40, 60)
     view = np.asfortranarray(image)
-    first, second = (stain(one, np.random.default_rng(0)) for one in (image, view))
+    first, second = (stain(photo, np.random.default_rng(0)) for photo in (image, view))
     np.testing.assert_array_equal(first.image, second.image)
 
 
@@ -132,7 +132,7 @@ def test_outside_the_mask_only_invisible_changes_remain() -> None:
 
 
 def test_an_edit_that_nobody_sees_becomes_a_strong_one() -> None:
-    # Any place of a constant image looks like any other, so a moved region alone shows nothing.
+    # All parts of a constant image look alike, so a moved region alone shows nothing.
     stained = RegionShift()(constant(32, 32, 0.4), np.random.default_rng(0))
     assert np.abs(stained.image - np.float32(0.4)).max() == pytest.approx(0.35)
 
@@ -194,9 +194,9 @@ def test_several_stains_that_undo_each_other_leave_the_first() -> None:
 
 def test_several_is_the_union_of_what_remains() -> None:
     image = photo(64, 64)
-    one, more = (Several(Pit(), n, n)(image, np.random.default_rng(5)) for n in (1, 8))
-    check(image, more)
-    assert more.mask.sum() > 2 * one.mask.sum()
+    single, several = (Several(Pit(), n, n)(image, np.random.default_rng(5)) for n in (1, 8))
+    check(image, several)
+    assert several.mask.sum() > 2 * single.mask.sum()
 
 
 def test_default_stains_reach_from_a_few_pixels_to_a_large_part() -> None:
@@ -210,8 +210,8 @@ def test_foreign_textures_show() -> None:
     red[..., 0] = 1
     paste = PastedTexture(opacity=(1, 1), others=(red,))
     beige = constant(32, 32, 0.5) * np.array([1, 1, 0.8], np.float32)
-    seen = [paste(beige, np.random.default_rng(seed)).image for seed in range(12)]
-    assert any((image[..., 0] > 0.9).any() and (image[..., 1] < 0.1).any() for image in seen)
+    images = [paste(beige, np.random.default_rng(seed)).image for seed in range(12)]
+    assert any((image[..., 0] > 0.9).any() and (image[..., 1] < 0.1).any() for image in images)
 
 
 BAD_IMAGES: dict[str, Any] = {
@@ -229,7 +229,7 @@ BAD_IMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("image", BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
-@pytest.mark.parametrize("stain", [Blob(), OneOf([Pit()]), Several(Pit(), 1, 2)], ids=["mark", "one", "more"])
+@pytest.mark.parametrize("stain", [Blob(), OneOf([Pit()]), Several(Pit(), 1, 2)], ids=["mark", "single", "several"])
 def test_an_image_of_another_kind_is_refused(stain: Stain, image: Any) -> None:
     with pytest.raises(ImageError, match=r"float32 image \[H, W, 3\] in 0..1"):
         stain(image, np.random.default_rng(0))

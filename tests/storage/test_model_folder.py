@@ -88,23 +88,23 @@ def test_a_file_cut_at_any_length_is_found_and_named(folder: Path, name: str) ->
 @pytest.mark.parametrize("name", [WEIGHTS, CALIBRATION])
 def test_a_flipped_bit_is_found_and_named(folder: Path, name: str) -> None:
     whole = (folder / name).read_bytes()
-    for place in range(0, len(whole), max(1, len(whole) // 40)):
-        (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+    for offset in range(0, len(whole), max(1, len(whole) // 40)):
+        (folder / name).write_bytes(whole[:offset] + bytes([whole[offset] ^ 16]) + whole[offset + 1 :])
         with pytest.raises(ModelFolderError, match=f"{name} is not the file that this model was saved with"):
             open_model(folder)
 
 
 def test_a_flipped_bit_of_the_configuration_never_gives_another_error(folder: Path) -> None:
     whole = (folder / CONFIG).read_bytes()
-    found = 0
-    for place in range(0, len(whole), 11):
-        (folder / CONFIG).write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+    refused = 0
+    for offset in range(0, len(whole), 11):
+        (folder / CONFIG).write_bytes(whole[:offset] + bytes([whole[offset] ^ 16]) + whole[offset + 1 :])
         try:
             Engine.load(folder)
         except ModelFolderError:
-            found += 1
+            refused += 1
     # The rest fall in texts for people and in numbers that are as legal as before.
-    assert found > len(whole) / 11 * 0.5
+    assert refused > len(whole) / 11 * 0.5
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -132,7 +132,7 @@ def test_loading_draws_no_random_numbers(resnet_file: Path) -> None:
 
 def test_a_patch_is_seen_alone(teacher: Teacher) -> None:
     x = patches(35, 32)  # a CPU takes 32 at once
-    alone = torch.cat([teacher(one) for one in x[:, None]])
+    alone = torch.cat([teacher(patch) for patch in x[:, None]])
     assert_near(teacher(x), alone)
     other = x.clone()
     other[1:] = 1 - other[1:]
@@ -175,7 +175,7 @@ def test_no_gradients(teacher: Teacher) -> None:
 
 
 def shown(x: Tensor) -> Tensor:
-    """What the network is given, written out again: resized and normalised."""
+    """The network's input, computed independently: resized and normalised."""
     side = x.shape[-1]
     size = 64 if side <= 32 else min(128, 32 * int(2 * side / 32 + 0.5))
     x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -285,9 +285,9 @@ def test_source_says_which_weights(teachers: dict[str, Teacher], resnet_file: Pa
     assert hashlib.sha256(LITE0.read_bytes()).hexdigest()[:16] in teachers["efficientnet-lite0"].source
     assert resnet_file.name in teachers["resnet18"].source
     assert hashlib.sha256(resnet_file.read_bytes()).hexdigest()[:16] in teachers["resnet18"].source
-    given = load_teacher("efficientnet-lite0", LITE0)
-    assert LITE0.name in given.source
-    assert torch.equal(given(patches(1, 32)), teachers["efficientnet-lite0"](patches(1, 32)))
+    loaded = load_teacher("efficientnet-lite0", LITE0)
+    assert LITE0.name in loaded.source
+    assert torch.equal(loaded(patches(1, 32)), teachers["efficientnet-lite0"](patches(1, 32)))
 
 
 def test_unknown_name() -> None:
@@ -413,8 +413,8 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, form: str) -> N
         network = resnet18()
     for _ in range(150):
         data = bytearray(good)
-        for place in rng.integers(0, len(data), 3):
-            data[place] ^= int(rng.integers(1, 256))
+        for offset in rng.integers(0, len(data), 3):
+            data[offset] ^= int(rng.integers(1, 256))
         path.write_bytes(data)
         try:
             read_weights(path)
@@ -427,7 +427,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, form: str) -> N
 
 
 def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_module, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(base_module, "MAX_BYTES", 10_000)
     (tmp_path / "large.pth").write_bytes(bytes(10_001))
     with pytest.raises(ModelFolderError, match="larger than 10000 bytes"):
         load_teacher("resnet18", tmp_path / "large.pth")

@@ -148,8 +148,8 @@ def test_after_fine_tuning_the_features_have_mean_0_and_variance_1(teacher: Teac
     stage = build_stages(c)[1]
     stage.finish()
     assert isinstance(stage, FineTuningStage)
-    seen = c.model.normalise(stage.patches(step_rng(TRAIN.seed, FEATURE_SCALE_STREAM, 0, 0), c.photos))
-    z = c.model.local_net(seen).flatten(1)
+    patches = c.model.normalise(stage.patches(step_rng(TRAIN.seed, FEATURE_SCALE_STREAM, 0, 0), c.photos))
+    z = c.model.local_net(patches).flatten(1)
     assert z.mean().abs() < 0.5
     assert 0.3 < z.std(0).mean() < 2
 
@@ -160,9 +160,9 @@ def test_a_stage_trains_its_own_parameters_alone(teacher: Teacher, index: int) -
     stage = build_stages(c)[index]
     losses = stage(*stage.draw(step_rng(0, index, 0, 0)))
     torch.autograd.backward(torch.stack(list(losses.values())).sum())
-    own = {id(parameter) for parameter in stage.parameters()}
+    trained = {id(parameter) for parameter in stage.parameters()}
     everything = [*c.model.parameters(), *c.teacher.parameters()]
-    assert all((p.grad is not None) == (id(p) in own) for p in everything)
+    assert all((p.grad is not None) == (id(p) in trained) for p in everything)
     assert all(p.grad is not None for p in stage.parameters())
 
 
@@ -181,8 +181,8 @@ def test_dad_learns_from_what_earlier_steps_drew_also_in_a_run_that_goes_on(teac
     for step in range(3):
         whole.draw(step_rng(1, 3, step, 0))
     resumed.resume([step_rng(1, 3, step, 0) for step in range(3)])
-    expected, found = (stage.draw(step_rng(1, 3, 3, 0)) for stage in (whole, resumed))
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    expected, actual = (stage.draw(step_rng(1, 3, 3, 0)) for stage in (whole, resumed))
+    assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
     assert not torch.equal(expected[0], build_stages(c)[3].draw(step_rng(1, 3, 3, 0))[0])
 
 
@@ -200,30 +200,30 @@ def test_a_change_belongs_to_the_location_whose_middle_is_nearest(teacher: Teach
     subset = draw_grid_subset((5, 6), 9, np.random.default_rng(0))
     mask = np.zeros((48, 56), bool)
     mask[0, 0] = mask[20:22, 30] = mask[47, 55] = True
-    own = dad_stage._changed_per_location(c, mask, subset, 0).reshape(5, 6)
+    changed = dad_stage._changed_per_location(c, mask, subset, 0).reshape(5, 6)
     # Middles lie at 8, 16, ... and each has the 8 pixels round it; the outermost have the border too.
-    assert own[0, 0] == 1 and own[4, 5] == 1 and own.sum() == 4
-    assert own[2, 3] == 2
+    assert changed[0, 0] == 1 and changed[4, 5] == 1 and changed.sum() == 4
+    assert changed[2, 3] == 2
     assert dad_stage._changed_per_location(c, mask, subset, 2).reshape(5, 6)[0, 3] == 2
 
 
-def test_a_change_belongs_to_the_location_that_leans_over_it(teacher: Teacher) -> None:
+def test_a_change_belongs_to_the_location_whose_offset_point_is_nearest(teacher: Teacher) -> None:
     c = context(teacher)
-    leaning = replace(c, model=GlanceModel(c.model.config.model_copy(update={"center_offset": 3})))
+    offset = replace(c, model=GlanceModel(c.model.config.model_copy(update={"center_offset": 3})))
     subset = draw_grid_subset((5, 6), 9, np.random.default_rng(0))
     mask = np.random.default_rng(1).random((48, 56)) < 0.2
     moved = np.pad(mask, ((3, 0), (3, 0)))[:48, :56]
     inner = (slice(1, 4), slice(1, 5))  # the outermost own the border
     expected = dad_stage._changed_per_location(c, moved, subset, 1).reshape(5, 6)[inner]
     np.testing.assert_array_equal(
-        dad_stage._changed_per_location(leaning, mask, subset, 1).reshape(5, 6)[inner], expected
+        dad_stage._changed_per_location(offset, mask, subset, 1).reshape(5, 6)[inner], expected
     )
 
 
-TRUNK = TRAIN.model_copy(update={"dad_holes_per_axis": 9, "dad_images_per_step": 3, "images_per_step": 4})
+PRETRAINED = TRAIN.model_copy(update={"dad_holes_per_axis": 9, "dad_images_per_step": 3, "images_per_step": 4})
 
 
-def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(tmp_path: Path) -> None:
+def test_a_run_with_the_pretrained_local_net_has_two_stages_and_survives_a_stop(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(12):
@@ -233,13 +233,13 @@ def test_a_run_with_the_teachers_beginning_is_two_stages_and_survives_a_stop(tmp
         local_net="pretrained", image_size=(150, 150), patch=83, stride=24, border_padding=38, location_whitening=True,
         features=6, context_features=3, global_channels=(4, 4, 4, 4), global_convs=2, dad_width=8,
     )  # fmt: skip
-    train_model(Job(photos, tmp_path / "whole"), config, TRUNK)
+    train_model(Job(photos, tmp_path / "whole"), config, PRETRAINED)
     assert {row["stage"] for row in read_rows(tmp_path / "whole" / "log.jsonl")} == {"global", "dad"}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(dad_stage.DadStage, "finalize_statistics", _stop)
         with pytest.raises(KeyboardInterrupt):
-            train_model(Job(photos, tmp_path / "halves"), config, TRUNK)
-    train_model(Job(photos, tmp_path / "halves"), config, TRUNK)
+            train_model(Job(photos, tmp_path / "halves"), config, PRETRAINED)
+    train_model(Job(photos, tmp_path / "halves"), config, PRETRAINED)
     for name in ("weights.safetensors", "calibration.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
     result = Engine.load(tmp_path / "whole").score(photos / "0.png")
@@ -318,9 +318,9 @@ def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     nets[0](torch.ones(1, 3)).sum().backward()
     optimizers[0].step()
     save_state(tmp_path / "state", RunPosition(1, 7, "x"), nets[0], optimizers[0])
-    place, tensors = read_state(tmp_path / "state")
+    position, tensors = read_state(tmp_path / "state")
     load_state(tensors, nets[1], optimizers[1])
-    assert place == RunPosition(1, 7, "x")
+    assert position == RunPosition(1, 7, "x")
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(a, b)
         for name, value in optimizers[0].state[a].items():
