@@ -119,7 +119,7 @@ def _cropped(graph: Graph, model: GlanceModel, feature_map: str) -> str:
 
 
 def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
-    """`s` of every location, [B, locations]."""
+    """The score of every location, [B, locations], by the formula in `glance_fast.models.heads`."""
     norm, lam, n, wide = model.whitening, model.config.iad_weight, model.config.features, model.config.context_features
     if norm is None:
         difference = graph.op("Sub", z_local, z_global)
@@ -134,9 +134,9 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
         difference = _whitened(graph, norm, difference)
         distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
         logit = _logit(graph, model, graph.concat([graph.slice(difference, 2, 0, n), z_global], 2))
-        usual, spread = array(model.score_offset), array(model.score_scale)
+        offset, scale = array(model.score_offset), array(model.score_scale)
         inconsistency, distortion = (
-            graph.op("Div", graph.op("Sub", head, graph.const(usual[i])), graph.const(spread[i]))
+            graph.op("Div", graph.op("Sub", head, graph.const(offset[i])), graph.const(scale[i]))
             for i, head in enumerate((distance, graph.op("Neg", logit)))
         )
     weighted = [

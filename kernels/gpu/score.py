@@ -1,12 +1,6 @@
 """Both heads on a GPU: the score of all locations of all images in one launch.
 
-Formula, for a location's d = z_l − z_g, of n features:
-
-    whitened   w = W (d − mean),   s_IAD = ‖w‖²/len(w),   logit = C(w, z_g)
-               s = λ·(√s_IAD − offset₀)/scale₀ + (1−λ)·(−logit − offset₁)/scale₁
-    plain      s_IAD = ‖d‖²/n,     logit = C(z_l, z_g, d²),     s = λ·s_IAD + (1−λ)·sigmoid(−logit)
-
-Where z_l has m numbers more than z_g, d ends with them as they are, and C sees the first n numbers of w.
+Formula: that of `glance_fast.models.heads`, without the smoothing.
 
 C is a perceptron with two hidden layers. Where differences are whitened each location has a matrix W of its own, so a
 program takes one location of BLOCK_M images; else it takes BLOCK_M locations, whichever image they are of. W is lower

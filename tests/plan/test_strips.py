@@ -69,7 +69,7 @@ def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
         {"image_size": (190, 131), **TRUNK, "stride": 8, "context_features": 5},
         {"image_size": (260, 187), **TRUNK, "feature_block": 3, "global_channels": (6, 8, 8)},
     ],
-    ids=["plain", "trunk", "wide", "deeper reading"],
+    ids=["distilled", "pretrained", "context features", "deeper feature block"],
 )
 def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
     model = usual_model(changes)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ModelFolderError
+from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
-from glance_fast.storage.migrations import FORMAT, upgrade_config
+from glance_fast.storage.migrations import FORMAT, FORMER_TENSORS, upgrade_config, upgrade_weights
 from glance_fast.storage.model_folder import CONFIG
 from tests.helpers.tiny_models import save_tiny, tiny_model
 
@@ -58,3 +60,22 @@ def test_a_name_that_format_1_does_not_have_is_refused(name: str, tmp_path: Path
     (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(ModelFolderError, match=f"unknown setting '{name}'.* install the version that wrote it"):
         Engine.load(folder)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tensors_of_format_1_become_those_of_format_2(preset: str) -> None:
+    names = list(GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"])).state_dict())
+    old = [as_former_tensor(name) for name in names]
+    assert (old != names) == (preset != "paper")
+    weights = {name: torch.tensor(i) for i, name in enumerate(old)}
+    assert [int(tensor) for tensor in upgrade_weights(weights, 1).values()] == list(range(len(names)))
+    assert list(upgrade_weights(weights, 1)) == names
+    assert upgrade_weights(weights, FORMAT) is weights
+
+
+def as_former_tensor(name: str) -> str:
+    """The name that format 1 had for a tensor of format 2."""
+    for former, current in FORMER_TENSORS.items():
+        if name == current or (current.endswith(".") and name.startswith(current)):
+            return former + name.removeprefix(current)
+    return name
