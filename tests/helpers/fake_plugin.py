@@ -1,7 +1,7 @@
 """`tensorrt.plugin` on the host: what plugins register here is launched in Triton's interpreter, as TensorRT would.
 
-Names and parameters are TensorRT's own, of bindings 11.4.0.106 (`tests/helpers/tensorrt_api.json`). TensorRT's checks
-of a plugin function are made here too: its signature, an annotation of every tensor and setting, and its results.
+Names and parameters are TensorRT's own, of bindings 11.4.0.106 (`tests/helpers/tensorrt_api.json`). TensorRT's own
+checks of a plugin function are repeated here: its signature, an annotation of every tensor and setting, its results.
 """
 
 from __future__ import annotations
