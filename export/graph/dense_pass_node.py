@@ -23,12 +23,12 @@ def dense_pass_node(graph: Graph, net: GlobalNet, plan: Plan, image: str, bfloat
     """`z_g` [B, locations, n] of Global-Net's input, float32 [B, C, H, W]; `bfloat16` is the type of its products."""
     plan = refine_bands(plan, MIN_KEYS)
     width = plan.readout.shape[1] * plan.steps[-1].layer.channels
-    inputs = [image, graph.const(serialized(plan)), graph.const(weights(net))]
+    inputs = [image, graph.const(serialize_plan(plan)), graph.const(serialize_weights(net))]
     settings = {"locations": plan.locations, "width": width, "bfloat16": int(bfloat16)}
     return linear(graph, graph.custom_op("DensePass", inputs, **settings)[0], net.project)
 
 
-def serialized(plan: Plan) -> Array:
+def serialize_plan(plan: Plan) -> Array:
     """The plan in the layout that `kernels/cpu/plan.hpp` reads, int32 [n]."""
     first = plan.steps[0]
     parts = [np.array([first.channels_in, *first.below.base_shape, len(plan.steps)])]
@@ -50,7 +50,7 @@ def _step(step: Step) -> Iterator[Ints]:
         yield block.sources
 
 
-def weights(net: GlobalNet) -> Array:
+def serialize_weights(net: GlobalNet) -> Array:
     """Each convolution's weights [k², C, C'] followed by its bias [C'], flat, float32 [n]."""
     return np.concatenate([part for conv in net.convs for part in _weights(conv)])
 

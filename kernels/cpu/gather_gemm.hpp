@@ -1,6 +1,6 @@
-// The product of gathered rows with a convolution's weights, and what makes an entry of it:
+// The product of gathered rows with a convolution's weights, and the renormalisation that makes entries of it:
 //
-//     out[i] = relu( ( sum[home of i] + Σ_t row[source of i at t] · W_t ) · scale[i] + b )
+//     out[i] = relu( ( sum[base cell of i] + Σ_t row[source of i at t] · W_t ) · scale[i] + b )
 //
 // Rows are read where they lie in the table: no window is ever written to memory. R rows times W vectors of columns
 // stay in registers while all taps and channels go by.
@@ -19,7 +19,8 @@ class Weights {
   public:
     Weights(const float* weights, int taps, int channels_in, int channels)
         : units_(int(rounded_up(channels_in, UNIT<T>)) / UNIT<T>) {
-        const int vectors = int(rounded_up(channels, LANES)) / LANES, panels = (vectors + WIDEST - 1) / WIDEST;
+        const int vectors = int(rounded_up(channels, LANES)) / LANES,
+                  panels = (vectors + MAX_PANEL_WIDTH - 1) / MAX_PANEL_WIDTH;
         numbers_.resize(std::size_t(taps) * units_ * vectors * LANES * UNIT<T>);
         T* to = numbers_.data();
         for (int panel = 0, first = 0; panel < panels; ++panel) {
@@ -29,9 +30,9 @@ class Weights {
                 for (int column = first * LANES; column < (first + width) * LANES; ++column)
                     for (int part = 0; part < UNIT<T>; ++part, ++to) {
                         const int tap = row / units_, channel = row % units_ * UNIT<T> + part;
-                        const bool there = channel < channels_in && column < channels;
-                        const std::size_t place = (std::size_t(tap) * channels_in + channel) * channels + column;
-                        put(to, there ? weights[place] : 0);
+                        const bool inside = channel < channels_in && column < channels;
+                        const std::size_t position = (std::size_t(tap) * channels_in + channel) * channels + column;
+                        put(to, inside ? weights[position] : 0);
                     }
             first += width;
         }
@@ -46,7 +47,7 @@ class Weights {
     int units() const { return units_; }
 
     // Vectors of a panel at most, and rows of its tiles: what 32 registers hold, or 16.
-    static constexpr int WIDEST = REGISTERS == 32 ? 4 : 2;
+    static constexpr int MAX_PANEL_WIDTH = REGISTERS == 32 ? 4 : 2;
     static constexpr int rows(int width) {
         if (REGISTERS == 16) return width == 2 ? 6 : 8;
         return width == 4 ? 6 : width == 3 ? 8 : 12;
@@ -69,12 +70,12 @@ struct Windows {
     const std::int32_t* entries;
 };
 
-// What becomes of the products: `sums` and `homes` are null for entries that are summed anew; `scale` and `homes` are
-// of the block's entries, `out` and `unfinished` hold the wanted ones one after the other.
+// What becomes of the products: `sums` and `base_index` are null for recomputed entries; `scale` and
+// `base_index` are of the block's entries, `out` and `unfinished` hold the wanted ones one after the other.
 template <class T>
 struct Finish {
     const float* sums;
-    const std::int32_t* homes;
+    const std::int32_t* base_index;
     const float* scale;
     const float* bias;
     T* out;
@@ -87,28 +88,30 @@ template <class T, int W, int R>
                             const typename Weights<T>::Panel& panel, int first, int stop) {
     const std::size_t column = std::size_t(panel.first) * LANES, units = weights.units();
     // Beyond the last entry the last one is computed again, and gives the same numbers.
-    int place[R], entry[R];
-    for (int r = 0; r < R; ++r) place[r] = std::min(first + r, stop - 1), entry[r] = windows.entries[place[r]];
+    int position[R], entry[R];
+    for (int r = 0; r < R; ++r) position[r] = std::min(first + r, stop - 1), entry[r] = windows.entries[position[r]];
     Vector sum[R][W];
     for (int r = 0; r < R; ++r)
         for (int w = 0; w < W; ++w)
-            sum[r][w] = finish.homes ? load(finish.sums + finish.homes[entry[r]] * finish.stride + column + w * LANES)
-                                     : Vector{};
+            sum[r][w] = finish.base_index
+                            ? load(finish.sums + finish.base_index[entry[r]] * finish.stride + column + w * LANES)
+                            : Vector{};
     for (int t = 0; t < windows.count; ++t) {
         const T* row[R];
         for (int r = 0; r < R; ++r)
             row[r] = windows.table + windows.sources[std::size_t(entry[r]) * windows.count + t] * windows.stride;
         constexpr std::size_t step = W * LANES * UNIT<T>;
-        const T* many = panel.numbers + windows.taps[t] * units * step;
-        for (std::size_t u = 0; u < units; ++u, many += step)
+        const T* vectors = panel.numbers + windows.taps[t] * units * step;
+        for (std::size_t u = 0; u < units; ++u, vectors += step)
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-                for (int w = 0; w < W; ++w) sum[r][w] = multiply_add(sum[r][w], row[r], u, many + w * LANES * UNIT<T>);
+                for (int w = 0; w < W; ++w)
+                    sum[r][w] = multiply_add(sum[r][w], row[r], u, vectors + w * LANES * UNIT<T>);
     }
     for (int r = 0; r < R; ++r)
         for (int w = 0; w < W; ++w) {
-            const std::size_t to = place[r] * finish.stride + column + w * LANES;
+            const std::size_t to = position[r] * finish.stride + column + w * LANES;
             const Vector ready = sum[r][w] * finish.scale[entry[r]] + load(finish.bias + column + w * LANES);
             store(finish.out + to, larger(ready, Vector{}));
             if (finish.unfinished) store(finish.unfinished + to, sum[r][w]);
@@ -131,7 +134,7 @@ void multiply(const Windows<T>& windows, const Finish<T>& finish, const Weights<
     for (const auto& panel : weights.panels()) {
         if (panel.width == 1) tiles<T, 1>(windows, finish, weights, panel, 0, count);
         if (panel.width == 2) tiles<T, 2>(windows, finish, weights, panel, 0, count);
-        if constexpr (Weights<T>::WIDEST > 2) {
+        if constexpr (Weights<T>::MAX_PANEL_WIDTH > 2) {
             if (panel.width == 3) tiles<T, 3>(windows, finish, weights, panel, 0, count);
             if (panel.width == 4) tiles<T, 4>(windows, finish, weights, panel, 0, count);
         }

@@ -1,6 +1,6 @@
 // The dense pass as an operator of OpenVINO, `DensePass`, by an extension: `Core.add_extension(library)`.
 //
-// In: what Global-Net reads, float32 [B, C, H, W]; the program, int32 [n]; the weights, float32 [m]. Out: what each
+// In: what Global-Net reads, float32 [B, C, H, W]; the plan, int32 [n]; the weights, float32 [m]. Out: what each
 // location reads of the last level, float32 [B, locations, width].
 #include <openvino/core/extension.hpp>
 #include <openvino/core/op_extension.hpp>
@@ -16,11 +16,11 @@ namespace glance {
 
 // A pass that is made of the first constants that come; copies of the operator share it.
 template <class T>
-class Once {
+class LazyPass {
   public:
-    const DensePass<T>& pass(const ov::Tensor& program, const ov::Tensor& weights) {
+    const DensePass<T>& pass(const ov::Tensor& plan, const ov::Tensor& weights) {
         std::call_once(made_, [&] {
-            pass_ = std::make_unique<DensePass<T>>(Program(program.data<std::int32_t>(), program.get_size()),
+            pass_ = std::make_unique<DensePass<T>>(Plan(plan.data<std::int32_t>(), plan.get_size()),
                                                    weights.data<float>(), weights.get_size());
         });
         return *pass_;
@@ -39,8 +39,7 @@ class Operator : public ov::op::Op {
     explicit Operator(const ov::OutputVector& inputs) : Op(inputs) {}
 
     void validate_and_infer_types() override {
-        OPENVINO_ASSERT(get_input_size() == 3, "DensePass takes an image, a program and weights, got ",
-                        get_input_size());
+        OPENVINO_ASSERT(get_input_size() == 3, "DensePass takes an image, a plan and weights, got ", get_input_size());
         const ov::PartialShape image = get_input_partial_shape(0);
         OPENVINO_ASSERT(image.rank().compatible(4), "DensePass reads images [B, C, H, W], got ", image);
         OPENVINO_ASSERT(locations_ > 0 && width_ > 0, "DensePass gives at least one location, and one number of each");
@@ -81,22 +80,22 @@ class Operator : public ov::op::Op {
 
   private:
     std::int64_t locations_ = 1, width_ = 1, bfloat16_ = 0;
-    std::shared_ptr<Once<float>> float32_pass_ = std::make_shared<Once<float>>();
+    std::shared_ptr<LazyPass<float>> float32_pass_ = std::make_shared<LazyPass<float>>();
 #ifdef __AVX512BF16__
-    std::shared_ptr<Once<BFloat16>> bfloat16_pass_ = std::make_shared<Once<BFloat16>>();
+    std::shared_ptr<LazyPass<BFloat16>> bfloat16_pass_ = std::make_shared<LazyPass<BFloat16>>();
 #else
     std::shared_ptr<void> bfloat16_pass_;
 #endif
 
     template <class T>
     void run(const DensePass<T>& pass, const ov::Tensor& images, ov::Tensor& out) const {
-        const Program& program = pass.program();
-        const ov::Shape shape = images.get_shape(), wanted{shape[0], std::size_t(program.channels),
-                                                           std::size_t(program.height), std::size_t(program.width)};
+        const Plan& plan = pass.plan();
+        const ov::Shape shape = images.get_shape(),
+                        wanted{shape[0], std::size_t(plan.channels), std::size_t(plan.height), std::size_t(plan.width)};
         OPENVINO_ASSERT(shape == wanted, "this DensePass reads images ", wanted, ", got ", shape);
-        const std::size_t width = std::size_t(program.cells) * program.steps.back().channels;
-        OPENVINO_ASSERT(std::size_t(locations_) == std::size_t(program.locations) && std::size_t(width_) == width,
-                        "this DensePass gives [", program.locations, ", ", width, "] an image; export the model again");
+        const std::size_t width = std::size_t(plan.cells) * plan.steps.back().channels;
+        OPENVINO_ASSERT(std::size_t(locations_) == std::size_t(plan.locations) && std::size_t(width_) == width,
+                        "this DensePass gives [", plan.locations, ", ", width, "] an image; export the model again");
         for (std::size_t i = 0; i < shape[0]; ++i)
             pass.run(images.data<float>() + i * shape[1] * shape[2] * shape[3],
                      out.data<float>() + i * locations_ * width);

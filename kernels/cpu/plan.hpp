@@ -1,4 +1,5 @@
-// A plan as numbers, which export/cpu_program.py writes: read once, each number checked, as files may be hostile.
+// A serialized plan, which export/graph/dense_pass_node.py writes: read once, each number checked, as files may be
+// hostile.
 #pragma once
 
 #include <cstdint>
@@ -8,31 +9,31 @@
 
 namespace glance {
 
-// Cells of a window along an axis.
-constexpr int WIDEST = 15;
+// Cells of a window along an axis, at most.
+constexpr int MAX_KERNEL = 15;
 
 // Consecutive rows of a step's table whose windows read the same taps: `sources` [count, taps], rows of the table
-// below, or of its changes where the block is not `whole`.
-struct Block {
+// below if `recompute`, else of its changes.
+struct MatmulBlock {
     int first, count;
-    bool whole;
+    bool recompute;
     std::vector<std::int32_t> taps, sources;
 };
 
 struct Step {
     bool conv;
     int kernel, channels_in, channels, height, width, entries;
-    std::vector<std::int32_t> homes;  // the base cell of each entry
-    std::vector<float> scale;         // k²/sum(M) of each base cell and entry, of a convolution
-    Block base;
-    std::vector<Block> blocks;
+    std::vector<std::int32_t> base_index;  // the base cell of each entry
+    std::vector<float> scale;              // k²/sum(M) of each base cell and entry, of a convolution
+    MatmulBlock base;
+    std::vector<MatmulBlock> blocks;
     bool changes;  // whether the next step reads what holes change here
 
     int cells() const { return height * width; }
     int zero() const { return cells() + entries; }
 };
 
-class Program {
+class Plan {
   public:
     int channels, height, width;
     std::vector<Step> steps;
@@ -40,30 +41,30 @@ class Program {
     std::vector<std::int32_t> readout;  // rows of the last table [locations, cells]
     bool changes;                       // whether the first step reads what holes change in the image
 
-    explicit Program(const std::int32_t* numbers, std::size_t count) : next_(numbers), end_(numbers + count) {
-        channels = number(1, 4096), height = number(1, 16384), width = number(1, 16384);
-        steps.resize(number(1, 64));
+    explicit Plan(const std::int32_t* serialized, std::size_t count) : next_(serialized), end_(serialized + count) {
+        channels = read_number(1, 4096), height = read_number(1, 16384), width = read_number(1, 16384);
+        steps.resize(read_number(1, 64));
         int rows = height, columns = width, below = channels, entries = 0;
         for (Step& step : steps) {
-            step.conv = number(0, 1);
-            step.kernel = number(1, WIDEST);
+            step.conv = read_number(0, 1);
+            step.kernel = read_number(1, MAX_KERNEL);
             step.channels_in = below;
-            step.channels = number(1, 4096);
+            step.channels = read_number(1, 4096);
             const int pad = step.conv ? step.kernel / 2 : 0, stride = step.conv ? 1 : step.kernel;
             step.height = (rows + 2 * pad - step.kernel) / stride + 1;
             step.width = (columns + 2 * pad - step.kernel) / stride + 1;
             require(step.height > 0 && step.width > 0, "a level without cells");
             require(step.conv || step.channels == below, "a pool that changes channels");
             read(step, rows * columns, entries);
-            step.base = whole_level(step, rows, columns, pad, stride, rows * columns + entries);
+            step.base = base_block(step, rows, columns, pad, stride, rows * columns + entries);
             rows = step.height, columns = step.width, below = step.channels, entries = step.entries;
         }
-        locations = number(1, 1 << 28), cells = number(1, 4096);
-        readout = several(std::size_t(locations) * cells, 0, steps.back().zero());
+        locations = read_number(1, 1 << 28), cells = read_number(1, 4096);
+        readout = read_numbers(std::size_t(locations) * cells, 0, steps.back().zero());
         require(next_ == end_, "more numbers than it has");
         const auto adds = [](const Step& step) {
-            for (const Block& block : step.blocks)
-                if (!block.whole) return true;
+            for (const MatmulBlock& block : step.blocks)
+                if (!block.recompute) return true;
             return false;
         };
         changes = adds(steps.front());
@@ -77,43 +78,43 @@ class Program {
         if (!holds) throw std::invalid_argument("this plan has " + otherwise + "; export the model again");
     }
 
-    int number(std::int64_t least, std::int64_t most) {
+    int read_number(std::int64_t minimum, std::int64_t maximum) {
         require(next_ != end_, "fewer numbers than it says");
-        require(*next_ >= least && *next_ <= most, "a number " + std::to_string(*next_) + " out of " +
-                                                       std::to_string(least) + " to " + std::to_string(most));
+        require(*next_ >= minimum && *next_ <= maximum, "a number " + std::to_string(*next_) + " out of " +
+                                                            std::to_string(minimum) + " to " + std::to_string(maximum));
         return *next_++;
     }
 
-    std::vector<std::int32_t> several(std::size_t count, std::int64_t least, std::int64_t most) {
+    std::vector<std::int32_t> read_numbers(std::size_t count, std::int64_t minimum, std::int64_t maximum) {
         require(count <= std::size_t(end_ - next_), "fewer numbers than it says");
-        std::vector<std::int32_t> found(count);
-        for (std::int32_t& one : found) one = number(least, most);
-        return found;
+        std::vector<std::int32_t> values(count);
+        for (std::int32_t& value : values) value = read_number(minimum, maximum);
+        return values;
     }
 
     void read(Step& step, int base_below, int entries_below) {
         const int taps = step.kernel * step.kernel, zero_below = base_below + entries_below;
-        step.entries = number(0, 1 << 28);
-        step.homes = several(step.entries, 0, step.cells() - 1);
+        step.entries = read_number(0, 1 << 28);
+        step.base_index = read_numbers(step.entries, 0, step.cells() - 1);
         if (step.conv)
-            for (std::int32_t valid : several(std::size_t(step.zero()), 1, taps))
+            for (std::int32_t valid : read_numbers(std::size_t(step.zero()), 1, taps))
                 step.scale.push_back(float(taps) / valid);
-        step.blocks.resize(number(0, 1 << 20));
+        step.blocks.resize(read_number(0, 1 << 20));
         std::int64_t first = step.cells();
-        for (Block& block : step.blocks) {
+        for (MatmulBlock& block : step.blocks) {
             block.first = int(first);
-            block.count = number(1, step.entries);
+            block.count = read_number(1, step.entries);
             first += block.count;
-            block.whole = number(step.conv ? 0 : 1, 1);
-            block.taps = several(number(1, taps), 0, taps - 1);
-            block.sources = several(std::size_t(block.count) * block.taps.size(), 0, zero_below);
+            block.recompute = read_number(step.conv ? 0 : 1, 1);
+            block.taps = read_numbers(read_number(1, taps), 0, taps - 1);
+            block.sources = read_numbers(std::size_t(block.count) * block.taps.size(), 0, zero_below);
         }
         require(first == step.zero(), "blocks of more or fewer entries than it has");
     }
 
     // The base cells of a step as a block of its own.
-    static Block whole_level(const Step& step, int rows, int columns, int pad, int stride, int zero) {
-        Block block{0, step.cells(), true, {}, {}};
+    static MatmulBlock base_block(const Step& step, int rows, int columns, int pad, int stride, int zero) {
+        MatmulBlock block{0, step.cells(), true, {}, {}};
         for (int tap = 0; tap < step.kernel * step.kernel; ++tap) block.taps.push_back(tap);
         for (int y = 0; y < step.height; ++y)
             for (int x = 0; x < step.width; ++x)

@@ -1,7 +1,7 @@
-// What is to do for a level, cut into tasks that cores take one by one; found once, before any image is seen.
+// The work of a level, cut into items that cores take one by one; computed once per plan.
 //
-// A pool reads most entries of the convolution below once. So the tasks of the two are one: it computes the entries
-// that some pooled ones read, and keeps them in a core's cache instead of a table.
+// A pool reads most entries of the convolution below once. So the work items of the two are fused: an item computes the
+// entries that some pooled ones read, and keeps them in a core's cache instead of a table.
 #pragma once
 
 #include <algorithm>
@@ -13,69 +13,69 @@
 
 namespace glance {
 
-// Some entries of a block, that are written one after the other from row `first` on.
-struct Run {
-    const Block* block;
+// Entries of a block that are written one after the other from row `first` on.
+struct Range {
+    const MatmulBlock* block;
     int first;
     std::vector<std::int32_t> entries;
 };
 
 // Entries of a convolution, or pooled ones `first` and the next, each the maximum of `sources` [count, taps]: rows of
-// the table below, or from −1 downwards of those that the runs have written.
-struct Task {
-    std::vector<Run> runs;
+// the table below, or from −1 downwards of those that the ranges have written.
+struct WorkItem {
+    std::vector<Range> ranges;
     int first = 0, count = 0;
     std::vector<std::int32_t> sources;
 };
 
-// Entries that a task takes: a multiple of every tile's rows, few enough that cores end at the same time.
-constexpr int PIECE = 96;
+// Entries per work item: a multiple of every tile's rows, few enough that cores end at the same time.
+constexpr int ITEM_ENTRIES = 96;
 // Entries of a convolution that a pool may compute more often than once, as a share of them.
-constexpr double AGAIN = 0.1;
+constexpr double MAX_RECOMPUTED_SHARE = 0.1;
 
-// The tasks of a convolution's block.
-inline void convolve(const Block& block, std::vector<Task>& tasks) {
-    for (int first = 0; first < block.count; first += PIECE) {
-        Run run{&block, block.first + first, {}};
-        for (int i = first; i < std::min(first + PIECE, block.count); ++i) run.entries.push_back(i);
-        tasks.push_back({{run}, 0, 0, {}});
+// The items of a convolution's block.
+inline void convolve(const MatmulBlock& block, std::vector<WorkItem>& items) {
+    for (int first = 0; first < block.count; first += ITEM_ENTRIES) {
+        Range range{&block, block.first + first, {}};
+        for (int i = first; i < std::min(first + ITEM_ENTRIES, block.count); ++i) range.entries.push_back(i);
+        items.push_back({{range}, 0, 0, {}});
     }
 }
 
-// The tasks of a pool's block.
-inline void pool(const Block& block, std::vector<Task>& tasks) {
+// The items of a pool's block.
+inline void pool(const MatmulBlock& block, std::vector<WorkItem>& items) {
     const std::size_t taps = block.taps.size();
-    for (int first = 0; first < block.count; first += PIECE) {
-        const int count = std::min(PIECE, block.count - first);
+    for (int first = 0; first < block.count; first += ITEM_ENTRIES) {
+        const int count = std::min(ITEM_ENTRIES, block.count - first);
         const auto from = block.sources.begin() + first * taps;
-        tasks.push_back({{}, block.first + first, count, {from, from + count * taps}});
+        items.push_back({{}, block.first + first, count, {from, from + count * taps}});
     }
 }
 
-// Makes tasks of a pool compute what they read of a convolution; false, and no task is changed, where entries would be
+// Makes items of a pool compute what they read of a convolution; false, and no item is changed, where entries would be
 // computed too often for that.
-inline bool join(const Step& conv, std::vector<Task>& tasks) {
-    std::vector<const Block*> block_of;
-    for (const Block& block : conv.blocks) block_of.insert(block_of.end(), block.count, &block);
-    std::vector<Task> joined = tasks;
+inline bool fuse(const Step& conv, std::vector<WorkItem>& items) {
+    std::vector<const MatmulBlock*> block_of;
+    for (const MatmulBlock& block : conv.blocks) block_of.insert(block_of.end(), block.count, &block);
+    std::vector<WorkItem> fused = items;
     std::size_t computed = 0;
-    for (Task& task : joined) {
-        std::map<std::int32_t, std::int32_t> place;  // of each entry that is read, in their order
-        for (std::int32_t row : task.sources)
-            if (row >= conv.cells() && row < conv.zero()) place[row] = 0;
+    for (WorkItem& item : fused) {
+        std::map<std::int32_t, std::int32_t> position;  // of each entry that is read, in their order
+        for (std::int32_t row : item.sources)
+            if (row >= conv.cells() && row < conv.zero()) position[row] = 0;
         std::int32_t next = 0;
-        for (auto& [row, where] : place) {
-            const Block* block = block_of[row - conv.cells()];
-            if (task.runs.empty() || task.runs.back().block != block) task.runs.push_back({block, next, {}});
-            task.runs.back().entries.push_back(row - block->first);
-            where = next++;
+        for (auto& [row, index] : position) {
+            const MatmulBlock* block = block_of[row - conv.cells()];
+            if (item.ranges.empty() || item.ranges.back().block != block) item.ranges.push_back({block, next, {}});
+            item.ranges.back().entries.push_back(row - block->first);
+            index = next++;
         }
-        for (std::int32_t& row : task.sources)
-            if (auto found = place.find(row); found != place.end()) row = -1 - found->second;
+        for (std::int32_t& row : item.sources)
+            if (auto read = position.find(row); read != position.end()) row = -1 - read->second;
         computed += next;
     }
-    if (computed > (1 + AGAIN) * conv.entries) return false;
-    tasks = std::move(joined);
+    if (computed > (1 + MAX_RECOMPUTED_SHARE) * conv.entries) return false;
+    items = std::move(fused);
     return true;
 }
 

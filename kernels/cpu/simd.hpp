@@ -59,10 +59,10 @@ inline void store(BFloat16* to, Vector value) {
 inline Vector multiply_add(Vector sum, const BFloat16* row, int unit, const BFloat16* weights) {
     std::int32_t pair;
     std::memcpy(&pair, row + 2 * unit, sizeof pair);
-    const __m512i many = _mm512_loadu_si512(weights);
+    const __m512i pairs = _mm512_loadu_si512(weights);
     return reinterpret_cast<Vector>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
                                                      reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair)),
-                                                     reinterpret_cast<__m512bh>(many)));
+                                                     reinterpret_cast<__m512bh>(pairs)));
 }
 #endif
 
@@ -78,9 +78,9 @@ inline void put(BFloat16* to, float value) {
 
 inline float number(BFloat16 value) {
     const std::uint32_t bits = std::uint32_t(value.bits) << 16;
-    float found;
-    std::memcpy(&found, &bits, sizeof found);
-    return found;
+    float widened;
+    std::memcpy(&widened, &bits, sizeof widened);
+    return widened;
 }
 #endif
 

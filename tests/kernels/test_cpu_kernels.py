@@ -1,4 +1,4 @@
-"""The kernels for CPUs: the loop's numbers on every vector width; hostile programs and impossible builds refused."""
+"""The kernels for CPUs: the loop's numbers on every vector width; hostile plans and impossible builds refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, GlanceError, MissingDependencyError, ModelFolderError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
-from glance_fast.export.graph import dense_pass_node as cpu_program
+from glance_fast.export.graph import dense_pass_node
 from glance_fast.export.graph.builder import FLOAT, Graph
 from glance_fast.kernels.cpu import build as cpu_extension
 from glance_fast.kernels.cpu.build import SOURCES, extension
@@ -54,13 +54,13 @@ def library(request: pytest.FixtureRequest) -> Path:
 
 
 def compiled(library: Path, case: Case, bfloat16: bool = False, **changed: NDArray[Any]) -> Run:
-    """Global-Net of images [B, C, H, W] in OpenVINO; `changed` stands for the program or the weights."""
+    """Global-Net of images [B, C, H, W] in OpenVINO; `changed` replaces what the functions of these names give."""
     graph = Graph("dense pass")
     image = graph.input("image", FLOAT, ["batch", *case.images.shape[1:]])
     with pytest.MonkeyPatch.context() as patch:
         for name, value in changed.items():
-            patch.setattr(cpu_program, name, lambda _, value=value: value)
-        z_global = cpu_program.dense_pass_node(graph, case.net, case.plan, image, bfloat16)
+            patch.setattr(dense_pass_node, name, lambda _, value=value: value)
+        z_global = dense_pass_node.dense_pass_node(graph, case.net, case.plan, image, bfloat16)
     graph.output(z_global, "z", FLOAT, ["batch", case.plan.locations, case.net.project.out_features])
     core = openvino.Core()
     core.add_extension(str(library))
@@ -81,11 +81,11 @@ def check(library: Path, case: Case) -> None:
 
 @pytest.mark.parametrize("size", [(37, 53), (64, 41)], ids=str)
 @pytest.mark.parametrize("patch, stride", [(8, 7), (13, 5), (24, 3)])
-@pytest.mark.parametrize("least", [0, 3, 12])
+@pytest.mark.parametrize("min_keys", [0, 3, 12])
 def test_grids(
-    library: Path, size: tuple[int, int], patch: int, stride: int, least: int, monkeypatch: pytest.MonkeyPatch
+    library: Path, size: tuple[int, int], patch: int, stride: int, min_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_program, "MIN_KEYS", least)
+    monkeypatch.setattr(dense_pass_node, "MIN_KEYS", min_keys)
     check(library, build(LAYERS["usual"], size, patch, grid(size, patch, stride), batch=2))
 
 
@@ -128,38 +128,44 @@ def test_bfloat16_is_refused_by_kernels_for_another_cpu() -> None:
         compiled(extension(arch="x86-64"), case, bfloat16=True)(case.images.float().numpy())
 
 
-def test_any_wrong_number_of_a_program_is_refused() -> None:
-    """Programs come in files, which may be hostile: every number is checked before it is used as an address."""
+def test_any_wrong_number_of_a_serialized_plan_is_refused() -> None:
+    """Plans come in files, which may be hostile: every number is checked before it is used as an address."""
     case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
-    images, program = case.images.float().numpy(), cpu_program.serialized(case.plan)
+    images, serialized = case.images.float().numpy(), dense_pass_node.serialize_plan(case.plan)
     library, expected = extension(), compiled(extension(), case)(images)
     random = np.random.default_rng(0)
-    for place in [*range(12), *random.integers(12, len(program), 30)]:
+    for place in [*range(12), *random.integers(12, len(serialized), 30)]:
         for value in (-1, 2**31 - 1, -(2**31)):
-            wrong = program.copy()
+            wrong = serialized.copy()
             wrong[place] = value
             with pytest.raises(RuntimeError, match="export the model again"):
-                compiled(library, case, program=wrong)(images)
-    for place in random.integers(0, len(program), 60):
+                compiled(library, case, serialize_plan=wrong)(images)
+    for place in random.integers(0, len(serialized), 60):
         # What is legal elsewhere may be so here: then it gives some numbers, as many as it says.
-        wrong = program.copy()
-        wrong[place] = random.choice(program)
+        wrong = serialized.copy()
+        wrong[place] = random.choice(serialized)
         try:
-            found = compiled(library, case, program=wrong)(images)
+            found = compiled(library, case, serialize_plan=wrong)(images)
         except RuntimeError as error:
             found = expected if "export the model again" in str(error) or "reads images" in str(error) else found[:0]
         assert found.shape == expected.shape
-    for short in (program[:0], program[:1], program[: len(program) // 2], program[:-1], np.append(program, 0)):
+    for short in (
+        serialized[:0],
+        serialized[:1],
+        serialized[: len(serialized) // 2],
+        serialized[:-1],
+        np.append(serialized, 0),
+    ):
         with pytest.raises(RuntimeError, match="export the model again"):
-            compiled(library, case, program=short.astype(np.int32))(images)
+            compiled(library, case, serialize_plan=short.astype(np.int32))(images)
 
 
 def test_more_or_fewer_weights_are_refused() -> None:
     case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
-    weights = cpu_program.weights(case.net)
+    weights = dense_pass_node.serialize_weights(case.net)
     for wrong, says in ((weights[:-1], "fewer weights"), (np.append(weights, 0), "more weights")):
         with pytest.raises(RuntimeError, match=f"{says} than the plan has; export the model again"):
-            compiled(extension(), case, weights=wrong.astype(np.float32))(case.images.float().numpy())
+            compiled(extension(), case, serialize_weights=wrong.astype(np.float32))(case.images.float().numpy())
 
 
 @pytest.mark.parametrize("streams", [1, 2])
