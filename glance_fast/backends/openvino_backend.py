@@ -68,6 +68,8 @@ class OpenVinoBackend:
     def load(cls, export: Export, streams: int = 1) -> OpenVinoBackend:
         """The backend of a model folder's export; raises ModelFolderError for a graph that OpenVINO cannot read."""
         record = export.record
+        if record.plugins:
+            extension()  # its errors concern this machine, not the model folder
         try:
             return cls(export.files, record.precision, record.plugins, streams)
         except BackendError as error:
