@@ -63,7 +63,8 @@ def runs(name: str, size: int = 256, stride: int = 8, batch: int = 1) -> dict[st
         # The machine's limits, which have no point, belong to all points of their run.
         if "size" in row and (row["size"], row["stride"], row["batch"]) in ((size, stride, batch), NO_POINT):
             by_date.setdefault(row["date"], {})[row["method"], row["runtime"], row["precision"]] = row
-    return {date: Run(rows) for date, rows in by_date.items()}
+    at_point = {date: rows for date, rows in by_date.items() if any(row["size"] == size for row in rows.values())}
+    return {date: Run(rows) for date, rows in at_point.items()}
 
 
 def run_of(name: str, date: str) -> Run:

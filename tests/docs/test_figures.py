@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.figures import FIGURE, TABLE, TABLES, WITHOUT_ROWS, generated, pages
-from bench.tables.rows import ROOT
+from bench.tables import sentences, speed
+from bench.tables.rows import ROOT, markdown
 
 ALLOWED = Path(__file__).with_name("figures_allowed.toml")
 # The pages on which every measured number must have rows or a reason.
@@ -78,3 +79,24 @@ def test_a_number_without_rows_and_a_changed_figure_are_found() -> None:
         generated("<!-- figure: loop -->1<!-- end -->")
     with pytest.raises(SystemExit, match="no table is called loops"):
         generated("<!-- table: loops -->\n| a |\n<!-- end table -->")
+
+
+def test_figures_whose_rows_are_not_committed_yet_are_written_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    startup = {"import_s": 0.13, "load_s": 0.43, "score_s": 0.03, "total_s": 0.6}
+    installed = {"openvino": 185_000_000, "numpy": 71_000_000, "pillow": 22_000_000}
+    stride = {"stride": 8, "locations": 841, "loop_ms": 4800.0, "dense_ms": 84.0, "speedup": 57.2, "fewer_macs": 76.04}
+    committed = {
+        sentences.TRAINING: [{"dense_ms_per_hole": 2.41, "masked_ms_per_hole": 49.0, "speedup": 20.3}],
+        sentences.STARTUP: [
+            {"backend": backend, **startup, "install_bytes": installed}
+            for backend in ("torch", "onnxruntime", "openvino")
+        ],
+        "speed.jsonl": [stride, {**stride, "stride": 4}],
+    }
+    for module in (sentences, speed):
+        monkeypatch.setattr(module, "read_rows", committed.__getitem__)
+    figures = {name: figure() for name, (_, figure) in sentences.LATER.items()}
+    assert figures["training-speedup"] == "20 times" and figures["startup-torch-total"] == "0.60 s"
+    assert figures["install-total"] == "278 MB" and figures["install-numpy"] == "71"
+    (_, table) = speed.LATER["dense-and-loop"]
+    assert markdown(table()).splitlines()[2] == "| stride 8 | 841 | 4.8 s | 84 ms | 57× | 76.0× |"
