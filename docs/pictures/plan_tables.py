@@ -1,7 +1,8 @@
-"""Fill in the tables of docs/plan.md, all from compiled plans; run it as it is."""
+"""Write the tables of docs/plan.md, all computed from compiled plans; `--check` compares them and writes nothing."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -37,11 +38,11 @@ def sentence_count(plan: Plan) -> str:
 def table_keys(plan: Plan) -> str:
     """How many cells the loop computes, how many of them matter, how many of those differ."""
     lines = ["layer|keys an axis|loop|touched and read|entries|base", "---|--:|--:|--:|--:|--:"]
-    alone = [default_plan([start]) for start in plan.holes_y]
+    single = [default_plan([start]) for start in plan.holes_y]
     for i, step in enumerate(plan.steps):
         keys = step.table.rows
-        mine = [one.steps[i].table.rows for one in alone]
-        read = sum(map(len, mine)) ** 2 - sum(len(k) - k.alive for k in mine) ** 2
+        of_holes = [hole.steps[i].table.rows for hole in single]
+        read = sum(map(len, of_holes)) ** 2 - sum(len(k) - k.alive for k in of_holes) ** 2
         loop = plan.locations * step.table.base
         axis = f"{keys.alive} alive, {len(keys) - keys.alive} dead"
         name = f"{i} {step.layer.kind}"
@@ -50,22 +51,22 @@ def table_keys(plan: Plan) -> str:
 
 
 def table_split(plan: Plan) -> str:
-    """A plan beside itself split: a convolution's multiply-adds and blocks, a pool's reads that lie in runs."""
+    """A plan as it is and split for a CPU: multiply-adds and blocks of convolutions, reads in runs of pools."""
     lines = ["layer|as it is|split for a CPU", "---|---|---"]
     other = refine_bands(plan)
     for i, (step, finer) in enumerate(zip(plan.steps, other.steps, strict=True)):
-        lines.append(f"{i} {step.layer.kind}|{_told(step)}|{_told(finer)}")
+        lines.append(f"{i} {step.layer.kind}|{_summary(step)}|{_summary(finer)}")
     lines.append(f"total|{_gmac(plan.macs)}|{_gmac(other.macs)}")
     return rows_of(lines)
 
 
-def _told(step: Step) -> str:
+def _summary(step: Step) -> str:
     if step.layer.kind == "conv":
         count = len(step.blocks())
         return f"{_gmac(step.macs)} in {count} block{'s' * (count > 1)}"
-    (every,), entries, runs = step.blocks(), 0, 0
+    (block,), entries, runs = step.blocks(), 0, 0
     for span in step.table.spans:
-        for read in every.sources[span].T:
+        for read in block.sources[span].T:
             entries += int(((read >= step.below.base) & (read < step.below.zero)).sum())
             runs += len(read) if run_of(read, step.below) else 0
     return f"{runs / entries:.0%} in runs"
@@ -90,7 +91,7 @@ def table_growth() -> str:
 def table_training() -> str:
     """Forward cost of an image with the holes of some random rows and columns, a mean over 20 draws."""
     lines = ["random rows × columns|holes|loop|dense pass|of it, base pass", "---|--:|--:|--:|--:"]
-    for count in (1, 2, 4, TrainConfig().holes, 8, 12):
+    for count in (1, 2, 4, TrainConfig().holes_per_axis, 8, 12):
         rng = np.random.default_rng(0)
         plans = [default_plan(np.sort(rng.integers(0, 225, count)).tolist()) for _ in range(20)]
         macs = float(np.mean([p.macs for p in plans]))
@@ -104,29 +105,30 @@ def rows_of(lines: Iterable[str]) -> str:
     return "\n".join(f"| {line.strip('|').replace('|', ' | ')} |" for line in lines)
 
 
-def fill(blocks: dict[str, str]) -> None:
-    """Put the blocks between their markers in the page."""
-    page = PAGE.read_text(encoding="utf-8")
+def filled(page: str, blocks: dict[str, str]) -> str:
+    """The page with the blocks between their markers."""
     for name, block in blocks.items():
         start, end = f"<!-- {name}: written by pictures/plan_tables.py -->\n", "\n<!-- end -->"
-        assert page.count(start) == 1, f"{PAGE.name} has {page.count(start)} places for {name}"
+        assert page.count(start) == 1, f"{PAGE.name} has {page.count(start)} markers for {name}"
         before, after = page.split(start)
         page = before + start + block + end + after.split(end.strip(), 1)[1]
-    PAGE.write_text(page, encoding="utf-8")
+    return page
 
 
 def main() -> None:
     plan = GlanceModel(ModelConfig()).compile_plan()
-    fill(
-        {
-            "count": sentence_count(plan),
-            "cost": f"```text\n{plan}\n```",
-            "keys": table_keys(plan),
-            "split": table_split(plan),
-            "growth": table_growth(),
-            "training": table_training(),
-        }
-    )
+    blocks = {
+        "count": sentence_count(plan),
+        "cost": f"```text\n{plan}\n```",
+        "keys": table_keys(plan),
+        "split": table_split(plan),
+        "growth": table_growth(),
+        "training": table_training(),
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    if sys.argv[1:] == ["--check"]:
+        raise SystemExit(filled(page, blocks) != page)
+    PAGE.write_text(filled(page, blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +102,9 @@ def test_figures_whose_rows_are_not_committed_yet_are_written_from_them(monkeypa
     assert figures["install-total"] == "278 MB" and figures["install-numpy"] == "71"
     (_, table) = speed.LATER["dense-and-loop"]
     assert markdown(table()).splitlines()[2] == "| stride 8 | 841 | 4.8 s | 84 ms | 57× | 76.0× |"
+
+
+def test_the_tables_of_the_plan_are_those_of_the_compiled_plans() -> None:
+    command = [sys.executable, "docs/pictures/plan_tables.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run python docs/pictures/plan_tables.py {done.stderr}"
