@@ -23,7 +23,8 @@ from glance_fast.errors import ConfigError
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import grid_starts
 from glance_fast.presets import PRESETS
-from tests.helpers.tiny_models import save_tiny, tiny_config, tiny_model
+from tests.helpers.images import save_image
+from tests.helpers.models import save_tiny, tiny_config, tiny_model
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
@@ -52,21 +53,16 @@ def data(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for i in range(14):
         split = ("train", "test")[i >= 10]
-        save(tmp_path / "data" / split / "good" / f"{i}.png", rng.integers(90, 150, (60, 70), dtype=np.uint8))
+        save_image(tmp_path / "data" / split / "good" / f"{i}.png", rng.integers(90, 150, (60, 70), dtype=np.uint8))
     for i in range(3):
         pixels, mask = rng.integers(90, 150, (60, 70), dtype=np.uint8), np.zeros((60, 70), np.uint8)
         pixels[20:36, 30:50], mask[20:36, 30:50] = 255, 255
-        save(tmp_path / "data" / "test" / "square" / f"{i}.png", pixels)
-        save(tmp_path / "data" / "ground_truth" / "square" / f"{i}_mask.png", mask)
+        save_image(tmp_path / "data" / "test" / "square" / f"{i}.png", pixels)
+        save_image(tmp_path / "data" / "ground_truth" / "square" / f"{i}_mask.png", mask)
     return tmp_path / "data"
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def run(*arguments: object, status: int = 0) -> None:
+def run_command(*arguments: object, status: int = 0) -> None:
     """Run the command in this process as a shell would; its exit status must be `status`."""
     before = sys.argv
     sys.argv = ["glance-fast", *(str(argument) for argument in arguments)]
@@ -82,14 +78,14 @@ def test_from_photographs_to_a_report(data: Path, tmp_path: Path, capfd: pytest.
     (tmp_path / "settings.toml").write_text(SETTINGS)
     model, scored, judged = tmp_path / "model", tmp_path / "scored", tmp_path / "judged"
     settings = ("--preset", "paper", "--config", tmp_path / "settings.toml")
-    run("train", data, "--model", model, *settings, "--effort", 0.1, "--set", "seed=4")
+    run_command("train", data, "--model", model, *settings, "--effort", 0.1, "--set", "seed=4")
     printed = capfd.readouterr()
     assert "EfficientNet-Lite0" in printed.err
     assert "threshold" in printed.out
     config = json.loads((model / "config.json").read_text())
     assert (config["train"]["seed"], config["train"]["distil_steps"], config["model"]["patch"]) == (4, 3, 16)
 
-    run("score", data / "test", "--model", model, "--output", scored)
+    run_command("score", data / "test", "--model", model, "--output", scored)
     rows = list(csv.DictReader((scored / "scores.csv").read_text().splitlines()))
     lines = [json.loads(line) for line in (scored / "scores.jsonl").read_text().splitlines()]
     assert [row["path"] for row in rows] == [line["path"] for line in lines]
@@ -99,7 +95,7 @@ def test_from_photographs_to_a_report(data: Path, tmp_path: Path, capfd: pytest.
         assert read_image(Path(row["overlay"])).size > 0
     assert len({row["overlay"] for row in rows}) == 7
 
-    run("evaluate", data, "--model", model, "--output", judged)
+    run_command("evaluate", data, "--model", model, "--output", judged)
     assert "square" in capfd.readouterr().out
     assert {path.name for path in judged.iterdir()} == {"evaluation.json", "scores.csv", "report.html"}
 
@@ -109,7 +105,9 @@ def test_a_bad_image_among_good_ones_is_reported_and_the_rest_scored(
 ) -> None:
     model = save_tiny(tmp_path / "model", tiny_model())
     (data / "test" / "good" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    run("score", data / "test" / "good", "--model", model, "--output", tmp_path / "out", "--overlays", "none", status=1)
+    run_command(
+        "score", data / "test" / "good", "--model", model, "--output", tmp_path / "out", "--overlays", "none", status=1
+    )
     rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert [row["error"] is None for row in rows] == [True] * 4 + [False]
     assert "broken.png" in rows[-1]["error"]
@@ -123,7 +121,7 @@ def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
     for method in ("dense", "loop"):
         output = tmp_path / method
         options = ("-m", model, "-o", output, "--method", method, "--overlays", "none")
-        run("score", data / "test" / "good" / "1*.png", *options)
+        run_command("score", data / "test" / "good" / "1*.png", *options)
         scores[method] = [json.loads(line)["score"] for line in (output / "scores.jsonl").read_text().splitlines()]
     assert scores["dense"] == pytest.approx(scores["loop"], rel=1e-5)
 
@@ -151,7 +149,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     save_tiny(tmp_path / "MODEL", tiny_model())
     data.rename(tmp_path / "DATA")
-    run(*arguments, status=1)
+    run_command(*arguments, status=1)
     stderr = capfd.readouterr().err
     assert says in stderr
     assert "Traceback" not in stderr

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from glance_fast.backends import cuda_backend
 from glance_fast.backends.cuda_backend import CudaBackend
-from tests.export.test_export import usual_model
+from tests.helpers.models import fitted_model
 
 SIZE = (40, 37)
 
@@ -74,7 +74,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> CudaBackend:
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
     monkeypatch.setattr(cuda_backend, "MAX_BATCH", 4)
-    made = CudaBackend(usual_model({"image_size": SIZE}), torch.device("cpu"), "fp32")
+    made = CudaBackend(fitted_model({"image_size": SIZE}), torch.device("cpu"), "fp32")
 
     def pipeline(images: Tensor) -> Tensor:
         scores = mean_grid(images)

@@ -29,14 +29,13 @@ from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.kernels.gpu import ahead_of_time
 from glance_fast.storage.export_record import export_path
 from glance_fast.storage.model_folder import WEIGHTS
-from tests.dense.test_triton_pass import compiling
-from tests.export.test_export import TRUNK, photos, usual_model
 from tests.helpers import fake_plugin, fake_tensorrt
+from tests.helpers.compilers import compile_in_process
 from tests.helpers.fake_cuda import Driver, FakeBuffer, FakeStream, Library, view
+from tests.helpers.images import model_images, textured_image
+from tests.helpers.models import PRETRAINED, fitted_model, save_tiny
 from tests.helpers.reference import loop_grids
-from tests.helpers.tiny_models import save_tiny
-from tests.helpers.tolerances import assert_close
-from tests.test_engine import photo, same
+from tests.helpers.tolerances import assert_close, assert_same_result
 
 ROOT = Path(__file__).resolve().parents[2]
 API: dict[str, Any] = json.loads((ROOT / "tests" / "helpers" / "tensorrt_api.json").read_text())
@@ -93,15 +92,15 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture
 def folder(tmp_path: Path, machine: Machine) -> Path:
     """A model with a plan for the machine's GPU."""
-    path = save_tiny(tmp_path / "model", usual_model({"smoothing_sigma": 0.5}))
+    path = save_tiny(tmp_path / "model", fitted_model({"smoothing_sigma": 0.5}))
     export(path, "tensorrt", tensorrt=TensorRtOptions(batch=3))
     return path
 
 
 def test_the_plan_gives_the_loops_numbers_in_batches_and_one_by_one(folder: Path) -> None:
     backend = Engine.load(folder, "tensorrt", "cuda").backend
-    model = usual_model({"smoothing_sigma": 0.5})
-    images = photos(model, 8)
+    model = fitted_model({"smoothing_sigma": 0.5})
+    images = model_images(model, 8)
     reference = loop_grids(model, images)
     for count in (1, 2, 3, 8):
         found = np.stack(backend.grids(list(images[:count])))
@@ -110,16 +109,16 @@ def test_the_plan_gives_the_loops_numbers_in_batches_and_one_by_one(folder: Path
 
 def test_any_thread_may_score(folder: Path) -> None:
     engine = Engine.load(folder, "tensorrt", "cuda")
-    images = [photo(48, 56, seed) for seed in range(10)]
+    images = [textured_image(48, 56, seed) for seed in range(10)]
     expected = [engine.score(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
         for found, result in zip(pool.map(engine.score, images), expected, strict=True):
-            same(found, result)
+            assert_same_result(found, result)
 
 
 def test_a_program_may_run_it_on_its_own_memory(folder: Path) -> None:
     backend: Any = Engine.load(folder, "tensorrt", "cuda").backend
-    images = photos(usual_model({}), 2)
+    images = model_images(fitted_model({}), 2)
     with backend._cuda.current():
         stream = FakeStream()
         sizes = {"image": images.nbytes, "pred_score": 8, "pred_label": 2, "anomaly_map": images.nbytes * 4 // 3}
@@ -154,9 +153,9 @@ def test_it_builds_from_the_onnx_file_without_the_weights(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     export_path(folder, "tensorrt", "fp32").unlink()
     export(folder, "tensorrt")
-    reference = Engine.load(folder, "tensorrt", "cuda").score(photo(48, 56))
+    reference = Engine.load(folder, "tensorrt", "cuda").score(textured_image(48, 56))
     export(folder, "tensorrt", "fp16")
-    half = Engine.load(folder, "tensorrt", "cuda", "fp16").score(photo(48, 56))
+    half = Engine.load(folder, "tensorrt", "cuda", "fp16").score(textured_image(48, 56))
     assert 0 < abs(half.score - reference.score) < 0.01 * abs(reference.score)
 
 
@@ -166,16 +165,16 @@ def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_els
     data = tmp_path / "data"
     data.mkdir()
     for seed in range(8):
-        Image.fromarray(photo(48, 56, seed)).save(data / f"{seed}.png")
-    folder = save_tiny(tmp_path / "model", usual_model({"global_channels": (16, 24, 32, 32)}))
-    reference = Engine.load(folder, "torch").score(photo(48, 56)).map
+        Image.fromarray(textured_image(48, 56, seed)).save(data / f"{seed}.png")
+    folder = save_tiny(tmp_path / "model", fitted_model({"global_channels": (16, 24, 32, 32)}))
+    reference = Engine.load(folder, "torch").score(textured_image(48, 56)).map
     export(folder, "onnx", "int8", data)
     maps = []
     for given in (None, data):
         export(folder, "tensorrt", "int8", given)
-        maps.append(Engine.load(folder, "tensorrt", "cuda", "int8").score(photo(48, 56)).map)
+        maps.append(Engine.load(folder, "tensorrt", "cuda", "int8").score(textured_image(48, 56)).map)
         assert 0 < relative_error(maps[-1], reference) < tolerance("output", "int8")
-    by_onnx_runtime = Engine.load(folder, "onnxruntime", precision="int8").score(photo(48, 56)).map
+    by_onnx_runtime = Engine.load(folder, "onnxruntime", precision="int8").score(textured_image(48, 56)).map
     np.testing.assert_allclose(maps[0], by_onnx_runtime, rtol=0, atol=1e-6)
     assert not np.array_equal(maps[0], maps[1])
 
@@ -183,18 +182,18 @@ def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_els
 PLUGIN_MODELS: list[dict[str, Any]] = [
     {"smoothing_sigma": 0.5},
     {"image_size": (25, 22), "patch": 9, "stride": 7, "readout": 2, "global_convs": 2, "global_channels": (5, 70)},
-    {"image_size": (98, 115), **TRUNK, "context_features": 5},
+    {"image_size": (98, 115), **PRETRAINED, "context_features": 5},
 ]
 
 
 @pytest.mark.parametrize("changes", PLUGIN_MODELS, ids=str)
 def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: Path, changes: dict[str, Any]) -> None:
     """Kernels as TensorRT launches them: shapes, grids, constants and the order of arguments, in the interpreter."""
-    model = usual_model(changes)
+    model = fitted_model(changes)
     folder = save_tiny(tmp_path / "model", model)
     batch = 2 if changes == PLUGIN_MODELS[1] else 1
     export(folder, "tensorrt", tensorrt=TensorRtOptions(batch), plugins=True)
-    images = photos(model, batch)
+    images = model_images(model, batch)
     backend = Engine.load(folder, "tensorrt", "cuda").backend
     assert backend.device_description == "cuda at fp32, with plugins"
     assert_close(np.stack(backend.grids(list(images))), loop_grids(model, images), torch.float32)
@@ -203,10 +202,10 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
 
 
 def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp_path: Path) -> None:
-    model = usual_model(PLUGIN_MODELS[0])
+    model = fitted_model(PLUGIN_MODELS[0])
     folder = save_tiny(tmp_path / "model", model)
     export(folder, "tensorrt", "fp16", tensorrt=TensorRtOptions(1), plugins=True)
-    images = photos(model, 1)
+    images = model_images(model, 1)
     found = np.stack(Engine.load(folder, "tensorrt", "cuda", "fp16").backend.grids(list(images)))
     apart = relative_error(torch.from_numpy(found), torch.from_numpy(loop_grids(model, images)))
     assert tolerance("output", "fp32") < apart < tolerance("output", "fp16")
@@ -215,7 +214,7 @@ def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp
 @pytest.mark.parametrize("target", [80, 90, 120])
 def test_the_plugins_kernels_take_what_tensorrt_passes(target: int, tmp_path: Path) -> None:
     """Compiled as for a plan: each entry has a parameter an argument, an assembler takes it, 48 KB are enough."""
-    rows = compiling(["-m", "tests.helpers.plugin_kernels", str(target)], tmp_path)
+    rows = compile_in_process(["-m", "tests.helpers.plugin_kernels", str(target)], tmp_path)
     assert {row[0] for row in rows} == {"base_kernel", "entries_kernel", "pool_kernel", "score_kernel"}
     for name, ptx, passed, shared, registers in rows:
         entry = re.search(rf"\.entry {name}\((.*?)\)", ptx, re.DOTALL)
@@ -257,7 +256,7 @@ def test_a_plan_for_any_version_runs_in_the_lean_runtime(folder: Path, machine: 
         Engine.load(folder, "tensorrt", "cuda")
     machine.version = "11.9.0.1"
     machine.install("tensorrt_lean")
-    assert Engine.load(folder, "tensorrt", "cuda").score(photo(48, 56)).map.shape == (48, 56)
+    assert Engine.load(folder, "tensorrt", "cuda").score(textured_image(48, 56)).map.shape == (48, 56)
     machine.version = "12.0.0.1"
     machine.install("tensorrt_lean")
     with pytest.raises(ModelFolderError, match=r"built with TensorRT 11\.4\.0\.106, and this is 12\.0\.0\.1"):
@@ -300,7 +299,7 @@ def test_a_plan_for_any_gpu_runs_from_ampere_on(folder: Path, machine: Machine) 
     export(folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
     other_gpu(machine)
     machine.install()
-    assert Engine.load(folder, "tensorrt", "cuda").score(photo(48, 56)).map.shape == (48, 56)
+    assert Engine.load(folder, "tensorrt", "cuda").score(textured_image(48, 56)).map.shape == (48, 56)
     machine.gpus = [("Tesla T4", (7, 5))]
     machine.install()
     with pytest.raises(ModelFolderError, match="this is Tesla T4"):
@@ -358,7 +357,7 @@ def test_a_missing_gpu_or_package_says_what_to_do(folder: Path, machine: Machine
         Engine.load(folder, "tensorrt", "cuda:1")
     machine.library.fails["cuStreamEndCapture"] = 901
     with pytest.raises(BackendError, match="cuStreamEndCapture failed with status 901"):
-        Engine.load(folder, "tensorrt", "cuda").score(photo(48, 56))
+        Engine.load(folder, "tensorrt", "cuda").score(textured_image(48, 56))
     machine.gpus = []
     machine.install()
     with pytest.raises(BackendError, match="no CUDA device can be used: cuInit failed"):

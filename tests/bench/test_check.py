@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from bench import check
-from tests.dense.test_triton_pass import KERNELS
+from tests.helpers.compilers import KERNELS
 
 
 def test_the_committed_counts_are_this_codes() -> None:

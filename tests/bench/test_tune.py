@@ -18,7 +18,8 @@ from glance_fast.kernels.gpu import configurations
 from glance_fast.kernels.gpu.configurations import tuned_options
 from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
 from glance_fast.models.model import GlanceModel
-from tests.export.test_export import photos, usual_model
+from tests.helpers.images import model_images
+from tests.helpers.models import fitted_model
 from tests.helpers.reference import loop_grids
 from tests.helpers.tolerances import assert_close
 
@@ -34,7 +35,7 @@ CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
 
 @pytest.fixture(scope="module")
 def model() -> GlanceModel:
-    return usual_model({"image_size": (25, 22), "patch": 9, "stride": 7, "global_channels": (5, 6, 7)})
+    return fitted_model({"image_size": (25, 22), "patch": 9, "stride": 7, "global_channels": (5, 6, 7)})
 
 
 def clock() -> Callable[[Callable[[], object]], float]:
@@ -66,7 +67,7 @@ def test_what_is_faster_is_put_into_the_table_and_used(
     pipeline = TritonPipeline(model, DEVICE)
     assert [one.block for one in pipeline._dense.tables] == [64, 128, 16, 16, 32]
     assert all(tuned_options(place) for place in found)
-    images = photos(model, 2)
+    images = model_images(model, 2)
     scores = pipeline(torch.from_numpy(images).to(DEVICE)).cpu()
     assert_close(scores, torch.from_numpy(loop_grids(model, images)), torch.float32)
 

@@ -18,8 +18,8 @@ from glance_fast.commands.energy import EnergyMeter
 from glance_fast.errors import BackendError
 from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance, tolerance
 from glance_fast.export.export import export
-from tests.helpers.tiny_models import save_tiny, tiny_model
-from tests.test_engine import photo
+from tests.helpers.images import textured_image
+from tests.helpers.models import save_tiny, tiny_model
 
 EVERY = [("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32")]
 if not multiplies_bfloat16():
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_backend_is_timed_on_every_image(folder: Path) -> None:
-    rows = timing.time_backends(folder, [photo(48, 56), photo(60, 70)], turns=3, progress=False)
+    rows = timing.time_backends(folder, [textured_image(48, 56), textured_image(60, 70)], turns=3, progress=False)
     assert [(row.backend, row.precision) for row in rows] == EVERY
     for row in rows:
         assert row.images == 6 and 0 < row.p50 <= row.p95 <= row.p99 and row.load_seconds > 0

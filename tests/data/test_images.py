@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from glance_fast.data import images
-from glance_fast.data.images import as_rgb, read_gray, read_image, resize
-from glance_fast.data.resizing import letterbox_window
+from glance_fast.data.images import as_rgb, read_gray, read_image
 from glance_fast.errors import ImageError
 
 RNG = np.random.default_rng(0)
@@ -266,26 +265,3 @@ def test_a_large_file_within_the_limit_is_read_without_a_warning(
     monkeypatch.setattr(images, "MAX_PIXELS", 76)
     with pytest.raises(ImageError, match="11x7"):
         read_image(tmp_path / "a.png")
-
-
-def test_resize_takes_height_before_width_and_smooths() -> None:
-    stripes = np.zeros((20, 40, 3), np.uint8)
-    stripes[:, ::2] = 255
-    small = resize(stripes, (7, 10))
-    assert small.shape == (7, 10, 3) and small.dtype == np.uint8
-    assert np.abs(small[:, 1:-1].astype(int) - 127).max() < 20  # without smoothing it would be black or white
-    assert resize(stripes, (41, 23)).shape == (41, 23, 3)
-
-
-def test_resize_to_the_same_size_is_the_image_itself() -> None:
-    assert resize(RGB, (7, 11)) is RGB
-
-
-@pytest.mark.parametrize("target", [(24, 24), (24, 60), (60, 13)])
-def test_a_letterboxed_image_is_mirrored_round_its_resized_self(target: tuple[int, int]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
-    rows, cols = letterbox_window((30, 50), target, "letterbox")
-    around = [(inside.start, side - inside.stop) for inside, side in ((rows, target[0]), (cols, target[1]))]
-    expected = np.pad(resize(image, (len(rows), len(cols))), (*around, (0, 0)), mode="symmetric")
-    np.testing.assert_array_equal(resize(image, target, "letterbox"), expected)
-    assert abs(len(rows) / len(cols) - 0.6) < 0.05

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from glance_fast.commands.score_files import score_files
 from glance_fast.data.prefetch import READ_AHEAD, prefetch_map
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ImageError
-from tests.helpers.tiny_models import save_tiny, tiny_model
-from tests.test_engine import photo, same
+from tests.helpers.images import save_images, textured_image
+from tests.helpers.tolerances import assert_same_result
 
 
 def same_thing(item: int) -> int:
@@ -108,15 +107,10 @@ def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: in
     assert set(seen) <= set(written)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.load(save_tiny(tmp_path_factory.mktemp("stream") / "model", tiny_model()))
-
-
 def test_a_stream_gives_what_one_by_one_gives(engine: Engine, tmp_path: Path) -> None:
-    images = [photo(48 + seed, 56, seed) for seed in range(12)]
-    for found, image in zip(engine.stream(iter(images)), images, strict=True):
-        same(found, engine.score(image))
+    images = [textured_image(48 + seed, 56, seed) for seed in range(12)]
+    for actual, image in zip(engine.stream(iter(images)), images, strict=True):
+        assert_same_result(actual, engine.score(image))
     with pytest.raises(ImageError):
         list(engine.stream([images[0], tmp_path / "none.png"]))
 
@@ -124,10 +118,7 @@ def test_a_stream_gives_what_one_by_one_gives(engine: Engine, tmp_path: Path) ->
 def test_files_are_scored_in_order_and_an_interrupt_loses_nothing(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = []
-    for seed in range(30):
-        paths.append(tmp_path / f"{seed:02}.png")
-        Image.fromarray(photo(48, 56, seed)).save(paths[-1])
+    paths = save_images(tmp_path, 30)
     paths[5].write_bytes(b"no image")
     rows = score_files(engine, paths, tmp_path / "all")
     assert [row.path for row in rows] == [str(path) for path in paths]

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from glance_fast.dense.loop import LoopPass
+from tests.helpers.models import tiny_model
 from tests.helpers.reference import loop_of, quick_depthwise
-from tests.helpers.tiny_models import tiny_model
 from tests.helpers.tolerances import assert_close
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -20,25 +16,26 @@ from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu.configurations import override_options, tuning_key
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
-from tests.dense.test_torch_pass import Case, build, grid
+from tests.helpers.compilers import DEVICE, KERNELS, compile_in_process
+from tests.helpers.dense_cases import DenseCase, dense_case, hole_grid
 from tests.helpers.tolerances import assert_close
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ROOT = Path(__file__).resolve().parents[2]
-CASES: dict[str, Callable[[], Case]] = {
-    "odd": lambda: build(global_layers((4, 5, 6), 1), (21, 26), 8, grid((21, 26), 8, 6)),
-    "batch, read-out": lambda: build(global_layers((5, 7), 1), (19, 23), 7, grid((19, 23), 7, 5), 2, 2),
-    "two convolutions": lambda: build(global_layers((4, 6), 2), (17, 19), 6, grid((17, 19), 6, 5)),
-    "corners": lambda: build(global_layers((4, 5, 6), 1), (18, 21), 6, ([0, 5, 12], [0, 15])),
-    "beyond the borders": lambda: build(global_layers((4, 5), 1), (16, 17), 7, ([-6, 3, 14], [-3, 12])),
-    "other kernels": lambda: build([conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (18, 23), 7, grid((18, 23), 7, 4), 2),
-    "pool first": lambda: build([pool(3), conv(4), pool(4), conv(4)], (19, 18), 6, grid((19, 18), 6, 4)),
-    "more than a block of channels": lambda: build([conv(40), pool(40), conv(130)], (8, 8), 3, ([0, 4], [2])),
-    "no entry": lambda: build(global_layers((4,), 1), (16, 16), 16, ([0], [0])),
+CASES: dict[str, Callable[[], DenseCase]] = {
+    "odd": lambda: dense_case(global_layers((4, 5, 6), 1), (21, 26), 8, hole_grid((21, 26), 8, 6)),
+    "batch, read-out": lambda: dense_case(global_layers((5, 7), 1), (19, 23), 7, hole_grid((19, 23), 7, 5), 2, 2),
+    "two convolutions": lambda: dense_case(global_layers((4, 6), 2), (17, 19), 6, hole_grid((17, 19), 6, 5)),
+    "corners": lambda: dense_case(global_layers((4, 5, 6), 1), (18, 21), 6, ([0, 5, 12], [0, 15])),
+    "beyond the borders": lambda: dense_case(global_layers((4, 5), 1), (16, 17), 7, ([-6, 3, 14], [-3, 12])),
+    "other kernels": lambda: dense_case(
+        [conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (18, 23), 7, hole_grid((18, 23), 7, 4), 2
+    ),
+    "pool first": lambda: dense_case([pool(3), conv(4), pool(4), conv(4)], (19, 18), 6, hole_grid((19, 18), 6, 4)),
+    "more than a block of channels": lambda: dense_case([conv(40), pool(40), conv(130)], (8, 8), 3, ([0, 4], [2])),
+    "no entry": lambda: dense_case(global_layers((4,), 1), (16, 16), 16, ([0], [0])),
 }
 
 
-def run(case: Case, dtype: torch.dtype) -> torch.Tensor:
+def run(case: DenseCase, dtype: torch.dtype) -> torch.Tensor:
     net = case.net.float()
     try:
         return TritonPass(case.plan, net, DEVICE, dtype)(case.images.to(DEVICE, dtype)).cpu()
@@ -52,15 +49,17 @@ def test_the_kernels_are_the_loop(name: str) -> None:
     assert_close(run(case, torch.float32), case.loop(), torch.float32)
 
 
-JOINED_CASES: dict[str, Callable[[], Case]] = {
+JOINED_CASES: dict[str, Callable[[], DenseCase]] = {
     **{name: CASES[name] for name in ("odd", "two convolutions", "corners", "pool first")},
-    "beyond the borders": lambda: build(global_layers((4, 5, 6), 1), (16, 21), 7, ([-6, 3, 14], [-3, 12])),
-    "other windows": lambda: build([conv(4, 5), conv(6), pool(6, 3), conv(5)], (18, 23), 7, grid((18, 23), 7, 4), 2),
-    "more than a block of channels": lambda: build(
+    "beyond the borders": lambda: dense_case(global_layers((4, 5, 6), 1), (16, 21), 7, ([-6, 3, 14], [-3, 12])),
+    "other windows": lambda: dense_case(
+        [conv(4, 5), conv(6), pool(6, 3), conv(5)], (18, 23), 7, hole_grid((18, 23), 7, 4), 2
+    ),
+    "more than a block of channels": lambda: dense_case(
         [conv(3), conv(70), pool(70), conv(5)], (12, 12), 5, ([0, 4], [2]), 2
     ),
-    "batch, read-out": lambda: build(global_layers((5, 7, 6), 1), (19, 23), 7, grid((19, 23), 7, 5), 2, 2),
-    "no entry": lambda: build(global_layers((4, 5, 6), 1), (16, 16), 16, ([0], [0])),
+    "batch, read-out": lambda: dense_case(global_layers((5, 7, 6), 1), (19, 23), 7, hole_grid((19, 23), 7, 5), 2, 2),
+    "no entry": lambda: dense_case(global_layers((4, 5, 6), 1), (16, 16), 16, ([0], [0])),
 }
 
 
@@ -80,7 +79,7 @@ def test_so_it_is_at_lower_precision(dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def joined(case: Case, dtype: torch.dtype) -> Iterator[None]:
+def joined(case: DenseCase, dtype: torch.dtype) -> Iterator[None]:
     """Meanwhile the table of configurations says that every convolution is faster with its pooling in one launch."""
     steps = case.plan.steps
     places = {tuning_key(CONV_POOL_KERNEL, step.channels, DEVICE, dtype) for step in steps if step.layer.kind == "conv"}
@@ -117,23 +116,6 @@ def test_a_wrong_table_is_noticed(field: str, part: Any, value: int) -> None:
     assert relative_error(found, case.loop()) > 100 * tolerance("output", "fp32")
 
 
-def compiling(arguments: list[str], cache: Path) -> Any:
-    """What Python prints as JSON in a process of its own, where Triton compiles and interprets nothing."""
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    env |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-KERNELS = {
-    "stem": ("pixel_conv_kernel",),
-    "layer": ("base_kernel", "entries_kernel", "pool_kernel"),
-    "layer of pixels": ("pixel_base_kernel", "pixel_entries_kernel"),
-    "layer and its pooling": ("pooled_entries_kernel",),
-    "heads": ("score_kernel",),
-}
 # Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.
 MOST_REGISTERS, MOST_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024, 120: 99 * 1024}
 # Sizes were chosen so that Triton 3.7 spills nothing; 3.6 was seen to spill 8 to 48 bytes in two kernels.
@@ -166,5 +148,5 @@ def compiled(parts: str, dtype: str, target: int, cache: Path) -> list[dict[str,
         f"rows = [row for part in {parts} for row in compile_part(part, '{dtype}', {target})]\n"
         "print(json.dumps([asdict(row) for row in rows]))"
     )
-    rows: list[dict[str, Any]] = compiling(["-c", code], cache)
+    rows: list[dict[str, Any]] = compile_in_process(["-c", code], cache)
     return rows

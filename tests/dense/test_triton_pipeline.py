@@ -17,10 +17,10 @@ from glance_fast.errors import BackendError, ConfigError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.kernels.gpu import ops
-from tests.dense.test_triton_pass import DEVICE
-from tests.export.test_export import TRUNK, photos, usual_model
+from tests.helpers.compilers import DEVICE
+from tests.helpers.images import model_images
+from tests.helpers.models import PRETRAINED, fitted_model, save_tiny, tiny_calibration
 from tests.helpers.reference import in_double, loop_grids
-from tests.helpers.tiny_models import save_tiny, tiny_calibration
 from tests.helpers.tolerances import assert_close
 
 NORM: dict[str, Any] = {
@@ -35,21 +35,21 @@ MODELS: list[dict[str, Any]] = [
     {"image_size": (37, 45), "patch": 11, "stride": 9},
     {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smoothing_sigma": 0.75},
     {**NORM, "features": 37, "dad_width": 20},
-    {"image_size": (150, 131), **TRUNK, "stride": 36, "smoothing_sigma": 1.5, "context_features": 5},
+    {"image_size": (150, 131), **PRETRAINED, "stride": 36, "smoothing_sigma": 1.5, "context_features": 5},
 ]
 
 
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 def test_the_pipeline_is_the_loop(changes: dict[str, Any]) -> None:
-    model = usual_model(changes)
-    images = photos(model, 2)
+    model = fitted_model(changes)
+    images = model_images(model, 2)
     found = TritonPipeline(model, DEVICE)(torch.from_numpy(images).to(DEVICE))
     assert_close(found.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
 
 
 def test_it_is_near_the_loop_in_half_floats() -> None:
-    model = usual_model(MODELS[2])
-    images = photos(model, 1)
+    model = fitted_model(MODELS[2])
+    images = model_images(model, 1)
     found = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
     apart = relative_error(found.cpu(), torch.from_numpy(loop_grids(model, images)))
     assert tolerance("output", "fp32") < apart < tolerance("output", "fp16")
@@ -58,7 +58,7 @@ def test_it_is_near_the_loop_in_half_floats() -> None:
 HEADS = [
     {"dad_width": 40},
     {**NORM, "features": 70, "dad_width": 20},
-    {"image_size": (150, 131), **TRUNK, "context_features": 21},
+    {"image_size": (150, 131), **PRETRAINED, "context_features": 21},
 ]
 
 
@@ -66,7 +66,7 @@ HEADS = [
 @pytest.mark.parametrize("batch", [1, 17])
 def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
     """More images than a program takes, features and hidden units that no power of two is."""
-    model = usual_model(changes)
+    model = fitted_model(changes)
     locations = len(model.grid[0]) * len(model.grid[1])
     z_local = torch.randn(batch, locations, model.config.features + model.config.context_features)
     z_global = torch.randn(batch, locations, model.config.features)
@@ -76,7 +76,7 @@ def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
 
 
 def test_a_matrix_that_is_not_triangular_is_refused() -> None:
-    model = usual_model(NORM)
+    model = fitted_model(NORM)
     assert model.whitening is not None
     model.whitening.matrix[3, 0, 1] = 1e-3
     for form in (lambda: TritonHeads(model, DEVICE), lambda: export_onnx(model, tiny_calibration())):
@@ -85,8 +85,8 @@ def test_a_matrix_that_is_not_triangular_is_refused() -> None:
 
 
 STEMS = [
-    ({"image_size": (150, 131), **TRUNK}, 6.0),
-    ({"image_size": (97, 84), **TRUNK}, 6.0),
+    ({"image_size": (150, 131), **PRETRAINED}, 6.0),
+    ({"image_size": (97, 84), **PRETRAINED}, 6.0),
     ({"image_size": (37, 45), "patch": 11, "stride": 9}, math.inf),
     ({"image_size": (41, 53), "patch": 19, "stride": 4, "border_padding": 9}, math.inf),
 ]
@@ -95,12 +95,12 @@ STEMS = [
 @pytest.mark.parametrize("changes, most", STEMS, ids=str)
 def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], most: float) -> None:
     """Normalised, padded, convolved and clipped: values on both sides of all limits, at the borders and inside."""
-    model = usual_model(changes).double()
+    model = fitted_model(changes).double()
     net = model.local_net
     conv, geometry = first_convolution(model)
     sides = geometry.stride, geometry.padding, geometry.maximum
     conv.weight.data.mul_(5)
-    images = torch.from_numpy(photos(model, 2))
+    images = torch.from_numpy(model_images(model, 2))
     seen = model.padded(model.from_uint8(images))
     expected = net.stem(seen, model.config.stride).detach()
     assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
@@ -113,11 +113,11 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
 def test_the_operators_keep_pytorchs_rules() -> None:
     """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
     height, width = size = (25, 31)
-    model = usual_model({**MODELS[2], "image_size": size})
+    model = fitted_model({**MODELS[2], "image_size": size})
     pipeline = TritonPipeline(model, DEVICE)
     heads, dense = pipeline._heads, pipeline._dense
     for batch in (1, 2):
-        images = torch.from_numpy(photos(model, batch)).to(DEVICE)
+        images = torch.from_numpy(model_images(model, batch)).to(DEVICE)
         z = torch.randn(2, batch, len(model.grid[0]) * len(model.grid[1]), 37, device=DEVICE)
         base = torch.randn(batch, height, width, 3, device=DEVICE)
         entries = base.new_zeros(batch, 0, 3)
@@ -139,14 +139,14 @@ def test_the_operators_keep_pytorchs_rules() -> None:
 
 
 def test_export_sees_the_whole_pass_as_operators() -> None:
-    model = usual_model(SMALL)
+    model = fitted_model(SMALL)
     pipeline = TritonPipeline(model, DEVICE)
 
     class Scores(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return pipeline(images)
 
-    images = torch.from_numpy(photos(model, 1)).to(DEVICE)
+    images = torch.from_numpy(model_images(model, 1)).to(DEVICE)
     program = torch.export.export(Scores(), (images,), strict=False)
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     names = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"}
@@ -156,16 +156,16 @@ def test_export_sees_the_whole_pass_as_operators() -> None:
 
 
 def test_compile_takes_the_whole_pass_as_one_graph() -> None:
-    model = usual_model(SMALL)
+    model = fitted_model(SMALL)
     pipeline = TritonPipeline(model, DEVICE)
-    images = torch.from_numpy(photos(model, 1)).to(DEVICE)
+    images = torch.from_numpy(model_images(model, 1)).to(DEVICE)
     compiled = torch.compile(lambda seen: pipeline(seen), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images), pipeline(images))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
-    folder = save_tiny(tmp_path / "model", usual_model({}))
+    folder = save_tiny(tmp_path / "model", fitted_model({}))
     with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
         Engine.load(folder, "cuda", "cuda")
     with pytest.raises(BackendError, match="runs on a GPU, and device 'cpu' was asked for"):
@@ -184,9 +184,9 @@ def test_the_gpu_benchmark_says_what_it_needs(tmp_path: Any) -> None:
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 def test_the_engine_is_the_loop_on_a_gpu(changes: dict[str, Any], tmp_path: Any) -> None:
     """Captured launches of every size, images on the host and on the device."""
-    model = usual_model(changes)
+    model = fitted_model(changes)
     backend = Engine.load(save_tiny(tmp_path / "model", model), "cuda", "cuda").backend
-    images = photos(model, 5)
+    images = model_images(model, 5)
     reference = loop_grids(model, images)
     for count in (1, 2, 5, 1):
         for given in (list(images[:count]), list(torch.from_numpy(images[:count]).to(DEVICE))):

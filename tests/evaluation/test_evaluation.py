@@ -23,6 +23,7 @@ from glance_fast.errors import DataError, ImageError, SaveError
 from glance_fast.evaluation.evaluate import evaluate
 from glance_fast.evaluation.report import PICTURE_BYTES, Gallery, Picture, jpeg, printable, render_report, write_report
 from glance_fast.evaluation.results import Evaluation
+from tests.helpers.images import save_image
 
 BACKGROUND = 100
 SQUARE = (slice(10, 20), slice(12, 24))
@@ -64,16 +65,11 @@ def add(folder: Path, defect: str, name: str, percent: int, masked: bool = True)
     """A test picture with a square `percent` above the background, and a mask of exactly that square."""
     pixels = np.full((37, 45, 3), BACKGROUND, np.uint8)
     pixels[SQUARE] = BACKGROUND + percent
-    save(folder / "test" / defect / f"{name}.png", pixels)
+    save_image(folder / "test" / defect / f"{name}.png", pixels)
     if defect != "good" and masked:
         mask = np.zeros((37, 45), np.uint8)
         mask[SQUARE] = 255
-        save(folder / "ground_truth" / defect / f"{name}_mask.png", mask)
-
-
-def save(path: Path, pixels: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+        save_image(folder / "ground_truth" / defect / f"{name}_mask.png", mask)
 
 
 @pytest.fixture
@@ -152,7 +148,7 @@ def test_the_files_say_what_the_evaluation_says(data: Path, tmp_path: Path) -> N
 
 
 def test_a_mask_of_another_size_is_an_error(data: Path, tmp_path: Path) -> None:
-    save(data / "ground_truth" / "crack" / "000_mask.png", np.full((37, 44), 255, np.uint8))
+    save_image(data / "ground_truth" / "crack" / "000_mask.png", np.full((37, 44), 255, np.uint8))
     with pytest.raises(DataError, match=r"000_mask\.png"):
         evaluate(FakeEngine(), data, tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []

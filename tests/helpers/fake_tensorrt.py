@@ -18,6 +18,12 @@ from onnx.reference import ReferenceEvaluator
 from tests.helpers.fake_cuda import need_context, streams, view
 
 HEADER = b"a plan of "
+# What https://docs.nvidia.com/deeplearning/tensorrt's operator table lists for the types that exported graphs use.
+OPERATORS = {
+    "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Expand", "Gather", "Greater", "Identity",
+    "MatMul", "Max", "MaxPool", "Mul", "Neg", "Pad", "Range", "ReduceMean", "Relu", "Reshape", "ScatterElements",
+    "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Where",
+}  # fmt: skip
 
 
 class Severity(IntEnum):

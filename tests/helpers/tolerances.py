@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from glance_fast.evaluation.tolerances import relative_error, tolerance
+from glance_fast.postprocessing.result import Result
 
 # What every path on a CPU computes in. (Triton's interpreter multiplies the bits of bfloat16 as integers, so without a
 # GPU that dtype is compiled and not run.)
@@ -20,3 +21,15 @@ def assert_close(actual: Any, reference: Any, dtype: torch.dtype) -> None:
     assert expected.dtype == torch.float64, f"a reference must be float64, not {expected.dtype}"
     error, limit = relative_error(values, expected), tolerance("output", DTYPES[dtype])
     assert error <= limit, f"off by {error:.2e} of the largest value, not {limit:.0e}"
+
+
+def assert_near(actual: Any, reference: Any) -> None:
+    """Hold float32 values to the tolerance: sums in another order."""
+    assert relative_error(actual, reference) <= tolerance("output", "fp32")
+
+
+def assert_same_result(actual: Result[Any], reference: Result[Any]) -> None:
+    """Hold the map and the score of a result to another's; p-value and verdict are equal."""
+    assert_near(actual.map, reference.map)
+    assert_near(actual.score, reference.score)
+    assert (actual.p_value, actual.is_anomalous) == (reference.p_value, reference.is_anomalous)

@@ -11,7 +11,7 @@ import pytest
 
 from bench.compile_kernels import DTYPES, TARGETS, Part, Shape, Stem, parts
 from glance_fast.plan.patches import IMAGE
-from tests.dense.test_triton_pass import KERNELS
+from tests.helpers.compilers import KERNELS
 
 ROWS = Path(__file__).resolve().parents[2] / "bench" / "results" / "kernels.jsonl"
 # Registers a thread, shared memory a program: what every target has, and what a kernel gets there without asking.

@@ -26,12 +26,13 @@ from glance_fast.kernels.cpu.build import SOURCES, extension
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
 from glance_fast.storage.export_record import export_path
-from tests.dense.test_torch_pass import Case, build, grid
-from tests.export.test_export import COMPILES, threads_agree
-from tests.helpers.tiny_models import save_tiny, tiny_model
+from tests.helpers.compilers import HAS_CPP_COMPILER
+from tests.helpers.dense_cases import DenseCase, dense_case, hole_grid
+from tests.helpers.models import save_tiny, tiny_model
+from tests.helpers.threads import assert_threads_agree
 from tests.helpers.tolerances import assert_close
 
-pytestmark = pytest.mark.skipif(not COMPILES, reason="there is no C++ compiler here")
+pytestmark = pytest.mark.skipif(not HAS_CPP_COMPILER, reason="there is no C++ compiler here")
 
 # Vectors of 4, of 8 and of as many numbers as this CPU has; each takes other tiles.
 WIDTHS = {"x86-64": "sse2", "x86-64-v3": "avx2", "native": ""}
@@ -53,7 +54,7 @@ def library(request: pytest.FixtureRequest) -> Path:
     return extension(arch=request.param)
 
 
-def compiled(library: Path, case: Case, bfloat16: bool = False, **changed: NDArray[Any]) -> Run:
+def compiled(library: Path, case: DenseCase, bfloat16: bool = False, **changed: NDArray[Any]) -> Run:
     """Global-Net of images [B, C, H, W] in OpenVINO; `changed` replaces what the functions of these names give."""
     graph = Graph("dense pass")
     image = graph.input("image", FLOAT, ["batch", *case.images.shape[1:]])
@@ -74,7 +75,7 @@ def compiled(library: Path, case: Case, bfloat16: bool = False, **changed: NDArr
     return run
 
 
-def check(library: Path, case: Case) -> None:
+def check(library: Path, case: DenseCase) -> None:
     images = case.images.float().numpy()
     assert_close(compiled(library, case)(images), case.loop(), torch.float32)
 
@@ -86,28 +87,28 @@ def test_grids(
     library: Path, size: tuple[int, int], patch: int, stride: int, min_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dense_pass_node, "MIN_KEYS", min_keys)
-    check(library, build(LAYERS["usual"], size, patch, grid(size, patch, stride), batch=2))
+    check(library, dense_case(LAYERS["usual"], size, patch, hole_grid(size, patch, stride), batch=2))
 
 
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("readout", [1, 2])
 def test_layers(library: Path, layers: str, readout: int) -> None:
-    check(library, build(LAYERS[layers], (45, 50), 11, grid((45, 50), 11, 6), readout, batch=3))
+    check(library, dense_case(LAYERS[layers], (45, 50), 11, hole_grid((45, 50), 11, 6), readout, batch=3))
 
 
 @pytest.mark.parametrize("size", [(37, 53), (32, 32)], ids=str)
 @pytest.mark.parametrize("patch", [8, 15, 31])
 def test_holes_at_and_beyond_every_border(library: Path, size: tuple[int, int], patch: int) -> None:
     rows, cols = (sorted({1 - patch, 0, (side - patch) // 2, side - patch, side - 1}) for side in size)
-    check(library, build(LAYERS["usual"], size, patch, (rows, cols), readout=2))
+    check(library, dense_case(LAYERS["usual"], size, patch, (rows, cols), readout=2))
 
 
 def test_one_location(library: Path) -> None:
-    check(library, build(global_layers((4, 6), 1), (17, 19), 8, ([9], [0])))
+    check(library, dense_case(global_layers((4, 6), 1), (17, 19), 8, ([9], [0])))
 
 
 def test_memory_of_one_image_is_not_seen_by_the_next(library: Path) -> None:
-    case = build(LAYERS["usual"], (37, 53), 11, grid((37, 53), 11, 6), batch=2)
+    case = dense_case(LAYERS["usual"], (37, 53), 11, hole_grid((37, 53), 11, 6), batch=2)
     first, second = (case.images[i : i + 1].float().numpy() for i in (0, 1))
     used, fresh = compiled(library, case), compiled(library, case)
     used(np.float32(1e30) * first)
@@ -117,20 +118,20 @@ def test_memory_of_one_image_is_not_seen_by_the_next(library: Path) -> None:
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU multiplies no bfloat16")
 @pytest.mark.parametrize("layers", LAYERS)
 def test_bfloat16_is_near(layers: str) -> None:
-    case = build(LAYERS[layers], (45, 50), 11, grid((45, 50), 11, 6), batch=2)
+    case = dense_case(LAYERS[layers], (45, 50), 11, hole_grid((45, 50), 11, 6), batch=2)
     found = compiled(extension(), case, bfloat16=True)(case.images.float().numpy())
     assert tolerance("output", "fp32") < relative_error(found, case.loop()) < tolerance("output", "bf16")
 
 
 def test_bfloat16_is_refused_by_kernels_for_another_cpu() -> None:
-    case = build(LAYERS["usual"], (37, 53), 11, grid((37, 53), 11, 6))
+    case = dense_case(LAYERS["usual"], (37, 53), 11, hole_grid((37, 53), 11, 6))
     with pytest.raises(RuntimeError, match="multiplies no bfloat16; export the model at fp32"):
         compiled(extension(arch="x86-64"), case, bfloat16=True)(case.images.float().numpy())
 
 
 def test_any_wrong_number_of_a_serialized_plan_is_refused() -> None:
     """Plans come in files, which may be hostile: every number is checked before it is used as an address."""
-    case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
+    case = dense_case(LAYERS["usual"], (21, 23), 8, hole_grid((21, 23), 8, 5))
     images, serialized = case.images.float().numpy(), dense_pass_node.serialize_plan(case.plan)
     library, expected = extension(), compiled(extension(), case)(images)
     random = np.random.default_rng(0)
@@ -161,7 +162,7 @@ def test_any_wrong_number_of_a_serialized_plan_is_refused() -> None:
 
 
 def test_more_or_fewer_weights_are_refused() -> None:
-    case = build(LAYERS["usual"], (21, 23), 8, grid((21, 23), 8, 5))
+    case = dense_case(LAYERS["usual"], (21, 23), 8, hole_grid((21, 23), 8, 5))
     weights = dense_pass_node.serialize_weights(case.net)
     for wrong, says in ((weights[:-1], "fewer weights"), (np.append(weights, 0), "more weights")):
         with pytest.raises(RuntimeError, match=f"{says} than the plan has; export the model again"):
@@ -173,7 +174,7 @@ def test_any_thread_may_score(tmp_path: Path, streams: int, monkeypatch: pytest.
     monkeypatch.setattr("glance_fast.backends.registry.cpu_threads", lambda: 2)
     folder = save_tiny(tmp_path / "model", tiny_model())
     export(folder, "openvino", plugins=True)
-    threads_agree(Engine.load(folder, "openvino", streams=streams))
+    assert_threads_agree(Engine.load(folder, "openvino", streams=streams))
 
 
 def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from glance_fast.models.heads import DistortionHead, dad, iad
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.models import tiny_model
 from tests.helpers.tolerances import DTYPES, assert_close
 
 

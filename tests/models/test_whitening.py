@@ -13,7 +13,7 @@ from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.models.model import GlanceModel
 from glance_fast.models.whitening import LocationWhitening
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.models import tiny_model
 from tests.helpers.tolerances import DTYPES, assert_close
 
 

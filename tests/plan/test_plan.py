@@ -24,7 +24,7 @@ from glance_fast.plan.layer import OUTSIDE, Layer, conv, pool
 from glance_fast.plan.patches import grid_starts
 from glance_fast.plan.plan import Plan, compile_plan, refine_bands
 from glance_fast.plan.step import Step
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.models import tiny_model
 
 Key = tuple[int, int, tuple[int, int], tuple[int, int]]
 Masks = NDArray[np.bool_]

@@ -15,19 +15,22 @@ from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
 from glance_fast.plan.plan import compile_plan
 from glance_fast.plan.strips import cut_strips
-from tests.dense.test_torch_pass import Case, build, grid
-from tests.export.test_export import TRUNK, photos, usual_model
+from tests.helpers.dense_cases import DenseCase, dense_case, hole_grid
+from tests.helpers.images import model_images
+from tests.helpers.models import PRETRAINED, fitted_model
 from tests.helpers.reference import loop_of_photos
 from tests.helpers.tolerances import assert_close
 
-CASES: dict[str, Callable[[], Case]] = {
-    "odd": lambda: build(global_layers((4, 5, 6), 1), (85, 26), 8, grid((85, 26), 8, 6)),
-    "two convolutions, batch": lambda: build(global_layers((4, 6), 2), (61, 19), 6, grid((61, 19), 6, 5), 2),
-    "read-out of four": lambda: build(global_layers((5, 7), 1), (67, 23), 7, grid((67, 23), 7, 5), 2, 2),
-    "beyond the borders": lambda: build(global_layers((4, 5), 1), (70, 17), 7, ([-6, 3, 14, 40, 66], [-3, 12])),
-    "any order": lambda: build(global_layers((4, 5), 1), (70, 17), 7, ([40, 3, 61, 14], [5, 0])),
-    "other kernels": lambda: build([conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (75, 23), 7, grid((75, 23), 7, 4)),
-    "a small hole": lambda: build(global_layers((4, 5, 6), 1), (90, 24), 3, grid((90, 24), 3, 7)),
+CASES: dict[str, Callable[[], DenseCase]] = {
+    "odd": lambda: dense_case(global_layers((4, 5, 6), 1), (85, 26), 8, hole_grid((85, 26), 8, 6)),
+    "two convolutions, batch": lambda: dense_case(global_layers((4, 6), 2), (61, 19), 6, hole_grid((61, 19), 6, 5), 2),
+    "read-out of four": lambda: dense_case(global_layers((5, 7), 1), (67, 23), 7, hole_grid((67, 23), 7, 5), 2, 2),
+    "beyond the borders": lambda: dense_case(global_layers((4, 5), 1), (70, 17), 7, ([-6, 3, 14, 40, 66], [-3, 12])),
+    "any order": lambda: dense_case(global_layers((4, 5), 1), (70, 17), 7, ([40, 3, 61, 14], [5, 0])),
+    "other kernels": lambda: dense_case(
+        [conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (75, 23), 7, hole_grid((75, 23), 7, 4)
+    ),
+    "a small hole": lambda: dense_case(global_layers((4, 5, 6), 1), (90, 24), 3, hole_grid((90, 24), 3, 7)),
 }
 
 
@@ -65,15 +68,15 @@ def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
     "changes",
     [
         {"image_size": (150, 45), "patch": 16, "stride": 6},
-        {"image_size": (190, 131), **TRUNK, "stride": 20, "border_padding": 30},
-        {"image_size": (190, 131), **TRUNK, "stride": 8, "context_features": 5},
-        {"image_size": (260, 187), **TRUNK, "feature_block": 3, "global_channels": (6, 8, 8)},
+        {"image_size": (190, 131), **PRETRAINED, "stride": 20, "border_padding": 30},
+        {"image_size": (190, 131), **PRETRAINED, "stride": 8, "context_features": 5},
+        {"image_size": (260, 187), **PRETRAINED, "feature_block": 3, "global_channels": (6, 8, 8)},
     ],
     ids=["distilled", "pretrained", "context features", "deeper feature block"],
 )
 def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
-    model = usual_model(changes)
-    images = photos(model, 2 if "local_net" not in changes else 1)
+    model = fitted_model(changes)
+    images = model_images(model, 2 if "local_net" not in changes else 1)
     expected = loop_of_photos(model, images)
     with torch.no_grad():
         cut = make_pass(model.compile_plan(), max_bytes=1)
@@ -84,8 +87,8 @@ def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
 
 
 def test_the_backend_cuts_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = usual_model({"image_size": (150, 45), "patch": 16, "stride": 6})
-    images = list(photos(model, 2))
+    model = fitted_model({"image_size": (150, 45), "patch": 16, "stride": 6})
+    images = list(model_images(model, 2))
     whole = TorchBackend(model).grids(images)
     monkeypatch.setattr("glance_fast.dense.strip_pass.MAX_STRIP_BYTES", 1)
     monkeypatch.setattr(make_pass, "__defaults__", ("cpu", 1))

@@ -16,7 +16,7 @@ from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
 from glance_fast.storage.migrations import FORMAT, FORMER_TENSORS, upgrade_config, upgrade_weights
 from glance_fast.storage.model_folder import CONFIG
-from tests.helpers.tiny_models import save_tiny, tiny_model
+from tests.helpers.models import save_tiny, tiny_model
 
 
 def as_format_1(config: dict[str, Any]) -> dict[str, Any]:

@@ -20,19 +20,14 @@ from glance_fast.errors import ModelFolderError, SaveError
 from glance_fast.models.model import GlanceModel
 from glance_fast.storage.model_folder import CALIBRATION, CONFIG, WEIGHTS, build_model, read_model
 from glance_fast.version import __version__
-from tests.helpers.tiny_models import METADATA, TRAIN, save_tiny, tiny_calibration, tiny_config, tiny_model
+from tests.helpers.models import METADATA, TRAIN, save_tiny, tiny_calibration, tiny_config, tiny_model
 
 FILES = (CONFIG, WEIGHTS, CALIBRATION)
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("store") / "model", tiny_model())
-
-
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "model"))
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
 
 
 def open_model(path: Path) -> GlanceModel:
@@ -51,29 +46,29 @@ def plant(path: Path, name: str, data: bytes) -> None:
     edit_config(path, lambda config: config["sha256"].update({name: hashlib.sha256(data).hexdigest()}))
 
 
-def test_a_model_comes_back_as_it_was_written(original: Path) -> None:
-    files, model = read_model(original), tiny_model()
+def test_a_model_comes_back_as_it_was_written(tiny_folder: Path) -> None:
+    files, model = read_model(tiny_folder), tiny_model()
     assert (files.model, files.train, files.metadata) == (tiny_config(), TRAIN, METADATA)
-    assert files.calibration == tiny_calibration() and files.path == original
+    assert files.calibration == tiny_calibration() and files.path == tiny_folder
     back = build_model(files)
     assert not back.training and not any(weight.requires_grad for weight in back.parameters())
     state = back.state_dict()
     assert state.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
-    assert sorted(path.name for path in original.iterdir()) == sorted(FILES)
-    assert json.loads((original / CONFIG).read_text())["version"] == __version__
+    assert sorted(path.name for path in tiny_folder.iterdir()) == sorted(FILES)
+    assert json.loads((tiny_folder / CONFIG).read_text())["version"] == __version__
 
 
-def test_the_same_model_gives_the_same_bytes(original: Path, tmp_path: Path) -> None:
+def test_the_same_model_gives_the_same_bytes(tiny_folder: Path, tmp_path: Path) -> None:
     again = save_tiny(tmp_path / "again", tiny_model())
     for name in FILES:
-        assert (again / name).read_bytes() == (original / name).read_bytes()
+        assert (again / name).read_bytes() == (tiny_folder / name).read_bytes()
 
 
-def test_the_checked_contents_cannot_be_changed(original: Path) -> None:
+def test_the_checked_contents_cannot_be_changed(tiny_folder: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        read_model(original).digest = ""  # type: ignore[misc]
+        read_model(tiny_folder).digest = ""  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -42,7 +42,7 @@ from glance_fast.training.sampling import (
 )
 from glance_fast.training.schedule import build_stages
 from glance_fast.training.train import Job, train_model
-from tests.helpers.tiny_models import tiny_config, tiny_model
+from tests.helpers.models import tiny_config, tiny_model
 
 TRAIN = TrainConfig(
     seed=5, distil_steps=3, finetune_steps=3, global_steps=3, dad_steps=3, patches_per_step=16,

@@ -1,0 +1,79 @@
+"""Records of exports: damaged, foreign, newer and stale records are named, with the command that helps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glance_fast.engine import Engine
+from glance_fast.errors import ModelFolderError
+from glance_fast.storage.export_record import export_path
+from glance_fast.storage.model_folder import WEIGHTS
+
+
+def test_a_folder_without_weights_runs_its_exports(exported_copy: Path) -> None:
+    (exported_copy / WEIGHTS).unlink()
+    assert Engine.load(exported_copy).backend.name == "openvino"
+    with pytest.raises(ModelFolderError, match=WEIGHTS):
+        Engine.load(exported_copy, "torch")
+
+
+@pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("openvino", ".bin"), ("onnxruntime", ".onnx")])
+def test_a_damaged_export_is_named(exported_copy: Path, backend: str, suffix: str) -> None:
+    form = "onnx" if suffix == ".onnx" else "openvino"
+    path = export_path(exported_copy, form, "fp32").with_suffix(suffix)
+    whole = path.read_bytes()
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelFolderError, match=rf"{path.name} .*make it again with: glance-fast export"):
+            Engine.load(exported_copy, backend)
+    path.unlink()
+    with pytest.raises(ModelFolderError, match=path.name):
+        Engine.load(exported_copy, backend)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"format": 2, "version": "9.9"}, "format 2, written by glance_fast 9.9"),
+        ({"precision": "bf16"}, "an export to openvino at bf16"),
+        ({"model": "0" * 64}, "made from other weights"),
+        ({"sha256": {".py": "0"}}, "no file"),
+        ({"sha256": {"a": "0"}}, "an export to openvino has no file 'a'; make it again with: glance-fast export"),
+        ({"sha256": {"/../x": "0"}}, "an export to openvino has no file '/../x'"),
+        ({"sha256": {"": "0"}}, "an export to openvino has no file ''"),
+        ({"more": 1}, "no record of an export: more"),
+        ({"format": "one"}, "no record of an export: format"),
+    ],
+)
+def test_a_foreign_newer_or_stale_record_is_named(exported_copy: Path, changes: dict[str, Any], says: str) -> None:
+    path = export_path(exported_copy, "openvino", "fp32")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ModelFolderError, match=says):
+        Engine.load(exported_copy, "openvino")
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_record_without_a_file_of_its_format_names_the_file(exported_copy: Path, suffix: str) -> None:
+    path = export_path(exported_copy, "openvino", "fp32")
+    record = json.loads(path.read_text())
+    del record["sha256"][suffix]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ModelFolderError, match=f"does not list openvino-fp32{suffix}; make it again with: glance-fast"):
+        Engine.load(exported_copy, "openvino")
+
+
+@pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("onnxruntime", ".onnx")])
+def test_a_graph_that_no_runtime_reads_is_named(exported_copy: Path, backend: str, suffix: str) -> None:
+    import hashlib
+
+    path = export_path(exported_copy, {"openvino": "openvino", "onnxruntime": "onnx"}[backend], "fp32")
+    path.with_suffix(suffix).write_bytes(b"no graph")
+    record = json.loads(path.read_text())
+    record["sha256"][suffix] = hashlib.sha256(b"no graph").hexdigest()
+    path.write_text(json.dumps(record))
+    with pytest.raises(ModelFolderError, match="cannot read this graph"):
+        Engine.load(exported_copy, backend)
