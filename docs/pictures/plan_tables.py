@@ -51,8 +51,8 @@ def table_keys(plan: Plan) -> str:
 
 
 def table_split(plan: Plan) -> str:
-    """A plan as it is and split for a CPU: multiply-adds and blocks of convolutions, reads in runs of pools."""
-    lines = ["layer|as it is|split for a CPU", "---|---|---"]
+    """A plan as it is and refined for a CPU: multiply-adds and blocks of convolutions, reads in runs of pools."""
+    lines = ["layer|as it is|refined for a CPU", "---|---|---"]
     other = refine_bands(plan)
     for i, (step, finer) in enumerate(zip(plan.steps, other.steps, strict=True)):
         lines.append(f"{i} {step.layer.kind}|{_summary(step)}|{_summary(finer)}")

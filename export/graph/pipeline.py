@@ -120,40 +120,55 @@ def _cropped(graph: Graph, model: GlanceModel, feature_map: str) -> str:
 
 def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> str:
     """The score of every location, [B, locations], by the formula in `glance_fast.models.heads`."""
-    norm, lam, n, wide = model.whitening, model.config.iad_weight, model.config.features, model.config.context_features
-    if norm is None:
-        difference = graph.op("Sub", z_local, z_global)
-        square = graph.op("Mul", difference, difference)
-        inconsistency = _mean(graph, square, axis=2)
-        logit = _logit(graph, model, graph.concat([z_local, z_global, square], 2))
-        distortion = graph.op("Sigmoid", graph.op("Neg", logit))
+    if model.whitening is None:
+        heads = _plain_heads(graph, model, z_local, z_global)
     else:
-        difference = graph.op("Sub", graph.slice(z_local, 2, 0, n), z_global)
-        if wide:
-            difference = graph.concat([difference, graph.slice(z_local, 2, n, n + wide)], 2)
-        difference = _whitened(graph, norm, difference)
-        distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
-        logit = _logit(graph, model, graph.concat([graph.slice(difference, 2, 0, n), z_global], 2))
-        offset, scale = array(model.score_offset), array(model.score_scale)
-        inconsistency, distortion = (
-            graph.op("Div", graph.op("Sub", head, graph.const(offset[i])), graph.const(scale[i]))
-            for i, head in enumerate((distance, graph.op("Neg", logit)))
-        )
+        heads = _whitened_heads(graph, model, model.whitening, (z_local, z_global))
+    weights = (model.config.iad_weight, 1 - model.config.iad_weight)
     weighted = [
         graph.op("Mul", head, graph.const(np.array(weight, np.float32)))
-        for head, weight in ((inconsistency, lam), (distortion, 1 - lam))
+        for head, weight in zip(heads, weights, strict=True)
     ]
     return graph.op("Add", *weighted)
 
 
-def _whitened(graph: Graph, norm: LocationWhitening, difference: str) -> str:
+def _plain_heads(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> tuple[str, str]:
+    """s_IAD and s_DAD of every location, each [B, locations], without whitening."""
+    difference = graph.op("Sub", z_local, z_global)
+    square = graph.op("Mul", difference, difference)
+    inconsistency = _mean(graph, square, axis=2)
+    logit = _logit(graph, model, graph.concat([z_local, z_global, square], 2))
+    return inconsistency, graph.op("Sigmoid", graph.op("Neg", logit))
+
+
+def _whitened_heads(
+    graph: Graph, model: GlanceModel, whitening: LocationWhitening, features: tuple[str, str]
+) -> tuple[str, str]:
+    """√s_IAD and DAD's logit on one scale, each [B, locations], of `features`, z_l and z_g, with whitening."""
+    n, context = model.config.features, model.config.context_features
+    z_local, z_global = features
+    difference = graph.op("Sub", graph.slice(z_local, 2, 0, n), z_global)
+    if context:
+        difference = graph.concat([difference, graph.slice(z_local, 2, n, n + context)], 2)
+    difference = _whitened(graph, whitening, difference)
+    distance = graph.op("Sqrt", _mean(graph, graph.op("Mul", difference, difference), axis=2))
+    logit = _logit(graph, model, graph.concat([graph.slice(difference, 2, 0, n), z_global], 2))
+    offset, scale = array(model.score_offset), array(model.score_scale)
+    inconsistency, distortion = (
+        graph.op("Div", graph.op("Sub", head, graph.const(offset[i])), graph.const(scale[i]))
+        for i, head in enumerate((distance, graph.op("Neg", logit)))
+    )
+    return inconsistency, distortion
+
+
+def _whitened(graph: Graph, whitening: LocationWhitening, difference: str) -> str:
     """`W (d − mean)` of every location, [B, locations, n].
 
     W is lower triangular: in strips of rows, each without the zeros on its right, it takes less space and time. It is
     the product's right factor: OpenVINO reads that in bfloat16 where bf16 is requested, in half the time.
     """
-    centred = graph.op("Transpose", graph.op("Sub", difference, graph.const(array(norm.mean))), perm=[1, 0, 2])
-    whiten = array(norm.lower()).transpose(0, 2, 1)
+    centred = graph.op("Transpose", graph.op("Sub", difference, graph.const(array(whitening.mean))), perm=[1, 0, 2])
+    whiten = array(whitening.lower()).transpose(0, 2, 1)
     ends = np.linspace(0, whiten.shape[1], min(WHITENING_STRIPS, whiten.shape[1]) + 1).astype(int).tolist()
     strips = [
         graph.op("MatMul", graph.slice(centred, 2, 0, high), graph.const(whiten[:, :high, low:high]))

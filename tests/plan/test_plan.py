@@ -106,7 +106,7 @@ def compiled(layers: Sequence[Layer], size: tuple[int, int], patch: int, stride:
     return compile_plan(layers, size, patch, holes, readout)
 
 
-def overhanging(layers: Sequence[Layer], size: tuple[int, int], patch: int, stride: int) -> Plan:
+def padded_plan(layers: Sequence[Layer], size: tuple[int, int], patch: int, stride: int) -> Plan:
     """Holes that reach beyond every border by up to a pixel less than a whole patch."""
     holes = [range(1 - patch, side, stride) for side in size]
     return compile_plan(layers, size, patch, (holes[0], holes[1]))
@@ -144,7 +144,7 @@ def test_entries_are_the_distinct_keys_found_by_masks(name: str, min_keys: int) 
 @pytest.mark.parametrize("name", ["odd", "two convolutions", "other kernels", "pool first"])
 def test_entries_of_holes_that_reach_beyond_the_image(name: str) -> None:
     layers, size, patch, stride, _ = PLANS[name]
-    plan = overhanging(layers, size, patch, stride)
+    plan = padded_plan(layers, size, patch, stride)
     for step, keys in zip(plan.steps, entries_by_masks(layers, plan)[1:], strict=True):
         assert set(entries_of(step)) == keys
 

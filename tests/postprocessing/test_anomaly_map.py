@@ -68,14 +68,14 @@ def test_the_images_score_is_the_mean_of_the_highest() -> None:
     np.testing.assert_array_equal(grid, [[1, 7, 3], [5, 2, 6]])
 
 
-def test_patches_that_overhang_start_before_the_image_and_end_behind_it() -> None:
+def test_patches_with_border_padding_start_before_the_image_and_end_after_it() -> None:
     assert grid_starts(20, 9, 4, 3) == (-3, 1, 5, 9, 13)
     weights = map_weights(20, Patches(20, 9, 4, 3))
     for i, start in enumerate(grid_starts(20, 9, 4, 3)):
         np.testing.assert_array_equal(weights[start + 4], np.eye(5)[i])
 
 
-def test_what_is_said_of_a_patch_lies_before_its_middle_by_the_lean() -> None:
+def test_a_patch_scores_the_point_center_offset_pixels_before_its_centre() -> None:
     weights = map_weights(20, Patches(20, 9, 4, 3, center_offset=2))
     for i, start in enumerate(grid_starts(20, 9, 4, 3)[1:], 1):
         np.testing.assert_array_equal(weights[start + 4 - 2], np.eye(5)[i])

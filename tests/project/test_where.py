@@ -15,7 +15,7 @@ WHERE = {
     "the threshold": ("glance_fast/postprocessing/calibration.py", {"Calibration", "calibrate"}),
     "the mask update of partial convolution": ("kernels/reference/partial_conv.py", {"partial_conv_reference"}),
     "the plan": ("glance_fast/plan/plan.py", {"Plan", "compile_plan"}),
-    "the TensorRT build": ("export/tensorrt/build.py", {"build_plan"}),
+    "the TensorRT build": ("export/tensorrt/build.py", {"build_engine"}),
     "a stain": ("glance_fast/stains/", {"Stain", "Scratch", "Blob", "Pit", "Blur"}),
 }
 
