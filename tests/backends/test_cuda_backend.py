@@ -128,6 +128,6 @@ def test_the_host_fills_one_buffer_while_the_other_is_copied(backend: Any) -> No
 def test_threads_have_slots_of_their_own_and_capture_one_after_the_other(backend: Any) -> None:
     images = photos(64)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda image: backend.grids([image])[0], images))
-    same(found, images)
+        actual = list(pool.map(lambda image: backend.grids([image])[0], images))
+    same(actual, images)
     assert 1 <= len(backend._launches.slots[1]) <= 8

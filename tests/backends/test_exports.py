@@ -51,8 +51,8 @@ def test_lower_precision_is_near(exported_folder: Path, backend: str, precision:
     if precision == "bf16" and not multiplies_bfloat16():
         pytest.skip("this CPU multiplies no bfloat16")
     reference = Engine.load(exported_folder, "torch").score(textured_image(48, 56))
-    found = Engine.load(exported_folder, backend, precision=precision).score(textured_image(48, 56))
-    assert 0 < relative_error(found.map, reference.map) < tolerance("output", precision)
+    actual = Engine.load(exported_folder, backend, precision=precision).score(textured_image(48, 56))
+    assert 0 < relative_error(actual.map, reference.map) < tolerance("output", precision)
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
@@ -64,11 +64,15 @@ def test_bfloat16_runs_where_the_cpu_has_it_and_is_refused_where_not(
     logging.getLogger("glance_fast").propagate = True
     with caplog.at_level(logging.WARNING, "glance_fast"):
         assert (("openvino", "bf16") in runnable(exported_folder)) == bfloat16
-    told = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records]
     if bfloat16:
-        assert Engine.load(exported_folder, precision="bf16").backend.device_description == "cpu at bf16" and not told
+        assert (
+            Engine.load(exported_folder, precision="bf16").backend.device_description == "cpu at bf16" and not messages
+        )
         return
-    assert told[0].startswith("openvino at bf16 is left out: this CPU multiplies no bfloat16") and len(told) == 1
+    assert (
+        messages[0].startswith("openvino at bf16 is left out: this CPU multiplies no bfloat16") and len(messages) == 1
+    )
     for backend in ("auto", "openvino"):
         with pytest.raises(BackendError, match=r"'bf16' was asked for; this CPU .* use 'fp32', .*--precision fp32"):
             Engine.load(exported_folder, backend, precision="bf16")
@@ -120,8 +124,8 @@ def test_two_streams_score_what_one_does_in_its_order(
     assert two.backend.device_description == f"{one.backend.device_description}, 2 streams"
     images = [textured_image(48 + seed, 56, seed) for seed in range(11)]
     expected = [one.score(image) for image in images]
-    for found in (two.score(images), [*two.stream(iter(images))], [two.score(image) for image in images]):
-        for mine, reference in zip(found, expected, strict=True):
+    for actual in (two.score(images), [*two.stream(iter(images))], [two.score(image) for image in images]):
+        for mine, reference in zip(actual, expected, strict=True):
             assert_same_result(mine, reference)
     with pytest.raises(ImageError, match="smaller than one"):
         two.score([*images, images[0][:9]])

@@ -107,10 +107,10 @@ def test_a_peers_map_of_a_letterboxed_image_is_where_the_image_lies(teacher: Tea
     peer.fit(given[:24], given[24:], TRAIN)
     image = given[3][:, :40]
     framed = peer.score(np.pad(image, ((0, 0), (28, 28), (0, 0)), mode="symmetric"))
-    found = peer.score(image)
-    assert found.score == framed.score and found.map.shape == (64, 40)
+    actual = peer.score(image)
+    assert actual.score == framed.score and actual.map.shape == (64, 40)
     # Nearer to its ends the smoothing of the map sees them.
-    np.testing.assert_allclose(found.map[:, 16:24], framed.map[:, 44:52], rtol=1e-5)
+    np.testing.assert_allclose(actual.map[:, 16:24], framed.map[:, 44:52], rtol=1e-5)
 
 
 def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was(root: Path, tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_related_photographs_lie_in_the_same_part(root: Path) -> None:
     assert set(alone.values()) == set(splits.PARTS), "eight images, not all in one part"
     for within, groups in ((99, 4), (100, 1)):
         paths = [sample.path for sample in samples if sample.is_normal]
-        found = splits.related(paths, r"num_(\d+)", within)
-        assert len(found) == groups and sorted(path for group in found for path in group) == sorted(paths)
+        actual = splits.related(paths, r"num_(\d+)", within)
+        assert len(actual) == groups and sorted(path for group in actual for path in group) == sorted(paths)
     together = splits.part_of(samples, r"num_(\d+)", 100)
     for defect in ("good", "hole"):
         assert len({together[sample.path] for sample in samples if sample.defect == defect}) == 1

@@ -22,9 +22,9 @@ def tables(text: str) -> Iterator[list[list[str]]]:
 
 @pytest.mark.parametrize("path", AREAS, ids=lambda path: path.name)
 def test_each_table_has_dated_rows_newest_first(path: Path) -> None:
-    found = [*tables(path.read_text(encoding="utf-8"))]
-    assert found, "a file without a table"
-    for head, rule, *rows in found:
+    document_tables = [*tables(path.read_text(encoding="utf-8"))]
+    assert document_tables, "a file without a table"
+    for head, rule, *rows in document_tables:
         assert head == COLUMNS
         assert rule == ["---"] * len(COLUMNS)
         assert rows

@@ -90,9 +90,9 @@ def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: 
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     loops = [(row["size"], row["batch"]) for row in rows if row["runtime"].startswith("loop")]
     assert loops == [(128, 1), (256, 1)]
-    mine = [(row["size"], row["stride"], row["batch"]) for row in rows if row["runtime"] == "ONNX Runtime"]
+    actual = [(row["size"], row["stride"], row["batch"]) for row in rows if row["runtime"] == "ONNX Runtime"]
     # The peer is published for one size.
-    assert mine == [(128, 16, 1), (128, 16, 3), (256, 16, 1), (256, 16, 3), (256, 8, 1), (256, 8, 3)]
+    assert actual == [(128, 16, 1), (128, 16, 3), (256, 16, 1), (256, 16, 3), (256, 8, 1), (256, 8, 3)]
     three = [row for row in rows if row["batch"] == 3]
     assert all(row["p50_ms"] == pytest.approx(3 * row["ms"], abs=0.1) and row["memory_mb"] == 3 for row in three)
     assert all(row["loop_speedup"] > 1 for row in three if row["method"] == "fast")

@@ -62,11 +62,11 @@ def test_what_is_faster_is_put_into_the_table_and_used(
     tune.merge(table, rows)
     tune.merge(table, rows[:1])
     assert len(json.loads(table.read_text())) == len(rows)
-    found = configurations.parse(table.read_text())
-    monkeypatch.setattr(configurations, "_table", lambda: found)
+    tuned = configurations.parse(table.read_text())
+    monkeypatch.setattr(configurations, "_table", lambda: tuned)
     pipeline = TritonPipeline(model, DEVICE)
     assert [one.block for one in pipeline._dense.tables] == [64, 128, 16, 16, 32]
-    assert all(tuned_options(place) for place in found)
+    assert all(tuned_options(place) for place in tuned)
     images = model_images(model, 2)
     scores = pipeline(torch.from_numpy(images).to(DEVICE)).cpu()
     assert_close(scores, torch.from_numpy(loop_grids(model, images)), torch.float32)
@@ -81,12 +81,12 @@ def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch:
 
 
 def test_the_gpu_benchmark_times_every_kernel_and_pooling_both_ways(model: GlanceModel) -> None:
-    found = gpu.launches("tiny", model, 1)
-    both = [name for name in found if "pooled_entries_kernel" in name]
+    launches = gpu.launches("tiny", model, 1)
+    both = [name for name in launches if "pooled_entries_kernel" in name]
     assert [name.rpartition(", ")[2] for name in both] == ["in two launches", "in one"]
-    assert {name.split()[1] for name in found} == set(tune.CHOICES)
-    assert all(case.costs for name, case in found.items() if name not in both)
-    results = {name: case.run() for name, case in found.items()}
+    assert {name.split()[1] for name in launches} == set(tune.CHOICES)
+    assert all(case.costs for name, case in launches.items() if name not in both)
+    results = {name: case.run() for name, case in launches.items()}
     two, one = (results[name] for name in both)
     assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
     assert relative_error(one.cpu(), two.cpu()) < tolerance("output", "fp16")

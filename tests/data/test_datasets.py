@@ -163,14 +163,14 @@ def test_a_mask_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 def test_files_folders_and_globs_expand_in_their_order(tmp_path: Path) -> None:
     touch(tmp_path, "b/1.png", "b/deep/0.jpg", "b/notes.txt", "a/2.png", "a/3.bmp", "a/.4.png", "c.png")
-    found = expand([tmp_path / "c.png", str(tmp_path / "b"), f"{tmp_path}/a/*"])
-    assert names(found, tmp_path) == ["c.png", "b/1.png", "b/deep/0.jpg", "a/2.png", "a/3.bmp"]
+    actual = expand([tmp_path / "c.png", str(tmp_path / "b"), f"{tmp_path}/a/*"])
+    assert names(actual, tmp_path) == ["c.png", "b/1.png", "b/deep/0.jpg", "a/2.png", "a/3.bmp"]
 
 
 def test_a_file_named_twice_is_given_once(tmp_path: Path) -> None:
     touch(tmp_path, "a/0.png", "a/1.png")
-    found = expand([tmp_path / "a" / "1.png", tmp_path / "a", f"{tmp_path}/*/*.png"])
-    assert names(found, tmp_path) == ["a/1.png", "a/0.png"]
+    actual = expand([tmp_path / "a" / "1.png", tmp_path / "a", f"{tmp_path}/*/*.png"])
+    assert names(actual, tmp_path) == ["a/1.png", "a/0.png"]
 
 
 @pytest.mark.parametrize(

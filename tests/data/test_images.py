@@ -57,8 +57,8 @@ def is_rgb_of(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:
     ],
 )
 def test_arrays_become_rgb(given: NDArray[np.generic], expected: NDArray[np.uint8]) -> None:
-    found = as_rgb(given)
-    assert is_rgb_of(found, expected) and found.flags.c_contiguous
+    actual = as_rgb(given)
+    assert is_rgb_of(actual, expected) and actual.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

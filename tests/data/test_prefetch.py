@@ -28,8 +28,8 @@ def test_results_come_in_order_whatever_takes_how_long(at_once: int) -> None:
         time.sleep(0.01 * (item % 3))
         return item
 
-    found = prefetch_map(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
-    assert [*found] == [2 * item + 2 for item in range(40)]
+    actual = prefetch_map(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
+    assert [*actual] == [2 * item + 2 for item in range(40)]
     assert list(prefetch_map([], same_thing, same_thing, same_thing, at_once)) == []
 
 

@@ -68,5 +68,5 @@ def test_a_letterboxed_image_keeps_its_aspect_in_the_middle(own: int, across: in
 @given(st.integers(1, 30), st.integers(0, 100), st.integers(0, 100))
 def test_beyond_its_ends_an_axis_is_mirrored(length: int, before: int, after: int) -> None:
     expected = np.pad(np.arange(length), (before, after), mode="symmetric")
-    found = reflect_indices(range(before, before + length), before + length + after)
-    np.testing.assert_array_equal(found, expected)
+    actual = reflect_indices(range(before, before + length), before + length + after)
+    np.testing.assert_array_equal(actual, expected)

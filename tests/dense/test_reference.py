@@ -25,9 +25,9 @@ def test_its_depthwise_convolutions_are_pytorchs(
     with torch.no_grad():
         expected = layer(x)
         with quick_depthwise():
-            found = layer(x)
+            actual = layer(x)
         assert torch.equal(layer(x), expected)
-    assert_close(found, expected, torch.float64)
+    assert_close(actual, expected, torch.float64)
 
 
 def test_it_tells_models_and_images_apart() -> None:
@@ -37,5 +37,5 @@ def test_it_tells_models_and_images_apart() -> None:
         for model in models:
             with torch.no_grad():
                 expected = LoopPass(model.compile_plan(), batch=16).features(model.double(), images.double())
-            for found, reference in zip(loop_of(model.float(), images), expected, strict=True):
-                assert_close(found, reference, torch.float64)
+            for actual, reference in zip(loop_of(model.float(), images), expected, strict=True):
+                assert_close(actual, reference, torch.float64)

@@ -60,9 +60,9 @@ def test_holes_that_reach_beyond_every_border(size: tuple[int, int], patch: int,
 def test_any_rows_and_columns_in_any_order() -> None:
     case = dense_case(global_layers((4, 6, 6), 1), (45, 38), 9, ([17, 0, 36, 17, 4, 5], [29, 3, 2, 3]), batch=2)
     case.check()
-    found = case.dense(torch.float64).view(2, 6, 4, 5)
-    assert torch.equal(found[:, 0], found[:, 3])
-    assert torch.equal(found[:, :, 1], found[:, :, 3])
+    actual = case.dense(torch.float64).view(2, 6, 4, 5)
+    assert torch.equal(actual[:, 0], actual[:, 3])
+    assert torch.equal(actual[:, :, 1], actual[:, :, 3])
 
 
 def test_one_location() -> None:
@@ -116,8 +116,8 @@ def test_runs_at_the_same_time_and_in_any_mode_leave_each_other_alone() -> None:
             return dense(case.net, case.images[: 1 + i % 3])
 
     with ThreadPoolExecutor(4) as pool:
-        for i, found in enumerate(pool.map(run, range(40))):
-            assert_close(found, reference[: 1 + i % 3], torch.float64)
+        for i, actual in enumerate(pool.map(run, range(40))):
+            assert_close(actual, reference[: 1 + i % 3], torch.float64)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

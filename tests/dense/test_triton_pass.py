@@ -74,8 +74,8 @@ def test_pooling_in_the_convolutions_launch_is_the_loop(name: str) -> None:
 def test_so_it_is_at_lower_precision(dtype: torch.dtype) -> None:
     case = CASES["odd"]()
     with joined(case, dtype):
-        found = relative_error(run(case, dtype), case.loop())
-    assert tolerance("output", "fp32") < found < tolerance("output", "fp16")
+        actual = relative_error(run(case, dtype), case.loop())
+    assert tolerance("output", "fp32") < actual < tolerance("output", "fp16")
 
 
 @contextmanager
@@ -95,8 +95,8 @@ def joined(case: DenseCase, dtype: torch.dtype) -> Iterator[None]:
 @pytest.mark.parametrize("dtype", [torch.float16], ids=str)
 def test_the_kernels_are_near_the_loop_at_lower_precision(dtype: torch.dtype) -> None:
     case = CASES["odd"]()
-    found = relative_error(run(case, dtype), case.loop())
-    assert tolerance("output", "fp32") < found < tolerance("output", "fp16")
+    actual = relative_error(run(case, dtype), case.loop())
+    assert tolerance("output", "fp32") < actual < tolerance("output", "fp16")
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_a_wrong_table_is_noticed(field: str, part: Any, value: int) -> None:
     case = CASES["odd"]()
     kernels = TritonPass(case.plan, case.net.float(), DEVICE, torch.float32)
     getattr(kernels.tables[2], field)[part] = value
-    found = kernels(case.images.to(DEVICE, torch.float32)).cpu()
+    actual = kernels(case.images.to(DEVICE, torch.float32)).cpu()
     case.net.cpu().double()
-    assert relative_error(found, case.loop()) > 100 * tolerance("output", "fp32")
+    assert relative_error(actual, case.loop()) > 100 * tolerance("output", "fp32")
 
 
 # Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.

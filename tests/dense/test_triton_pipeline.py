@@ -43,15 +43,15 @@ MODELS: list[dict[str, Any]] = [
 def test_the_pipeline_is_the_loop(changes: dict[str, Any]) -> None:
     model = fitted_model(changes)
     images = model_images(model, 2)
-    found = TritonPipeline(model, DEVICE)(torch.from_numpy(images).to(DEVICE))
-    assert_close(found.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
+    actual = TritonPipeline(model, DEVICE)(torch.from_numpy(images).to(DEVICE))
+    assert_close(actual.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
 
 
 def test_it_is_near_the_loop_in_half_floats() -> None:
     model = fitted_model(MODELS[2])
     images = model_images(model, 1)
-    found = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
-    apart = relative_error(found.cpu(), torch.from_numpy(loop_grids(model, images)))
+    actual = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
+    apart = relative_error(actual.cpu(), torch.from_numpy(loop_grids(model, images)))
     assert tolerance("output", "fp32") < apart < tolerance("output", "fp16")
 
 
@@ -71,8 +71,8 @@ def test_the_heads_are_the_models(changes: dict[str, Any], batch: int) -> None:
     z_local = torch.randn(batch, locations, model.config.features + model.config.context_features)
     z_global = torch.randn(batch, locations, model.config.features)
     reference = in_double(model).score(z_local.double(), z_global.double()).detach()
-    found = TritonHeads(model, DEVICE)(z_local.to(DEVICE), z_global.to(DEVICE))
-    assert_close(found.flatten(1).cpu(), reference, torch.float32)
+    actual = TritonHeads(model, DEVICE)(z_local.to(DEVICE), z_global.to(DEVICE))
+    assert_close(actual.flatten(1).cpu(), reference, torch.float32)
 
 
 def test_a_matrix_that_is_not_triangular_is_refused() -> None:
@@ -106,8 +106,8 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
     assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
     assert (expected == most).any() or most == math.inf
     pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).float().to(DEVICE)
-    found = ops.pixel_conv(images.to(DEVICE), pixels, *pack_conv(conv, DEVICE, torch.float32), *sides)
-    assert_close(found.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
+    actual = ops.pixel_conv(images.to(DEVICE), pixels, *pack_conv(conv, DEVICE, torch.float32), *sides)
+    assert_close(actual.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
 
 
 def test_the_operators_keep_pytorchs_rules() -> None:
@@ -190,5 +190,5 @@ def test_the_engine_is_the_loop_on_a_gpu(changes: dict[str, Any], tmp_path: Any)
     reference = loop_grids(model, images)
     for count in (1, 2, 5, 1):
         for given in (list(images[:count]), list(torch.from_numpy(images[:count]).to(DEVICE))):
-            found = torch.stack(list(backend.grids(given)))
-            assert_close(found.cpu(), torch.from_numpy(reference[:count]), torch.float32)
+            actual = torch.stack(list(backend.grids(given)))
+            assert_close(actual.cpu(), torch.from_numpy(reference[:count]), torch.float32)

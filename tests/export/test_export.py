@@ -40,8 +40,8 @@ def test_the_graph_is_the_loop_in_openvino(changes: dict[str, Any], tmp_path: Pa
         assert_close(torch.from_numpy(np.stack(backend.grids(list(images)))), reference, torch.float32)
     if HAS_CPP_COMPILER and multiplies_bfloat16():
         export(folder, "openvino", "bf16", plugins=True)
-        found = Engine.load(folder, "openvino", precision="bf16").backend.grids(list(images))
-        assert tolerance("output", "fp32") < relative_error(np.stack(found), reference) < tolerance("output", "bf16")
+        actual = Engine.load(folder, "openvino", precision="bf16").backend.grids(list(images))
+        assert tolerance("output", "fp32") < relative_error(np.stack(actual), reference) < tolerance("output", "bf16")
 
 
 def test_the_package_offers_the_export() -> None:

@@ -55,8 +55,8 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
         graphs.append(session(model))
     for runs in graphs:
         for batch in (1, 2):
-            found = [runs.run(["anomaly_grid"], {"image": images[i : i + batch]})[0] for i in range(0, 2, batch)]
-            assert_close(torch.from_numpy(np.concatenate(found)), torch.from_numpy(reference), torch.float32)
+            actual = [runs.run(["anomaly_grid"], {"image": images[i : i + batch]})[0] for i in range(0, 2, batch)]
+            assert_close(torch.from_numpy(np.concatenate(actual)), torch.from_numpy(reference), torch.float32)
 
 
 @pytest.mark.parametrize("changes", [{}, {"top_k": 5, "smoothing_sigma": 0.5}], ids=str)
@@ -119,10 +119,10 @@ def test_a_target_that_no_graph_can_have_is_refused(target: tuple[Any, ...], mes
 
 def test_the_file_says_what_it_is() -> None:
     model = fitted_model({})
-    told = {entry.key: entry.value for entry in export_onnx(model, tiny_calibration()).metadata_props}
-    assert told["glance_fast.format"] == "1" and told["glance_fast.version"]
-    assert ModelConfig.model_validate_json(told["glance_fast.model"]) == tiny_config()
-    assert json.loads(told["glance_fast.calibration"])["threshold"] == tiny_calibration().threshold
+    metadata = {entry.key: entry.value for entry in export_onnx(model, tiny_calibration()).metadata_props}
+    assert metadata["glance_fast.format"] == "1" and metadata["glance_fast.version"]
+    assert ModelConfig.model_validate_json(metadata["glance_fast.model"]) == tiny_config()
+    assert json.loads(metadata["glance_fast.calibration"])["threshold"] == tiny_calibration().threshold
 
 
 @pytest.mark.parametrize("changes", EXPORT_CASES[4:6], ids=str)

@@ -49,8 +49,8 @@ def test_int8_is_near_and_smaller_steps_are_kept(tmp_path: Path, backend: str, f
     image = textured_image(48, 56, 99)
     reference = Engine.load(folder, "torch").score(image).map
     engine = Engine.load(folder, backend, precision="int8")
-    found = engine.score(image).map
-    assert 0 < relative_error(found, reference) < tolerance("output", "int8")
+    actual = engine.score(image).map
+    assert 0 < relative_error(actual, reference) < tolerance("output", "int8")
     kind, suffix = {"openvino": (b"FakeQuantize", ".xml"), "onnx": (b"DequantizeLinear", ".onnx")}[form]
     assert kind in export_path(folder, form, "int8").with_suffix(suffix).read_bytes()
     assert engine.backend.device_description == "cpu at int8"
@@ -82,9 +82,9 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     # As the graph is written: some CPUs' own 8-bit products overflow.
     plain = onnxruntime.SessionOptions()
     plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    found = onnxruntime.InferenceSession(quantized.SerializeToString(), plain).run(["anomaly_grid"], {"image": images})
+    actual = onnxruntime.InferenceSession(quantized.SerializeToString(), plain).run(["anomaly_grid"], {"image": images})
     reference = loop_grids(model, images)
-    assert 0 < relative_error(found[0], reference) < tolerance("output", "int8")
+    assert 0 < relative_error(actual[0], reference) < tolerance("output", "int8")
 
 
 def test_8_bits_for_tensorrt_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """TensorRT on the host, to run what drives it: a "plan" is the ONNX graph behind a header, run by ONNX Runtime.
 
-Names and parameters are TensorRT's own: `tests/backends/test_tensorrt.py` holds every class here to the members
+Names and parameters are TensorRT's own: `tests/export/test_fake_tensorrt.py` holds every class here to the members
 that the Python bindings 11.4.0.106 and 10.16.1.11 have (`tests/helpers/tensorrt_api.json`, recorded from them).
 """
 
@@ -198,9 +198,9 @@ class Reference:
         return [_argument(one) for one in self._model.graph.output]
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> list[Any]:
-        found = self._run.run(names, feeds)
-        assert isinstance(found, list)
-        return found
+        outputs = self._run.run(names, feeds)
+        assert isinstance(outputs, list)
+        return outputs
 
 
 def _argument(value: onnx.ValueInfoProto) -> Any:
@@ -267,8 +267,8 @@ class IExecutionContext:
 
         def work() -> None:
             images = view(addresses["image"], tuple(shapes["image"]), np.uint8)
-            found = self._engine.session.run(names, {"image": images})
-            for name, values in zip(names, found, strict=True):
+            outputs = self._engine.session.run(names, {"image": images})
+            for name, values in zip(names, outputs, strict=True):
                 view(addresses[name], tuple(shapes[name]), values.dtype)[...] = values
 
         stream.put(work)

@@ -25,14 +25,14 @@ def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
     """`z_l` and `z_g` of normalised images [B, 3, H, W] by the loop, float64 [B, locations, n]; images are cast."""
     double = in_double(model)
     weights = _digest(model.config.model_dump_json().encode(), *(part.numpy() for part in double.state_dict().values()))
-    found = []
+    features = []
     for image in images.double():
         key = weights + _digest(image.numpy())
         if key not in _known:
             with torch.no_grad(), quick_depthwise():
                 _known[key] = LoopPass(double.compile_plan(), batch=2).features(double, image[None])
-        found.append(_known[key])
-    z_local, z_global = zip(*found, strict=True)
+        features.append(_known[key])
+    z_local, z_global = zip(*features, strict=True)
     return torch.cat(z_local), torch.cat(z_global)
 
 
@@ -82,9 +82,9 @@ def _shifted(  # noqa: PLR0913 – PyTorch's own parameters
     x = F.pad(x, (left, left, top, top))
     height = (x.shape[2] - low * (weight.shape[2] - 1) - 1) // down + 1
     width = (x.shape[3] - wide * (weight.shape[3] - 1) - 1) // right + 1
-    found = x.new_zeros(len(x), groups, height, width)
+    sums = x.new_zeros(len(x), groups, height, width)
     for i, j in np.ndindex(*weight.shape[2:]):
         rows = slice(i * low, i * low + down * (height - 1) + 1, down)
         cols = slice(j * wide, j * wide + right * (width - 1) + 1, right)
-        found.addcmul_(x[:, :, rows, cols], weight[:, 0, i, j].view(-1, 1, 1))
-    return found if bias is None else found.add_(bias.view(-1, 1, 1))
+        sums.addcmul_(x[:, :, rows, cols], weight[:, 0, i, j].view(-1, 1, 1))
+    return sums if bias is None else sums.add_(bias.view(-1, 1, 1))

@@ -119,8 +119,8 @@ def test_memory_of_one_image_is_not_seen_by_the_next(library: Path) -> None:
 @pytest.mark.parametrize("layers", LAYERS)
 def test_bfloat16_is_near(layers: str) -> None:
     case = dense_case(LAYERS[layers], (45, 50), 11, hole_grid((45, 50), 11, 6), batch=2)
-    found = compiled(extension(), case, bfloat16=True)(case.images.float().numpy())
-    assert tolerance("output", "fp32") < relative_error(found, case.loop()) < tolerance("output", "bf16")
+    actual = compiled(extension(), case, bfloat16=True)(case.images.float().numpy())
+    assert tolerance("output", "fp32") < relative_error(actual, case.loop()) < tolerance("output", "bf16")
 
 
 def test_bfloat16_is_refused_by_kernels_for_another_cpu() -> None:
@@ -146,10 +146,10 @@ def test_any_wrong_number_of_a_serialized_plan_is_refused() -> None:
         wrong = serialized.copy()
         wrong[place] = random.choice(serialized)
         try:
-            found = compiled(library, case, serialize_plan=wrong)(images)
+            actual = compiled(library, case, serialize_plan=wrong)(images)
         except RuntimeError as error:
-            found = expected if "export the model again" in str(error) or "reads images" in str(error) else found[:0]
-        assert found.shape == expected.shape
+            actual = expected if "export the model again" in str(error) or "reads images" in str(error) else actual[:0]
+        assert actual.shape == expected.shape
     for short in (
         serialized[:0],
         serialized[:1],

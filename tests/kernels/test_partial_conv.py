@@ -91,44 +91,44 @@ def test_the_reference_is_the_formula(hole: str, kernel: int, dtype: torch.dtype
     mask, (x, weight, bias) = masked(hole), problem(kernel)
     expected, alive = conv_by_formula(x, mask, weight, bias)
     given = tensors(x[None], mask[None, None], weight, bias, dtype=dtype)
-    found, found_mask = partial_conv_reference(*given)
+    actual, found_mask = partial_conv_reference(*given)
     np.testing.assert_array_equal(found_mask[0, 0], alive)
     assert found_mask.dtype == dtype
     if hole == "everything":
-        assert not found.any() and not alive.any()
+        assert not actual.any() and not alive.any()
     else:
-        assert_close(found[0], expected, dtype)
+        assert_close(actual[0], expected, dtype)
 
 
 def test_windows_of_hole_alone_are_zero_whatever_the_bias() -> None:
     mask, (x, weight, _) = masked("inside"), problem(3)
     bias = np.full(3, 7.0)
     given = tensors(x[None], mask[None, None], weight, bias, dtype=torch.float64)
-    found, alive = partial_conv_reference(*given)
+    actual, alive = partial_conv_reference(*given)
     dead = torch.zeros(9, 13, dtype=torch.bool)
     dead[3:6, 4:8] = True
     assert torch.equal(alive[0, 0] == 0, dead)
-    assert (found[0][:, dead] == 0).all()
+    assert (actual[0][:, dead] == 0).all()
 
 
 def test_without_a_hole_only_the_border_is_renormalised() -> None:
     x, weight, bias = problem(3)
     given = tensors(x[None], masked("nothing")[None, None], weight, bias, dtype=torch.float64)
-    found, _ = partial_conv_reference(*given)
+    actual, _ = partial_conv_reference(*given)
     plain = torch.nn.functional.conv2d(given[0], given[2], given[3]).relu()
-    assert_close(found[:, :, 1:-1, 1:-1], plain, torch.float64)
+    assert_close(actual[:, :, 1:-1, 1:-1], plain, torch.float64)
     corner = np.einsum("ocij,cij->o", weight[:, :, 1:, 1:], x[:, :2, :2]) * 9 / 4 + bias
-    assert_close(found[0, :, 0, 0], np.maximum(corner, 0), torch.float64)
+    assert_close(actual[0, :, 0, 0], np.maximum(corner, 0), torch.float64)
 
 
 def test_each_image_of_a_batch_may_have_its_own_mask() -> None:
     x, weight, bias = problem(3)
     masks = np.stack([masked(name)[None] for name in ("inside", "corner", "nothing")])
     given = tensors(np.stack([x] * 3), masks, weight, bias, dtype=torch.float64)
-    found, alive = partial_conv_reference(*given)
+    actual, alive = partial_conv_reference(*given)
     for i in range(3):
         expected, expected_mask = conv_by_formula(x, masks[i, 0], weight, bias)
-        assert_close(found[i], expected, torch.float64)
+        assert_close(actual[i], expected, torch.float64)
         np.testing.assert_array_equal(alive[i, 0], expected_mask)
 
 
@@ -176,11 +176,11 @@ def test_sums_and_changes_are_the_reference(hole: str, kernel: int, dtype: torch
         changed = changes(table, base_index.int(), torch.full_like(table, 7))
         windows = gather(changed, taken, torch.full((taken.numel() * 2 + 5,), 7, dtype=dtype))
         add_changes(sums, windows, weights, sums)
-        found = renormalise(sums, scale, given[3].to(dtype), sums)
+        actual = renormalise(sums, scale, given[3].to(dtype), sums)
     else:
         windows = gather(changes(table, base_index.int()), taken)
-        found = renormalise(add_changes(sums, windows, weights), scale, given[3].to(dtype))
-    assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)
+        actual = renormalise(add_changes(sums, windows, weights), scale, given[3].to(dtype))
+    assert_close(actual.T, reference[0].flatten(1)[:, cells], dtype)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -188,8 +188,8 @@ def test_changes_are_entries_less_their_base_cells_then_minus_the_base(in_place:
     table = torch.arange(14.0).reshape(7, 2)
     table[-1] = 0
     base_index = torch.tensor([2, 0], dtype=torch.int32)  # four base cells, two entries, the zero row
-    found = changes(table, base_index, torch.full_like(table, 7) if in_place else None)
-    assert torch.equal(found, torch.cat([table[4:6] - table[[2, 0]], -table[:4], table[6:]]))
+    actual = changes(table, base_index, torch.full_like(table, 7) if in_place else None)
+    assert torch.equal(actual, torch.cat([table[4:6] - table[[2, 0]], -table[:4], table[6:]]))
 
 
 def test_tap_weights_of_some_taps_are_a_matrix() -> None:
@@ -207,12 +207,12 @@ def test_pooling_is_the_formula(hole: str, size: int, dtype: torch.dtype) -> Non
     mask, (x, _, _) = masked(hole), problem(3)
     expected, alive = pool_by_formula(x, mask, size)
     given, given_mask = tensors(x[None], mask[None, None], dtype=dtype)
-    found, found_mask = max_pool_reference(given, given_mask, size)
+    actual, found_mask = max_pool_reference(given, given_mask, size)
     np.testing.assert_array_equal(found_mask[0, 0], alive)
     if hole == "everything":
-        assert not found.any()
+        assert not actual.any()
     else:
-        assert_close(found[0], expected, dtype)
+        assert_close(actual[0], expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -226,5 +226,5 @@ def test_pooled_windows_are_the_reference(hole: str, size: int, dtype: torch.dty
     sources, cells = rows_of(mask, size, size, 0)
     windows = gather(table_of(x, dtype), torch.from_numpy(sources))
     for out in (None, torch.full((len(cells), 2), 7, dtype=dtype)):
-        found = max_pool_windows(windows, 2, out)
-        assert_close(found.T, reference[0].flatten(1)[:, cells], dtype)
+        actual = max_pool_windows(windows, 2, out)
+        assert_close(actual.T, reference[0].flatten(1)[:, cells], dtype)

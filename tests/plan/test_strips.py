@@ -45,9 +45,9 @@ def test_strips_are_the_loop(name: str, rows: int) -> None:
     assert len(cut.plans) > 1
     assert sum(plan.locations for plan in cut.plans) == case.plan.locations
     net = case.net.float()
-    found = cut(net, case.images.float())
+    actual = cut(net, case.images.float())
     net.double()
-    assert_close(found, case.loop(), torch.float32)
+    assert_close(actual, case.loop(), torch.float32)
 
 
 def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:

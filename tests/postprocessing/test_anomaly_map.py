@@ -32,10 +32,10 @@ def test_a_pixel_at_a_patchs_centre_has_its_score() -> None:
 
 def test_between_centres_the_map_is_linear_and_beyond_them_constant() -> None:
     scores = np.array([1.0, 3.0, 0.0])
-    found = map_weights(16, Patches(16, 8, 4)) @ scores
+    actual = map_weights(16, Patches(16, 8, 4)) @ scores
     centres = np.array([4.0, 8.0, 12.0])
-    np.testing.assert_allclose(found, np.interp(np.arange(16) + 0.5, centres, scores), rtol=0, atol=1e-6)
-    assert (found[:4] == 1).all() and (found[12:] == 0).all()
+    np.testing.assert_allclose(actual, np.interp(np.arange(16) + 0.5, centres, scores), rtol=0, atol=1e-6)
+    assert (actual[:4] == 1).all() and (actual[12:] == 0).all()
 
 
 @pytest.mark.parametrize("pixels", [1, 7, 31, 64, 65, 1000])
@@ -45,15 +45,15 @@ def test_a_map_in_the_images_own_size(pixels: int, patch: int, stride: int) -> N
     scores = np.random.default_rng(0).random(len(grid_starts(64, patch, stride)))
     centres = (np.array(grid_starts(64, patch, stride)) + patch / 2) * pixels / 64
     expected = np.interp(np.arange(pixels) + 0.5, centres, scores)
-    found = map_weights(pixels, Patches(64, patch, stride)) @ scores
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    actual = map_weights(pixels, Patches(64, patch, stride)) @ scores
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_a_grid_of_one_value_is_a_map_of_it() -> None:
     rows, cols = map_weights(50, Patches(37, 11, 4)), map_weights(31, Patches(53, 11, 4))
-    found = rows @ np.full((rows.shape[1], cols.shape[1]), 2.5, np.float32) @ cols.T
-    assert found.shape == (50, 31)
-    np.testing.assert_allclose(found, 2.5, rtol=0, atol=1e-5)
+    actual = rows @ np.full((rows.shape[1], cols.shape[1]), 2.5, np.float32) @ cols.T
+    assert actual.shape == (50, 31)
+    np.testing.assert_allclose(actual, 2.5, rtol=0, atol=1e-5)
 
 
 def test_a_map_is_mirrored_with_its_grid() -> None:
@@ -92,9 +92,9 @@ def test_interpolating_is_the_product_of_weights(
     grid = np.random.default_rng(0).normal(size=(count, count)).astype(np.float32)
     weights = map_weights(pixels, Patches(side, patch, stride, border_padding))
     lies = bilinear_indices(pixels, Patches(side, patch, stride, border_padding))
-    found = interpolate(grid, lies, lies)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)
+    actual = interpolate(grid, lies, lies)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)
 
 
 def test_a_map_of_a_letterboxed_axis_is_the_part_where_the_image_lies() -> None:

@@ -38,8 +38,8 @@ def test_the_base_install_scores_without_pytorch(exported_folder: Path, tmp_path
     np.save(tmp_path / "image.npy", textured_image(96, 112))
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    told, *errors = done.stdout.splitlines()
-    score, shape = told.split(" ", 1)
+    first_line, *errors = done.stdout.splitlines()
+    score, shape = first_line.split(" ", 1)
     assert shape == "(96, 112)"
     assert float(score) == pytest.approx(
         Engine.load(exported_folder, "torch").score(textured_image(96, 112)).score, rel=1e-5

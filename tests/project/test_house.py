@@ -269,5 +269,12 @@ def test_so_are_files_in_cpp(file: Path) -> None:
     assert len(lines) <= 300 and max(map(len, lines)) <= 120
 
 
+@pytest.mark.parametrize("file", sources("tests"), ids=label)
+def test_tests_share_helpers_alone(file: Path) -> None:
+    """Programs in strings count too. `tests.replay.record` is the program that records what its test replays."""
+    modules = set(re.findall(r"^(?:from|import) (tests\.[\w.]+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {name for name in modules if not f"{name}.".startswith("tests.helpers.")} <= {"tests.replay.record"}
+
+
 def test_fresh_memory_is_not_a_number() -> None:
     assert torch.empty(5).isnan().all()

@@ -1,0 +1,5 @@
+"""Fixtures of the tests of backends: a faked machine with TensorRT, and a model folder with a plan for it."""
+
+from tests.helpers.fake_machine import machine, plan_folder
+
+__all__ = ["machine", "plan_folder"]

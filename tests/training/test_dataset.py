@@ -1,0 +1,36 @@
+"""Training images: the size that fits their aspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glance_fast.config import ModelConfig
+from glance_fast.training.dataset import fitting_size, read_photos
+from tests.helpers.models import tiny_config
+
+
+@pytest.mark.parametrize(
+    ("shapes", "better"),
+    [
+        ([(480, 640), (240, 322)], (192, 256)),
+        ([(1000, 300)], (256, 80)),
+        ([(50, 1000)], (32, 256)),  # not smaller than a patch
+        ([(480, 640), (640, 480)], None),
+        ([(500, 512)], None),
+    ],
+)
+def test_images_of_one_aspect_are_told_of_a_size_that_has_it(
+    shapes: list[tuple[int, int]], better: tuple[int, int] | None
+) -> None:
+    assert fitting_size(shapes, ModelConfig()) == better
+
+
+def test_the_better_size_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(np.zeros((60, 120, 3), np.uint8)).save(tmp_path / "wide.png")
+    with caplog.at_level("INFO", logger="glance_fast"):
+        read_photos([tmp_path / "wide.png"], tiny_config(image_size=(48, 48)))
+    assert "--set 'image_size=[24, 48]' has it too, and costs 50% less" in caplog.text
