@@ -19,6 +19,14 @@ class _Settings(BaseModel):
     former_names: ClassVar[dict[str, str]] = {}
     former_values: ClassVar[dict[str, dict[str, str]]] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former(cls, values: Any) -> Any:
+        former = former_settings(cls, values) if isinstance(values, dict) else []
+        if former:
+            raise ValueError("; ".join(former))
+        return values
+
 
 Convs = Annotated[int, Field(ge=1, le=8)]
 MAX_SIDE = 16384
@@ -213,12 +221,19 @@ def checked(kind: type[Settings], values: dict[str, Any], source: str) -> Settin
 def _explain(kind: type[_Settings], detail: Any) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return renamed(name, kind) or f"unknown setting '{name}'; legal settings are {', '.join(kind.model_fields)}"
+        return f"unknown setting '{name}'; legal settings are {', '.join(kind.model_fields)}"
     message = detail["msg"].removeprefix("Value error, ")
-    value = detail["input"]
-    if isinstance(value, str) and value in kind.former_values.get(name, {}):
-        return f"{name} = {value!r} is now {kind.former_values[name][value]!r}"
-    return f"{name} = {value!r}: {message}" if name else message
+    return f"{name} = {detail['input']!r}: {message}" if name else message
+
+
+def former_settings(kind: type[_Settings], values: dict[str, Any]) -> list[str]:
+    """A message per name or value in `values` that version 0.1.0 used and that has another name now."""
+    names = [message for name in values if (message := renamed(name, kind))]
+    return names + [
+        f"{name} = {values[name]!r} is now {former[values[name]]!r}"
+        for name, former in kind.former_values.items()
+        if isinstance(values.get(name), str) and values[name] in former
+    ]
 
 
 def renamed(name: str, *kinds: type[_Settings]) -> str | None:

@@ -76,6 +76,9 @@ class Engine:
             **self.files.metadata,
         }
 
+    # The name in version 0.1.0.
+    facts = metadata
+
     @property
     def threshold(self) -> float:
         """Images that score above it are anomalous."""

@@ -43,8 +43,8 @@ def read_state(path: Path) -> tuple[RunPosition, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             if FORMER_POSITION in metadata:
                 raise TrainingError(
-                    f"{path.parent} holds an unfinished run of an earlier version of glance_fast; finish it with that "
-                    "version, or use --restart to discard it"
+                    f"{path.parent} holds an unfinished run of glance_fast 0.1.0, which this version cannot continue; "
+                    "finish it with 0.1.0, or use --restart to discard it"
                 )
             position = RunPosition(**json.loads(metadata[POSITION]))
             return position, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

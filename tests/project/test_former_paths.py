@@ -1,0 +1,50 @@
+"""What the pages of version 0.1.0 named works, or is an error that gives the new name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.engine import Engine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_import_paths_of_the_pages_work() -> None:
+    from glance_fast.export.export import export
+    from glance_fast.export.forms import export as former_export
+    from glance_fast.kernels.cpu.build import extension
+    from glance_fast.kernels.cpu_extension import extension as former_extension
+
+    assert former_export is export and former_extension is extension
+
+
+@pytest.mark.parametrize(("former", "current"), [("pace", "latency"), ("needs", "kernel_roofline")])
+def test_a_renamed_benchmark_gives_its_new_name(former: str, current: str) -> None:
+    command = [sys.executable, "-m", f"bench.{former}", "--preset", "fast"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and f"python -m bench.{current}" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (ModelConfig, {"lean": 3}, "setting 'lean' is now 'center_offset'"),
+        (ModelConfig, {"local_net": "trunk"}, "local_net = 'trunk' is now 'pretrained'"),
+        (ModelConfig, {"wide": 4, "top": 3}, "setting 'wide' is now 'context_features'; setting 'top' is now 'top_k'"),
+        (TrainConfig, {"patches": 3}, "setting 'patches' is now 'patches_per_step'"),
+    ],
+)
+def test_settings_made_in_python_give_the_new_name(kind: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        kind(**values)
+
+
+def test_what_a_model_says_of_itself_keeps_its_former_name(engine: Engine) -> None:
+    assert engine.facts() == engine.metadata()
