@@ -12,7 +12,7 @@ CPP := $(wildcard kernels/cpu/*.hpp kernels/cpu/*.cpp examples/*.cpp)
 demo: venv
 	$(BIN)/glance-fast demo --output demo
 
-# One thread a process: two processes whose threads spin for the same cores take many times as long.
+# One thread per process: two processes whose threads spin for the same cores take many times as long.
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable
 

@@ -12,23 +12,18 @@ from typing import Annotated
 
 import typer
 
-from bench.tables import accuracy, kernels, sentences, speed
-from bench.tables.rows import ROOT, markdown, read_rows
+from bench.tables import accuracy, costs, kernels, sentences, speed, summaries, transcribed
+from bench.tables.rows import ROOT, markdown
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(\n<!-- end table -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- figure: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
-TABLES = {**speed.TABLES, **accuracy.TABLES, **kernels.TABLES}
-# Tables that were measured by hand, or before their command wrote rows; each with the command.
-WITHOUT_ROWS = {
-    "dense-and-loop": "python -m bench.speed --output bench/results/speed.jsonl",
-    "precision": "glance-fast export --verify and glance-fast evaluate, by hand",
-    "modelopt": "by hand",
-}
+TABLES = {**speed.TABLES, **accuracy.TABLES, **transcribed.TABLES, **kernels.TABLES}
+FIGURES = {**sentences.FIGURES, **summaries.FIGURES, **costs.FIGURES, **transcribed.FIGURES}
 
 
-def pages() -> list[Path]:
+def pages(root: Path = ROOT) -> list[Path]:
     """README.md and every page of docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def generated(text: str) -> str:
@@ -38,40 +33,39 @@ def generated(text: str) -> str:
 
 
 def _table(match: re.Match[str]) -> str:
-    start, name, old, end = match.groups()
-    if name in speed.LATER and read_rows(speed.LATER[name][0]):
-        return start + markdown(speed.LATER[name][1]()) + end
-    if name in TABLES:
-        return start + markdown(TABLES[name]()) + end
-    if name in WITHOUT_ROWS:
-        return start + old + end
-    raise SystemExit(f"no table is called {name}; legal are {', '.join([*TABLES, *WITHOUT_ROWS])}")
+    start, name, _, end = match.groups()
+    if name not in TABLES:
+        raise SystemExit(f"no table is called {name}; legal are {', '.join(TABLES)}")
+    return start + markdown(TABLES[name]()) + end
 
 
 def _figure(match: re.Match[str]) -> str:
-    start, name, old, end = match.groups()
-    if name in sentences.LATER:
-        file, figure = sentences.LATER[name]
-        return start + (figure() if read_rows(file) else old) + end
-    if name not in sentences.FIGURES:
-        raise SystemExit(f"no figure is called {name}; legal are {', '.join([*sentences.FIGURES, *sentences.LATER])}")
-    return start + sentences.FIGURES[name]() + end
+    start, name, _, end = match.groups()
+    if name not in FIGURES:
+        raise SystemExit(f"no figure is called {name}; legal are {', '.join(FIGURES)}")
+    return start + FIGURES[name]() + end
+
+
+def check(root: Path = ROOT) -> list[str]:
+    """The pages below `root` whose tables or figures differ from those of the committed rows."""
+    texts = {page.relative_to(root).as_posix(): page.read_text(encoding="utf-8") for page in pages(root)}
+    return [name for name, text in texts.items() if generated(text) != text]
 
 
 def main(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 1 if a page differs.")] = False,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit status 1 if a page differs.")
+    ] = False,
 ) -> None:
     """Write the figures of all pages, or compare them."""
-    changed = []
-    for page in pages():
-        text = page.read_text(encoding="utf-8")
-        if (new := generated(text)) != text:
-            changed.append(page.relative_to(ROOT).as_posix())
-            if not check:
-                page.write_text(new, encoding="utf-8")
+    changed = check()
+    if not only_check:
+        for name in changed:
+            text = (ROOT / name).read_text(encoding="utf-8")
+            (ROOT / name).write_text(generated(text), encoding="utf-8")
     if changed:
-        print(f"{'differs' if check else 'written'}: {', '.join(changed)}")
-    if check and changed:
+        print(f"{'differs' if only_check else 'written'}: {', '.join(changed)}")
+    if only_check and changed:
         raise typer.Exit(1)
 
 

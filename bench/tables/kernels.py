@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise
 
 from bench.kernel_roofline import H100_BYTES, H100_FLOPS, LaunchCost, fused_cost, launch_costs
+from bench.tables.costs import model_of
 from bench.tables.rows import Lines, Table, code
-from glance_fast.config import ModelConfig
-from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
-
-
-@cache
-def _model(preset: str) -> GlanceModel:
-    return GlanceModel(ModelConfig.model_validate(PRESETS[preset]["model"]))
 
 
 def _us(costs: list[LaunchCost]) -> float:
@@ -27,7 +20,7 @@ def kernel_roofline() -> Lines:
     lines: Lines = [["", "multiply-adds", "MB", "roofline, all launches one after another", "heads alone"]]
     for preset in PRESETS:
         for batch in (1, 32):
-            costs = list(launch_costs(_model(preset), batch))
+            costs = list(launch_costs(model_of(preset), batch))
             macs, megabytes = sum(cost.macs for cost in costs) / 1e9, sum(cost.bytes for cost in costs) / 1e6
             total, heads = _us(costs), _us([cost for cost in costs if cost.launch == "heads"])
             per_image = f" ({total / batch:.1f} per image)" if batch > 1 else ""
@@ -47,7 +40,7 @@ def joined_launches() -> Lines:
     """A convolution and its pooling in one launch and in two, batch 32."""
     lines: Lines = [["", "multiply-adds, one launch and two", "MB", "roofline"]]
     for preset in PRESETS:
-        model = _model(preset)
+        model = model_of(preset)
         costs = {cost.launch: cost for cost in launch_costs(model, 32)}
         for i, (conv, pool) in enumerate(pairwise(model.compile_plan().steps)):
             if i and (conv.layer.kind, pool.layer.kind) == ("conv", "pool") and pool.table.entries:

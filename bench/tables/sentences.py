@@ -1,19 +1,16 @@
-"""Figures in sentences, by name."""
+"""Figures in sentences, by name: single rows, and ratios of two."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from statistics import mean, median
+from statistics import mean
 
 from bench.harness.cases import OPENVINO_PLUGINS
-from bench.harness.roofline import CONVOLUTION, MEMORY, PRODUCT
+from bench.harness.roofline import MEMORY
 from bench.tables.accuracy import FEATURE_BLOCK_2, ROWS, rows_of, values
-from bench.tables.rows import Run, gigabytes, last_run, read_rows, run_of, runs
-from bench.tables.speed import FASTER_MACHINE, PLUGINS_DAY, RUNTIMES, bfloat16_gain, peer_ratio, scaling
-from glance_fast.config import ModelConfig
-from glance_fast.models.model import GlanceModel
-from glance_fast.plan.plan import refine_bands
+from bench.tables.rows import Run, last_run, read_rows, run_of, runs
+from bench.tables.speed import FASTER_MACHINE, PLUGINS_DAY, RUNTIMES, bfloat16_gain, limit, peer_ratio
 from glance_fast.presets import PRESETS
 
 Figure = Callable[[], str]
@@ -24,6 +21,7 @@ RUNS: dict[str, Callable[[], Run]] = {
     "last": partial(last_run, RUNTIMES),
     "faster": partial(run_of, RUNTIMES, FASTER_MACHINE["third run"]),
     "avx2": partial(last_run, "runtimes-avx2.jsonl"),
+    "avx2-first": lambda: next(iter(runs("runtimes-avx2.jsonl").values())),
 }
 RUNTIME_NAMES = {"plain": "OpenVINO", "kernels": OPENVINO_PLUGINS}
 COMPARED = {"padim": ("PaDiM ResNet-18", "fast", 2), "stfpm": ("STFPM ResNet-18", "fast", 2),
@@ -65,10 +63,7 @@ def _share(run: str, preset: str, runtime: str) -> str:
 
 
 def _limit(run: str, precision: str) -> str:
-    """GFLOP/s of the faster limit, the median over the turns."""
-    limits = [RUNS[run]().row(method, "OpenVINO", precision) for method in (PRODUCT, CONVOLUTION)]
-    turns = zip(*(([2 * row["gmac"] / ms * 1e3 for ms in row["turns_ms"]]) for row in limits), strict=True)
-    return f"{median(max(turn) for turn in turns):.0f}"
+    return f"{limit(RUNS[run](), precision):.0f}"
 
 
 def _bandwidth(run: str) -> str:
@@ -82,12 +77,6 @@ def _latency(run: str, name: str) -> str:
 def _rate(run: str, precision: str) -> str:
     rate = RUNS[run]().row("fast", "OpenVINO", precision)["images_per_second"]
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
-
-
-def _loop_range() -> str:
-    """The smallest and the largest factor of the presets in OpenVINO float32."""
-    speedups = [last_run(RUNTIMES).row(preset)["loop_speedup"] for preset in PRESETS]
-    return f"{min(speedups):.0f} to {max(speedups):.0f}"
 
 
 def _disturbed(runtime: str) -> str:
@@ -143,51 +132,14 @@ def _accuracy_figures() -> dict[str, Figure]:
     for preset in ("fast", "accurate"):
         figures[f"{preset}-block-2-cost"] = partial(_block_2_cost, preset)
         for file in ("center-offset-0", "feature-block-2", "context-features-0"):
-            figures[f"{preset}-{file}-aupro"] = partial(_metric, f"mt-{file}.json", preset, "aupro", None)
+            for metric in ("image_auroc", "aupro"):
+                figures[f"{preset}-{file}-{metric}"] = partial(_metric, f"mt-{file}.json", preset, metric, None)
     return figures
-
-
-def _scaling_rate(runtime: str) -> str:
-    """Billions of multiply-adds per second that fit the points."""
-    row = scaling(runtime, "side")[0]
-    return f"{row['macs'] / row['expected_ms'] / 1e6:.0f}"
-
-
-def _same_case(runtime: str) -> str:
-    """The least and the most milliseconds of the point that every sweep contains."""
-    base = {"side": 256, "stride": 8, "patch": 32, "batch": 1, "threads": 2}
-    times = [
-        row["ms"]
-        for row in read_rows("scaling.jsonl")
-        if row["runtime"] == runtime and all(int(row[name]) == value for name, value in base.items())
-    ]
-    return f"{min(times):.0f} to {max(times):.0f} ms"
-
-
-def _second_thread(runtime: str) -> str:
-    single, double = (next(row["ms"] for row in scaling(runtime, "threads") if row["threads"] == n) for n in (1, 2))
-    return f"{single / double:.1f}"
-
-
-def _gmac_range() -> str:
-    """The least and the most billions of multiply-adds of a point."""
-    macs = [row["macs"] / 1e9 for row in read_rows("scaling.jsonl")]
-    return f"{min(macs):.1f} to {max(macs):,.0f}"
-
-
-def _openvino_memory(side: int) -> str:
-    return gigabytes(next(row["memory"] for row in scaling("OpenVINO", "side") if row["side"] == side))
 
 
 def _first_loop(name: str, preset: str) -> str:
     """The loop over a preset in the first run of a file."""
     return f"{next(iter(runs(name).values())).row(preset)['loop_speedup']:.0f}"
-
-
-def _fewer_macs(refined: bool) -> str:
-    """Multiply-adds of the loop of `paper`'s Global-Net over those of its plan, as it is or refined for a CPU."""
-    plan = GlanceModel(ModelConfig()).compile_plan()
-    return f"{plan.loop_macs / (refine_bands(plan) if refined else plan).macs:.1f}"
 
 
 def _training_speed(name: str, form: str) -> str:
@@ -208,34 +160,21 @@ def _installed(package: str | None) -> str:
 FIGURES: dict[str, Figure] = {
     **_runtime_figures(),
     **_accuracy_figures(),
-    "loop-range": _loop_range,
     "disturbed-plain": partial(_disturbed, "plain"),
     "disturbed-kernels": partial(_disturbed, "kernels"),
     "training-minutes": _training_minutes,
-    "fewer-macs-split": partial(_fewer_macs, True),
-    "fewer-macs": partial(_fewer_macs, False),
-    "scaling-gmac-range": _gmac_range,
-    "scaling-openvino-1024-memory": partial(_openvino_memory, 1024),
     "avx2-first-loop-paper": partial(_first_loop, "runtimes-avx2.jsonl", "paper"),
-    **{
-        f"scaling-{runtime.lower()}-{name}": partial(figure, runtime)
-        for runtime in ("PyTorch", "OpenVINO")
-        for name, figure in (("rate", _scaling_rate), ("same-case", _same_case), ("second-thread", _second_thread))
-    },
-}
-# Figures whose rows are not committed yet: they stay as they are until the file is there.
-LATER: dict[str, tuple[str, Figure]] = {
-    "training-dense": (TRAINING, partial(_training_speed, "dense_ms_per_hole", "{:.1f} ms")),
-    "training-masked": (TRAINING, partial(_training_speed, "masked_ms_per_hole", "{:.0f} ms")),
-    "training-speedup": (TRAINING, partial(_training_speed, "speedup", "{:.0f} times")),
-    "startup-openvino-total": (STARTUP, partial(_startup, "openvino", "total_s", "{:.2f} s")),
-    "startup-openvino-import": (STARTUP, partial(_startup, "openvino", "import_s", "{:.2f}")),
-    "startup-openvino-load": (STARTUP, partial(_startup, "openvino", "load_s", "{:.2f}")),
-    "startup-openvino-score": (STARTUP, partial(_startup, "openvino", "score_s", "{:.2f}")),
-    "startup-onnxruntime-total": (STARTUP, partial(_startup, "onnxruntime", "total_s", "{:.2f} s")),
-    "startup-torch-total": (STARTUP, partial(_startup, "torch", "total_s", "{:.2f} s")),
-    "install-total": (STARTUP, partial(_installed, None)),
-    "install-openvino": (STARTUP, partial(_installed, "openvino")),
-    "install-numpy": (STARTUP, partial(_installed, "numpy")),
-    "install-pillow": (STARTUP, partial(_installed, "pillow")),
+    "training-dense": partial(_training_speed, "dense_ms_per_hole", "{:.1f} ms"),
+    "training-masked": partial(_training_speed, "masked_ms_per_hole", "{:.0f} ms"),
+    "training-speedup": partial(_training_speed, "speedup", "{:.0f} times"),
+    "startup-openvino-total": partial(_startup, "openvino", "total_s", "{:.2f} s"),
+    "startup-openvino-import": partial(_startup, "openvino", "import_s", "{:.2f}"),
+    "startup-openvino-load": partial(_startup, "openvino", "load_s", "{:.2f}"),
+    "startup-openvino-score": partial(_startup, "openvino", "score_s", "{:.2f}"),
+    "startup-onnxruntime-total": partial(_startup, "onnxruntime", "total_s", "{:.2f} s"),
+    "startup-torch-total": partial(_startup, "torch", "total_s", "{:.2f} s"),
+    "install-total": partial(_installed, None),
+    "install-openvino": partial(_installed, "openvino"),
+    "install-numpy": partial(_installed, "numpy"),
+    "install-pillow": partial(_installed, "pillow"),
 }

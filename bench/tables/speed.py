@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import mean, median
 
 from bench.harness.cases import OPENVINO_PLUGINS
+from bench.harness.roofline import CONVOLUTION, PRODUCT
 from bench.peers.networks import PEER_NETWORKS
 from bench.tables.rows import (
     Lines,
@@ -112,6 +113,13 @@ def peer_ratio(run: Run, peer: str, preset: str, precision: str, runtime: str = 
 def bfloat16_gain(run: Run, preset: str, runtime: str = "OpenVINO") -> float:
     """Time in float32 over time in bfloat16, by turns."""
     return run.ratio((preset, runtime, "fp32"), (preset, runtime, "bf16"))
+
+
+def limit(run: Run, precision: str) -> float:
+    """GFLOP/s of the faster limit of the machine, the median over the turns."""
+    limits = [run.row(method, "OpenVINO", precision) for method in (PRODUCT, CONVOLUTION)]
+    turns = zip(*([2 * row["gmac"] / ms * 1e3 for ms in row["turns_ms"]] for row in limits), strict=True)
+    return median(max(turn) for turn in turns)
 
 
 def plugins() -> Lines:
@@ -244,6 +252,5 @@ TABLES: dict[str, Table] = {
     "runtimes-faster-machine": faster_machine,
     "three-runs": three_runs,
     "runtimes-avx2": avx2,
+    "dense-and-loop": dense_and_loop,
 }
-# Generated once their rows are committed.
-LATER: dict[str, tuple[str, Table]] = {"dense-and-loop": ("speed.jsonl", dense_and_loop)}

@@ -306,7 +306,7 @@ def draw_memory() -> None:
 
 
 def draw_cost(plan: Plan) -> None:
-    """Multiply-adds of the loop and of the dense pass, a convolution a pair of bars."""
+    """Multiply-adds of the loop and of the dense pass, one pair of bars per convolution."""
     steps = [(i, step) for i, step in enumerate(plan.steps) if step.macs]
     names = [*("layer {}\n{}×{}".format(i, *step.table.base_shape) for i, step in steps), "all"]
     dense = np.array([*(step.macs for _, step in steps), plan.macs]) / 1e9
@@ -320,7 +320,7 @@ def draw_cost(plan: Plan) -> None:
         ax.text(a * 1.06, y - 0.2, f"{a:.1f}", va="center_baseline", size=10)
         ax.text(b * 1.06, y + 0.2, f"{b:.2f}   ({a / b:.0f} times fewer)", va="center_baseline", size=10)
     ax.set(xscale="log", xlim=(0.05, 1000), yticks=place, yticklabels=names)
-    ax.set_xlabel("GMAC an image, log scale", color=INK)
+    ax.set_xlabel("GMAC per image, log scale", color=INK)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.invert_yaxis()
     ax.spines[["top", "right", "left"]].set_visible(False)

@@ -37,7 +37,7 @@ def sentence_count(plan: Plan) -> str:
 
 def table_keys(plan: Plan) -> str:
     """How many cells the loop computes, how many of them matter, how many of those differ."""
-    lines = ["layer|keys an axis|loop|touched and read|entries|base", "---|--:|--:|--:|--:|--:"]
+    lines = ["layer|keys per axis|loop|touched and read|entries|base", "---|--:|--:|--:|--:|--:"]
     single = [default_plan([start]) for start in plan.holes_y]
     for i, step in enumerate(plan.steps):
         keys = step.table.rows

@@ -18,6 +18,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 LINKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 LINK = re.compile(r"!?\[(?:[^\]\[]|!\[[^\]]*\]\([^)]*\))*\]\(([^)\s]+)\)")
+# A path of the repository in code style; * stands for any name.
+PATH = re.compile(r"`((?:tests|glance_fast|bench|kernels|export|docs|examples)/[\w./*-]*)`")
 # A measurement: a time, a rate, a share of work; not a size in pixels or a version.
 FIGURE = re.compile(r"\d (?:ms|µs|s|MB)\b|\d×|\b0\.\d{3}\b")
 
@@ -66,6 +68,12 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("path", LINKED, ids=label)
 def test_every_relative_link_leads_somewhere(path: Path) -> None:
     assert list(broken(path)) == []
+
+
+@pytest.mark.parametrize("path", LINKED, ids=label)
+def test_every_path_that_a_page_names_is_there(path: Path) -> None:
+    text = re.sub(r"^( *)```.*?^\1```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert [name for name in sorted({*PATH.findall(text)}) if not [*ROOT.glob(name)]] == []
 
 
 def test_no_page_is_left_out_of_the_navigation() -> None:
