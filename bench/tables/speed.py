@@ -119,7 +119,7 @@ def limit(run: Run, precision: str) -> float:
     """GFLOP/s of the faster limit of the machine, the median over the turns."""
     limits = [run.row(method, "OpenVINO", precision) for method in (PRODUCT, CONVOLUTION)]
     turns = zip(*([2 * row["gmac"] / ms * 1e3 for ms in row["turns_ms"]] for row in limits), strict=True)
-    return median(max(turn) for turn in turns)
+    return float(median(max(turn) for turn in turns))
 
 
 def plugins() -> Lines:
