@@ -115,7 +115,7 @@ def test_a_bad_image_among_good_ones_is_reported_and_the_rest_scored(
     assert not (tmp_path / "out" / "overlays").exists()
 
 
-def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
+def test_the_method_option_selects_the_loop(data: Path, tmp_path: Path) -> None:
     model = save_tiny(tmp_path / "model", tiny_model())
     scores = {}
     for method in ("dense", "loop"):
@@ -127,7 +127,7 @@ def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["score", "nowhere", "--model", "m", "--output", "o"], "nowhere leads to no image"),
         (["score", "DATA", "--model", "m", "--output", "o"], "glance-fast train"),
@@ -142,8 +142,8 @@ def test_the_loop_can_be_asked_for(data: Path, tmp_path: Path) -> None:
         (["demo", "--texture", "wool"], "brick, grass, gravel"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_to_do(
-    arguments: list[str], says: str, data: Path, tmp_path: Path,
+def test_an_error_is_one_line_that_says_what_to_do(
+    arguments: list[str], message: str, data: Path, tmp_path: Path,
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
@@ -151,13 +151,13 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     data.rename(tmp_path / "DATA")
     run_command(*arguments, status=1)
     stderr = capfd.readouterr().err
-    assert says in stderr
+    assert message in stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "x").exists()
 
 
-def test_settings_come_from_the_file_then_from_the_command(tmp_path: Path) -> None:
+def test_settings_of_the_command_override_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SETTINGS)
     model, train = cli.read_settings(tmp_path / "s.toml", ["patch=24", "precision=bf16-mixed"], 0.5, "paper")
     assert model == tiny_config(patch=24)
@@ -166,7 +166,7 @@ def test_settings_come_from_the_file_then_from_the_command(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_a_whole_model_that_settings_change(name: str) -> None:
+def test_a_preset_is_a_complete_model_that_settings_change(name: str) -> None:
     model, train = cli.read_settings(None, ["iad_weight=0.125", "seed=9"], 1.0, name)
     assert (model.iad_weight, train.seed) == (0.125, 9)
     assert (
@@ -174,11 +174,11 @@ def test_a_preset_is_a_whole_model_that_settings_change(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name, most", [("fast", 6), ("accurate", 38)])
-def test_a_presets_cost_is_what_it_promises(name: str, most: int) -> None:
+@pytest.mark.parametrize("name, billions", [("fast", 6), ("accurate", 38)])
+def test_a_preset_costs_no_more_than_documented(name: str, billions: int) -> None:
     model = GlanceModel(cli.read_settings(None, [], 1.0, name)[0])
     macs = model.compile_plan().macs + model.local_macs
-    assert macs + len(model.grid[0]) ** 2 * model.config.features**2 <= most * 1e9
+    assert macs + len(model.grid[0]) ** 2 * model.config.features**2 <= billions * 1e9
 
 
 def test_an_unknown_preset_is_refused_with_the_legal_ones() -> None:

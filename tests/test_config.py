@@ -13,7 +13,7 @@ from glance_fast.errors import ConfigError, GlanceError
 from glance_fast.models.model import GlanceModel
 
 
-def test_the_default_model_is_the_one_of_the_docs() -> None:
+def test_the_default_model_is_that_of_the_docs() -> None:
     config = ModelConfig()
     assert (config.image_size, config.patch, config.stride) == ((256, 256), 32, 8)
     assert GlanceModel(config).compile_plan().locations == 841

@@ -103,9 +103,9 @@ def test_a_list_or_a_batch_gives_what_single_images_give(engine: Engine) -> None
         assert_same_result(result, engine.score(image))
     batch = np.stack([textured_image(30, 40, seed) for seed in range(3)])
     batches: list[Any] = [batch, list(batch), tuple(batch), torch.from_numpy(batch).permute(0, 3, 1, 2)]
-    for given in batches:
-        tensors = isinstance(given, torch.Tensor)
-        for result, image in zip(engine.score(given), batch, strict=True):
+    for images in batches:
+        tensors = isinstance(images, torch.Tensor)
+        for result, image in zip(engine.score(images), batch, strict=True):
             assert_same_result(result, engine.score(torch.from_numpy(image) if tensors else image))
     assert engine.score([]) == []
 
@@ -133,18 +133,18 @@ def test_an_unknown_method_backend_or_device_lists_the_legal_ones(engine: Engine
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
-def test_a_missing_gpu_is_said(tiny_folder: Path) -> None:
+def test_a_missing_gpu_is_reported(tiny_folder: Path) -> None:
     with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
         Engine.load(tiny_folder, device="cuda")
 
 
-def test_auto_says_what_it_chose(tiny_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_reports_its_choice(tiny_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "glance_fast"):
         engine = Engine.load(str(tiny_folder), backend="auto")
     assert "backend auto: torch on cpu" in caplog.text
     assert "torch on cpu, 48x56" in repr(engine) and "model" in repr(engine)
 
 
-def test_a_folder_that_is_none_is_a_model_folder_error(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_a_model_folder_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="nowhere"):
         Engine.load(tmp_path / "nowhere")

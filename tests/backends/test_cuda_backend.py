@@ -74,7 +74,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> CudaBackend:
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
     monkeypatch.setattr(cuda_backend, "MAX_BATCH", 4)
-    made = CudaBackend(fitted_model({"image_size": SIZE}), torch.device("cpu"), "fp32")
+    fake_backend = CudaBackend(fitted_model({"image_size": SIZE}), torch.device("cpu"), "fp32")
 
     def pipeline(images: Tensor) -> Tensor:
         scores = mean_grid(images)
@@ -82,8 +82,8 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> CudaBackend:
             Graph.capturing.launches.append(lambda: scores.copy_(mean_grid(images)))
         return scores
 
-    monkeypatch.setattr(made, "_pipeline", pipeline)
-    return made
+    monkeypatch.setattr(fake_backend, "_pipeline", pipeline)
+    return fake_backend
 
 
 def mean_grid(images: Tensor) -> Tensor:
@@ -95,15 +95,15 @@ def photos(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
 
 
-def same(found: list[Tensor], images: NDArray[np.uint8]) -> None:
-    torch.testing.assert_close(torch.stack(found), mean_grid(torch.from_numpy(images)), rtol=0, atol=0)
+def assert_same_grids(actual: list[Tensor], images: NDArray[np.uint8]) -> None:
+    torch.testing.assert_close(torch.stack(actual), mean_grid(torch.from_numpy(images)), rtol=0, atol=0)
 
 
-def test_every_number_of_images_gets_its_own_scores(backend: Any) -> None:
+def test_every_number_of_images_gets_its_scores(backend: Any) -> None:
     """One, a power of two, between two, more than a launch takes; and again, in memory that held others."""
     images = photos(7)
     for part in (slice(0, 1), slice(1, 3), slice(2, 5), slice(0, 7), slice(6, 7)):
-        same(backend.grids(list(images[part])), images[part])
+        assert_same_grids(backend.grids(list(images[part])), images[part])
     assert {size: len(slots) for size, slots in backend._launches.slots.items()} == {1: 1, 2: 1, 4: 1}
 
 
@@ -111,7 +111,7 @@ def test_arrays_and_tensors_may_be_mixed_and_results_outlive_the_next_run(backen
     images = photos(6)
     first = backend.grids([images[0], torch.from_numpy(images[1]), images[2]])
     backend.grids(list(images[3:]))
-    same(first, images[:3])
+    assert_same_grids(first, images[:3])
 
 
 def test_the_host_fills_one_buffer_while_the_other_is_copied(backend: Any) -> None:
@@ -125,9 +125,9 @@ def test_the_host_fills_one_buffer_while_the_other_is_copied(backend: Any) -> No
     np.testing.assert_array_equal(before, images[1])
 
 
-def test_threads_have_slots_of_their_own_and_capture_one_after_the_other(backend: Any) -> None:
+def test_threads_have_separate_slots_and_capture_one_after_the_other(backend: Any) -> None:
     images = photos(64)
     with ThreadPoolExecutor(8) as pool:
         actual = list(pool.map(lambda image: backend.grids([image])[0], images))
-    same(actual, images)
+    assert_same_grids(actual, images)
     assert 1 <= len(backend._launches.slots[1]) <= 8

@@ -47,7 +47,7 @@ def test_any_thread_may_score(exported_folder: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend, precision", [("openvino", "bf16"), ("openvino", "fp16"), ("onnxruntime", "fp16")])
-def test_lower_precision_is_near(exported_folder: Path, backend: str, precision: str) -> None:
+def test_lower_precision_is_within_its_tolerance(exported_folder: Path, backend: str, precision: str) -> None:
     if precision == "bf16" and not multiplies_bfloat16():
         pytest.skip("this CPU multiplies no bfloat16")
     reference = Engine.load(exported_folder, "torch").score(textured_image(48, 56))
@@ -97,7 +97,7 @@ def test_the_loop_is_torchs(exported_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, says",
+    "arguments, message",
     [
         ({"backend": "openvino", "precision": "int8"}, r"has openvino at fp32, .*--to openvino --precision int8"),
         ({"backend": "onnxruntime", "precision": "int8"}, r"has onnx at fp32, onnx at fp16; make it"),
@@ -109,26 +109,28 @@ def test_the_loop_is_torchs(exported_folder: Path) -> None:
         ({"backend": "onnxruntime", "streams": 10_000}, r"10000 streams were asked for; legal are 1 to \d+, the cores"),
     ],
 )
-def test_what_is_not_there_says_what_to_run(exported_folder: Path, arguments: dict[str, Any], says: str) -> None:
-    with pytest.raises(BackendError, match=says):
+def test_a_missing_export_names_the_command_that_builds_it(
+    exported_folder: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BackendError, match=message):
         Engine.load(exported_folder, **arguments)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_two_streams_score_what_one_does_in_its_order(
+def test_two_streams_give_the_scores_of_a_single_stream_in_order(
     exported_folder: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("glance_fast.backends.registry.cpu_threads", lambda: 2)
-    one, two, few = (Engine.load(exported_folder, backend, streams=streams) for streams in (1, 2, None))
-    assert (one.backend.streams, two.backend.streams, few.backend.streams) == (1, 2, 2)
-    assert two.backend.device_description == f"{one.backend.device_description}, 2 streams"
+    single, double, default = (Engine.load(exported_folder, backend, streams=streams) for streams in (1, 2, None))
+    assert (single.backend.streams, double.backend.streams, default.backend.streams) == (1, 2, 2)
+    assert double.backend.device_description == f"{single.backend.device_description}, 2 streams"
     images = [textured_image(48 + seed, 56, seed) for seed in range(11)]
-    expected = [one.score(image) for image in images]
-    for actual in (two.score(images), [*two.stream(iter(images))], [two.score(image) for image in images]):
-        for mine, reference in zip(actual, expected, strict=True):
-            assert_same_result(mine, reference)
+    expected = [single.score(image) for image in images]
+    for actual in (double.score(images), [*double.stream(iter(images))], [double.score(image) for image in images]):
+        for result, reference in zip(actual, expected, strict=True):
+            assert_same_result(result, reference)
     with pytest.raises(ImageError, match="smaller than one"):
-        two.score([*images, images[0][:9]])
+        double.score([*images, images[0][:9]])
 
 
 @pytest.mark.parametrize("package, backend", [("openvino", "openvino"), ("onnxruntime", "onnxruntime")])
@@ -141,7 +143,7 @@ def test_a_missing_package_names_what_to_install(
         Engine.load(exported_folder, backend)
 
 
-def test_openvino_never_computes_in_a_lower_precision_unasked(exported_folder: Path) -> None:
+def test_openvino_computes_in_a_lower_precision_only_on_request(exported_folder: Path) -> None:
     backend = Engine.load(exported_folder, "openvino").backend
     hint = backend._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
     assert hint == openvino.Type.f32

@@ -46,7 +46,7 @@ def test_any_thread_may_score(plan_folder: Path) -> None:
             assert_same_result(actual, result)
 
 
-def test_a_program_may_run_it_on_its_own_memory(plan_folder: Path) -> None:
+def test_a_program_may_run_the_plan_on_its_memory(plan_folder: Path) -> None:
     backend: Any = Engine.load(plan_folder, "tensorrt", "cuda").backend
     images = model_images(fitted_model({}), 2)
     with backend._cuda.current():
@@ -99,22 +99,22 @@ def other_gpu(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    "change, says",
+    "change, message",
     [
         (other_version, r"with TensorRT 11\.4\.0\.106, and this is 11\.5\.0\.1; build it here with: glance-fast"),
         (other_gpu, r"NVIDIA L4 \(compute capability 8\.9\), and this is NVIDIA H100 \(9\.0\); build it here with"),
     ],
 )
 def test_a_plan_from_elsewhere_names_the_command_that_builds_it(
-    plan_folder: Path, machine: Machine, change: Callable[[Machine], None], says: str
+    plan_folder: Path, machine: Machine, change: Callable[[Machine], None], message: str
 ) -> None:
     change(machine)
     machine.install()
-    with pytest.raises(ModelFolderError, match=says):
+    with pytest.raises(ModelFolderError, match=message):
         Engine.load(plan_folder, "tensorrt", "cuda")
 
 
-def test_the_command_asks_for_what_the_plan_was(plan_folder: Path, machine: Machine) -> None:
+def test_the_command_that_rebuilds_a_plan_has_its_options(plan_folder: Path, machine: Machine) -> None:
     export(plan_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
     machine.version = "10.16.1.11"
     machine.install()
@@ -165,8 +165,8 @@ def test_a_missing_gpu_or_package_says_what_to_do(plan_folder: Path, machine: Ma
     machine.patch.setitem(sys.modules, "pycuda.driver", None)
     machine.patch.setitem(sys.modules, "pycuda", None)
     machine.patch.delitem(sys.modules, "glance_fast.backends.cuda_driver.device")
-    wanted = r"'pycuda'; install it with: pip install '\.\[tensorrt\]'"
-    with pytest.raises(MissingDependencyError, match=wanted):
+    message = r"'pycuda'; install it with: pip install '\.\[tensorrt\]'"
+    with pytest.raises(MissingDependencyError, match=message):
         Engine.load(plan_folder, "tensorrt", "cuda")
-    with pytest.raises(MissingDependencyError, match=wanted):
+    with pytest.raises(MissingDependencyError, match=message):
         export(plan_folder, "tensorrt")

@@ -44,13 +44,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two categories in MVTec AD's layout."""
     root = tmp_path_factory.mktemp("root")
     for seed, category in enumerate(("bottle", "cable")):
-        for place, count in (("train/good", 12), ("test/good", 4), ("test/hole", 4)):
-            folder = root / category / place
+        for subfolder, count in (("train/good", 12), ("test/good", 4), ("test/hole", 4)):
+            folder = root / category / subfolder
             folder.mkdir(parents=True)
             for i, photo in enumerate(photos(count, 10 * seed + count, (100, 120))):
-                if place == "test/hole":
+                if subfolder == "test/hole":
                     photo[20:40, 30:60] = 0
-                Image.fromarray(photo).save(folder / f"num_{100 * i + len(place)}.png")
+                Image.fromarray(photo).save(folder / f"num_{100 * i + len(subfolder)}.png")
         masks = root / category / "ground_truth" / "hole"
         masks.mkdir(parents=True)
         for sample in (root / category / "test" / "hole").iterdir():
@@ -61,12 +61,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_patchcore_is_its_definition(teacher: Teacher) -> None:
-    given = photos(30)
+    images = photos(30)
     peer = PatchCore(teacher, 0)
-    peer.fit(given[:24], given[24:], TRAIN)
-    score, grid = peer.distances(given[25:26])
+    peer.fit(images[:24], images[24:], TRAIN)
+    score, grid = peer.distances(images[25:26])
     memory = peer.memory.double().numpy()
-    rows = peer.vectors(given[25:26])[0].flatten(1).T.double().numpy()
+    rows = peer.vectors(images[25:26])[0].flatten(1).T.double().numpy()
     distances = cdist(rows, memory)
     assert grid.shape == (8, 12)
     np.testing.assert_allclose(grid.ravel(), distances.min(1), rtol=1e-3)
@@ -80,32 +80,32 @@ def test_patchcore_is_its_definition(teacher: Teacher) -> None:
 
 
 def test_padim_is_its_definition(teacher: Teacher) -> None:
-    given = photos(200)
+    images = photos(200)
     peer = PaDiM(teacher, 0)
-    peer.fit(given[:190], given[190:], TRAIN)
-    _, grid = peer.distances(given[195:196])
-    learned = torch.cat([peer.vectors(given[low : low + 10]) for low in range(0, 190, 10)]).double().numpy()
-    seen = peer.vectors(given[195:196])[0].double().numpy()
+    peer.fit(images[:190], images[190:], TRAIN)
+    _, grid = peer.distances(images[195:196])
+    learned = torch.cat([peer.vectors(images[low : low + 10]) for low in range(0, 190, 10)]).double().numpy()
+    vectors = peer.vectors(images[195:196])[0].double().numpy()
     for y, x in ((0, 0), (3, 7), (7, 11)):
         at = learned[:, :, y, x]
         covariance = np.cov(at.T, ddof=0) + 0.01 * np.eye(at.shape[1])
-        expected = mahalanobis(seen[:, y, x], at.mean(0), np.linalg.inv(covariance))
+        expected = mahalanobis(vectors[:, y, x], at.mean(0), np.linalg.inv(covariance))
         assert grid[y, x] == pytest.approx(expected, rel=2e-3)
 
 
 def test_a_peers_map_is_in_the_images_own_size(teacher: Teacher) -> None:
-    given = photos(30)
+    images = photos(30)
     peer = PaDiM(teacher, 0)
-    peer.fit(given[:24], given[24:], TRAIN)
-    image = np.asarray(Image.fromarray(given[3]).resize((71, 50)))
+    peer.fit(images[:24], images[24:], TRAIN)
+    image = np.asarray(Image.fromarray(images[3]).resize((71, 50)))
     assert peer.score(image).map.shape == (50, 71)
 
 
 def test_a_peers_map_of_a_letterboxed_image_is_where_the_image_lies(teacher: Teacher) -> None:
-    given = photos(30)
+    images = photos(30)
     peer = PaDiM(teacher, 0, "letterbox")
-    peer.fit(given[:24], given[24:], TRAIN)
-    image = given[3][:, :40]
+    peer.fit(images[:24], images[24:], TRAIN)
+    image = images[3][:, :40]
     framed = peer.score(np.pad(image, ((0, 0), (28, 28), (0, 0)), mode="symmetric"))
     actual = peer.score(image)
     assert actual.score == framed.score and actual.map.shape == (64, 40)
@@ -113,7 +113,7 @@ def test_a_peers_map_of_a_letterboxed_image_is_where_the_image_lies(teacher: Tea
     np.testing.assert_allclose(actual.map[:, 16:24], framed.map[:, 44:52], rtol=1e-5)
 
 
-def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was(root: Path, tmp_path: Path) -> None:
+def test_the_command_measures_all_categories_of_a_root_and_resumes(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "bench/accuracy.py", str(root), "--output", str(tmp_path), "--seed", "3"]
     for name in ("fast", "patchcore", "padim"):
         command += ["--method", name]
@@ -139,9 +139,9 @@ def test_one_command_judges_all_categories_below_a_root_and_goes_on_where_it_was
     with pytest.raises(DataError, match="holds no model; make them with"):
         latency.measure(root / "bottle", tmp_path / "none", 1)
     before = (tmp_path / "accuracy.json").read_bytes()
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    second_run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert (tmp_path / "accuracy.json").read_bytes() == before
-    assert "bottle: fast" not in again.stdout
+    assert "bottle: fast" not in second_run.stdout
 
 
 def test_with_all_fifteen_categories_the_published_figure_stands_below() -> None:
@@ -151,7 +151,7 @@ def test_with_all_fifteen_categories_the_published_figure_stands_below() -> None
     assert "published" not in accuracy.as_markdown(rows[1:])
 
 
-def test_seeds_are_given_as_mean_and_deviation() -> None:
+def test_seeds_are_reported_as_mean_and_deviation() -> None:
     row = {"method": "fast", "category": "c", "defects": {"x": 0.5}, "training_seconds": 1, "ms_per_image": 1}
     rows = [{**row, "seed": i, **dict.fromkeys(accuracy.METRICS, 0.7 + 0.1 * i)} for i in range(3)]
     assert "| fast | 3 | 0.800 ± 0.100 |" in accuracy.as_markdown(rows)
@@ -162,7 +162,7 @@ def test_a_folder_without_tests_is_refused(tmp_path: Path) -> None:
         accuracy.categories(tmp_path)
 
 
-def test_the_fairer_split_leaves_out_the_relatives_of_the_kept(root: Path, tmp_path: Path) -> None:
+def test_the_fairer_split_leaves_out_related_photographs(root: Path, tmp_path: Path) -> None:
     disjoint.main(root / "bottle", tmp_path / "split", r"num_(\d+)", within=60, normal=2)
     kept = [disjoint.number(s.path, r"num_(\d+)") for s in test_samples(tmp_path / "split") if s.is_normal]
     left = [disjoint.number(path, r"num_(\d+)") for path in normal_images(tmp_path / "split")]

@@ -20,12 +20,12 @@ def test_the_committed_counts_are_this_codes() -> None:
     counted = {name.split()[0] for name in expected["exact"] if "kernel" in name}
     assert counted == {kernel for kernels in KERNELS.values() for kernel in kernels}
     assert set(expected["ratios"]) == set(check.RATIOS)
-    assert all(0.1 <= one["noise"] < 0.5 for one in expected["ratios"].values())
+    assert all(0.1 <= row["noise"] < 0.5 for row in expected["ratios"].values())
     # Everything that is compared is slower than ours.
-    assert all(one["ratio"] > 1 for one in expected["ratios"].values())
+    assert all(row["ratio"] > 1 for row in expected["ratios"].values())
 
 
-def test_a_loss_beyond_the_noise_and_another_count_are_told() -> None:
+def test_a_loss_beyond_the_noise_and_another_count_are_reported() -> None:
     expected = {"a": {"ratio": 10.0, "noise": 0.2}, "b": {"ratio": 2.0, "noise": 0.1}}
     quiet = Console(quiet=True)
     assert check.slower({"a": 8.1, "b": 5.0}, expected, quiet) == []

@@ -27,12 +27,12 @@ def test_the_products_are_the_plans_and_the_networks(model: GlanceModel) -> None
 
 
 def test_a_batch_reads_weights_and_tables_once(model: GlanceModel) -> None:
-    one, many = (list(launch_costs(model, batch)) for batch in (1, 8))
-    for single, several in zip(one, many, strict=True):
+    single_image, eight_images = (list(launch_costs(model, batch)) for batch in (1, 8))
+    for single, several in zip(single_image, eight_images, strict=True):
         assert several.macs == 8 * single.macs
         assert single.bytes <= several.bytes <= 8 * single.bytes
     wide = list(launch_costs(model, 1, width=4))
-    assert all(half.bytes <= full.bytes <= 2 * half.bytes for half, full in zip(one, wide, strict=True))
+    assert all(half.bytes <= full.bytes <= 2 * half.bytes for half, full in zip(single_image, wide, strict=True))
 
 
 def test_a_roofline_is_the_longer_of_the_two() -> None:
@@ -54,14 +54,14 @@ def test_pooling_in_the_convolutions_launch_computes_more_and_moves_less(model: 
     rows = {need.launch: need for need in launch_costs(model, 4)}
     for i, (conv, pool) in enumerate(pairwise(model.compile_plan().steps)):
         if (conv.layer.kind, pool.layer.kind) == ("conv", "pool"):
-            one = fused_cost(conv, pool, 4)
+            fused = fused_cost(conv, pool, 4)
             names = "{} conv {}→{}, entries".format(i, *conv.channels), "{} pool {}→{}".format(i + 1, *pool.channels)
             apart = [rows[name] for name in names]
-            assert one.macs > sum(need.macs for need in apart)
-            assert one.bytes < sum(need.bytes for need in apart)
+            assert fused.macs > sum(need.macs for need in apart)
+            assert fused.bytes < sum(need.bytes for need in apart)
 
 
-def test_the_gpu_benchmark_tells_each_engines_share_of_its_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_benchmark_reports_each_engines_share_of_its_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
     class Event:
         def __init__(self, enable_timing: bool) -> None: ...
         def record(self) -> None: ...

@@ -34,7 +34,7 @@ def test_each_table_has_dated_rows_newest_first(path: Path) -> None:
         assert dates == sorted(dates, reverse=True)
 
 
-def test_a_broken_table_is_seen() -> None:
+def test_a_broken_table_is_detected() -> None:
     head = "| date | what | expected | came | kept |\n|---|---|---|---|---|\n"
     (whole,) = tables(head + "| 2026-11-24 | a \\| b | | 1 | no |\n| 2026-11-24 | `a | b` | | 1 | no |\n")
     assert whole[2] == ["2026-11-24", "a \\| b", "", "1", "no"]

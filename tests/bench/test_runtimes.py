@@ -42,24 +42,32 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(runtimes, "peak_memory_of", lambda arguments: 10**6)
     runtimes.main(tmp_path, ["fast", "STFPM ResNet-18"], turns=3)
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
-    here = len(precisions())  # in OpenVINO, of a preset, a peer, and both limits of the CPU
-    assert len(rows) == 2 * (6 + 5 * here)
-    runtimes_seen = ["loop, PyTorch", "PyTorch", "ONNX Runtime", *["OpenVINO"] * here, *["OpenVINO, plugins"] * here]
-    assert [row["runtime"] for row in rows[: 3 + 2 * here]] == runtimes_seen
+    count = len(precisions())  # in OpenVINO, of a preset, a peer, and both limits of the CPU
+    assert len(rows) == 2 * (6 + 5 * count)
+    expected_runtimes = [
+        "loop, PyTorch",
+        "PyTorch",
+        "ONNX Runtime",
+        *["OpenVINO"] * count,
+        *["OpenVINO, plugins"] * count,
+    ]
+    assert [row["runtime"] for row in rows[: 3 + 2 * count]] == expected_runtimes
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
     assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["high"] + 0.01 for row in rows)
     assert all(1e3 / row["high"] - 1 <= row["images_per_second"] <= 1e3 / row["low"] + 1 for row in rows)
-    assert rows[0]["loop_speedup"] == 1 and rows[3]["loop_speedup"] > 10 and rows[3 + 2 * here]["loop_speedup"] is None
-    once = rows[: len(rows) // 2]
-    assert all(row["roofline_share"] > 0 for row in rows) and once[-1]["roofline_share"] == 1  # memory is its own limit
-    alone = range(1, 5 + 3 * here)  # all but the loop and the limits
-    assert [i for i, row in enumerate(once) if row["memory_mb"] is not None] == [*alone]
+    assert rows[0]["loop_speedup"] == 1 and rows[3]["loop_speedup"] > 10 and rows[3 + 2 * count]["loop_speedup"] is None
+    first_run = rows[: len(rows) // 2]
+    assert (
+        all(row["roofline_share"] > 0 for row in rows) and first_run[-1]["roofline_share"] == 1
+    )  # memory is its own limit
+    measured = range(1, 5 + 3 * count)  # all but the loop and the limits
+    assert [i for i, row in enumerate(first_run) if row["memory_mb"] is not None] == [*measured]
     head, _, *table = (tmp_path / "runtimes.md").read_text().splitlines()
     assert head.startswith("Medians of 3 turns.") and rows[-1]["commit"] in head
-    assert len(table) == 2 + len(once) and len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + len(first_run) and len({line.count("|") for line in table}) == 1
 
 
-def test_an_unknown_method_is_told_with_the_legal_ones(tmp_path: Path) -> None:
+def test_an_unknown_method_is_reported_with_the_legal_names(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="unknown method quick; legal are fast, .*PaDiM"):
         runtimes.main(tmp_path, ["quick", "fast"])
 
@@ -77,9 +85,9 @@ def test_nothing_is_timed_when_the_numbers_differ(tmp_path: Path, monkeypatch: p
 
 def test_a_peer_runs_alone_at_its_batch(tmp_path: Path) -> None:
     for batch in (1, 2):
-        made = cases.peer_cases(["STFPM ResNet-18"], tmp_path, batch)
+        peer_cases = cases.peer_cases(["STFPM ResNet-18"], tmp_path, batch)
     assert [
-        bool(peak_memory_of(case.memory_args)) for case in made if case.memory_args and case.precision == "fp32"
+        bool(peak_memory_of(case.memory_args)) for case in peer_cases if case.memory_args and case.precision == "fp32"
     ] == [True] * 3
 
 
@@ -93,6 +101,6 @@ def test_a_run_goes_over_sizes_strides_and_batches(tmp_path: Path, monkeypatch: 
     actual = [(row["size"], row["stride"], row["batch"]) for row in rows if row["runtime"] == "ONNX Runtime"]
     # The peer is published for one size.
     assert actual == [(128, 16, 1), (128, 16, 3), (256, 16, 1), (256, 16, 3), (256, 8, 1), (256, 8, 3)]
-    three = [row for row in rows if row["batch"] == 3]
-    assert all(row["p50_ms"] == pytest.approx(3 * row["ms"], abs=0.1) and row["memory_mb"] == 3 for row in three)
-    assert all(row["loop_speedup"] > 1 for row in three if row["method"] == "fast")
+    batches_of_3 = [row for row in rows if row["batch"] == 3]
+    assert all(row["p50_ms"] == pytest.approx(3 * row["ms"], abs=0.1) and row["memory_mb"] == 3 for row in batches_of_3)
+    assert all(row["loop_speedup"] > 1 for row in batches_of_3 if row["method"] == "fast")

@@ -12,7 +12,7 @@ from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance
 
 
 @pytest.mark.parametrize(("runtime", "batch"), [("PyTorch", 2), ("OpenVINO", 1)])
-def test_a_point_tells_time_memory_and_plan(runtime: str, batch: int) -> None:
+def test_a_point_reports_time_memory_and_plan(runtime: str, batch: int) -> None:
     point = scaling.BASE | {"side": 96, "batch": batch, "threads": 1}
     row = scaling.measure(runtime, "side", point, runs=1)
     assert row["locations"] == 81 and row["strips"] == 1 and row["side"] == 96 and row["runtime"] == runtime
@@ -22,7 +22,7 @@ def test_a_point_tells_time_memory_and_plan(runtime: str, batch: int) -> None:
     assert "81" in str(scaling.as_table("t", [row | {"expected_ms": 1.0}]).columns[2]._cells)
 
 
-def test_a_point_whose_numbers_differ_is_not_told(
+def test_a_point_whose_numbers_differ_is_not_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     numbers = ("96", "16", "32", "1", "1", "1")

@@ -65,8 +65,8 @@ def test_what_is_faster_is_put_into_the_table_and_used(
     tuned = configurations.parse(table.read_text())
     monkeypatch.setattr(configurations, "_table", lambda: tuned)
     pipeline = TritonPipeline(model, DEVICE)
-    assert [one.block for one in pipeline._dense.tables] == [64, 128, 16, 16, 32]
-    assert all(tuned_options(place) for place in tuned)
+    assert [entry_table.block for entry_table in pipeline._dense.tables] == [64, 128, 16, 16, 32]
+    assert all(tuned_options(key) for key in tuned)
     images = model_images(model, 2)
     scores = pipeline(torch.from_numpy(images).to(DEVICE)).cpu()
     assert_close(scores, torch.from_numpy(loop_grids(model, images)), torch.float32)
@@ -82,14 +82,14 @@ def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch:
 
 def test_the_gpu_benchmark_times_every_kernel_and_pooling_both_ways(model: GlanceModel) -> None:
     launches = gpu.launches("tiny", model, 1)
-    both = [name for name in launches if "pooled_entries_kernel" in name]
-    assert [name.rpartition(", ")[2] for name in both] == ["in two launches", "in one"]
+    pooled_launches = [name for name in launches if "pooled_entries_kernel" in name]
+    assert [name.rpartition(", ")[2] for name in pooled_launches] == ["in two launches", "in one"]
     assert {name.split()[1] for name in launches} == set(tune.CHOICES)
-    assert all(case.costs for name, case in launches.items() if name not in both)
+    assert all(case.costs for name, case in launches.items() if name not in pooled_launches)
     results = {name: case.run() for name, case in launches.items()}
-    two, one = (results[name] for name in both)
-    assert isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
-    assert relative_error(one.cpu(), two.cpu()) < tolerance("output", "fp16")
+    two_launches, one_launch = (results[name] for name in pooled_launches)
+    assert isinstance(one_launch, torch.Tensor) and isinstance(two_launches, torch.Tensor)
+    assert relative_error(one_launch.cpu(), two_launches.cpu()) < tolerance("output", "fp16")
 
 
 def test_every_choice_may_stand_in_the_table() -> None:

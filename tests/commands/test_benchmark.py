@@ -44,8 +44,8 @@ def test_every_backend_is_timed_on_every_image(folder: Path) -> None:
         assert row.memory is None or 3e7 < row.memory < 3e9
     assert rows[0].difference == 0
     if sys.platform == "linux":  # the exported forms need no PyTorch
-        held = [row.memory or 0 for row in rows]
-        assert held[0] > max(held[1:]) > 0
+        memories = [row.memory or 0 for row in rows]
+        assert memories[0] > max(memories[1:]) > 0
 
 
 def test_energy_is_the_mean_of_what_each_image_took(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_energy_is_that_of_all_packages_and_of_no_part_of_one(tmp_path: Path) ->
     assert meter.since(start) == pytest.approx(250e-6)
 
 
-def test_a_counter_that_came_round_goes_on(tmp_path: Path) -> None:
+def test_a_counter_that_overflows_is_corrected(tmp_path: Path) -> None:
     counter = zone(tmp_path, "intel-rapl:0", "package-0", "990")
     meter = EnergyMeter(tmp_path)
     start = meter.read()

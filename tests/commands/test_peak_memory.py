@@ -15,8 +15,8 @@ from glance_fast.commands.peak_memory import peak_rss, peak_rss_of
 
 def test_peak_memory_is_that_of_the_process_alone_and_stays() -> None:
     code = (
-        "from glance_fast.commands.peak_memory import peak_rss; before = peak_rss(); held = bytearray(200_000_000); "
-        "high = peak_rss(); del held; print(before, high, peak_rss())"
+        "from glance_fast.commands.peak_memory import peak_rss; before = peak_rss(); block = bytearray(200_000_000); "
+        "high = peak_rss(); del block; print(before, high, peak_rss())"
     )
     parent = np.ones(100_000_000, np.float32)  # a parent's memory is not counted
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -35,5 +35,5 @@ def test_another_process_prints_its_peak_or_fails() -> None:
 
 def test_memory_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(peak_memory, "STATUS", tmp_path / "none")
-    held = peak_rss()
-    assert held is None or held > 10_000_000
+    peak = peak_rss()
+    assert peak is None or peak > 10_000_000

@@ -26,13 +26,13 @@ def names(paths: Sequence[Path], folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-@pytest.mark.parametrize("place", ["train/good/", "train/", ""])
-def test_normal_images_are_found_in_every_layout_sorted(tmp_path: Path, place: str) -> None:
-    files = [f"{place}{name}" for name in ("b.png", "a.JPG", "c.tiff", ".hidden.png", "notes.txt", "deep/d.png")]
+@pytest.mark.parametrize("subfolder", ["train/good/", "train/", ""])
+def test_normal_images_are_found_in_every_layout_sorted(tmp_path: Path, subfolder: str) -> None:
+    files = [f"{subfolder}{name}" for name in ("b.png", "a.JPG", "c.tiff", ".hidden.png", "notes.txt", "deep/d.png")]
     assert names(normal_images(touch(tmp_path, *files)), tmp_path) == [
-        f"{place}a.JPG",
-        f"{place}b.png",
-        f"{place}c.tiff",
+        f"{subfolder}a.JPG",
+        f"{subfolder}b.png",
+        f"{subfolder}c.tiff",
     ]
 
 
@@ -150,7 +150,7 @@ def test_a_mask_of_class_numbers_is_an_error(tmp_path: Path) -> None:
         read_mask(tmp_path / "m.png", (1, 2))
 
 
-def test_a_mask_of_another_size_is_an_error_that_tells_both(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_an_error_that_names_both_sizes(tmp_path: Path) -> None:
     Image.new("L", (9, 5)).save(tmp_path / "m.png")
     with pytest.raises(DataError, match=r"m\.png is 5x9 pixels and its image 9x5 \(height x width\)"):
         read_mask(tmp_path / "m.png", (9, 5))
@@ -167,7 +167,7 @@ def test_files_folders_and_globs_expand_in_their_order(tmp_path: Path) -> None:
     assert names(actual, tmp_path) == ["c.png", "b/1.png", "b/deep/0.jpg", "a/2.png", "a/3.bmp"]
 
 
-def test_a_file_named_twice_is_given_once(tmp_path: Path) -> None:
+def test_a_file_named_twice_is_listed_once(tmp_path: Path) -> None:
     touch(tmp_path, "a/0.png", "a/1.png")
     actual = expand([tmp_path / "a" / "1.png", tmp_path / "a", f"{tmp_path}/*/*.png"])
     assert names(actual, tmp_path) == ["a/1.png", "a/0.png"]
@@ -198,20 +198,20 @@ def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     assert names(expand([touch(tmp_path, "photo.raw") / "photo.raw"]), tmp_path) == ["photo.raw"]
 
 
-def test_a_name_outside_unicode_is_found(tmp_path: Path) -> None:
+def test_a_name_outside_unicode_is_listed(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     assert names(expand([touch(tmp_path, name)]), tmp_path) == [name]
 
 
-@pytest.mark.parametrize("given", ["none.png", "*.jpg", "empty", "empty/*", "text/*", "a\0b", "x" * 300])
-def test_an_input_that_leads_nowhere_is_an_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+@pytest.mark.parametrize("pattern", ["none.png", "*.jpg", "empty", "empty/*", "text/*", "a\0b", "x" * 300])
+def test_an_input_without_images_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
 ) -> None:
     monkeypatch.chdir(touch(tmp_path, "0.png", "text/a.txt"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="leads to no image") as caught:
-        expand(["0.png", given])
-    assert given in str(caught.value)
+        expand(["0.png", pattern])
+    assert pattern in str(caught.value)
 
 
 def test_no_inputs_are_no_images() -> None:

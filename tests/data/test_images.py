@@ -33,14 +33,14 @@ def png(width: int, height: int, bits: int, color: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def is_rgb_of(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:
+def is_rgb_of(actual: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:
     """Whether it is uint8 [H, W, 3] with these values, grey ones in all three channels."""
-    three = np.broadcast_to(expected.reshape(*expected.shape[:2], -1), (*expected.shape[:2], 3))
-    return found.dtype == np.uint8 and found.shape == three.shape and bool((found == three).all())
+    expected_rgb = np.broadcast_to(expected.reshape(*expected.shape[:2], -1), (*expected.shape[:2], 3))
+    return actual.dtype == np.uint8 and actual.shape == expected_rgb.shape and bool((actual == expected_rgb).all())
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("array", "expected"),
     [
         (RGB, RGB),
         (RGB[::-1, ::2], RGB[::-1, ::2]),
@@ -56,13 +56,13 @@ def is_rgb_of(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:
         (np.array([[0.0, 1.0]], np.float16), np.array([[0, 255]], np.uint8)),
     ],
 )
-def test_arrays_become_rgb(given: NDArray[np.generic], expected: NDArray[np.uint8]) -> None:
-    actual = as_rgb(given)
+def test_arrays_become_rgb(array: NDArray[np.generic], expected: NDArray[np.uint8]) -> None:
+    actual = as_rgb(array)
     assert is_rgb_of(actual, expected) and actual.flags.c_contiguous
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("value", "words"),
     [
         (np.zeros((7, 11, 4), np.uint8), r"\(7, 11, 4\).*alpha channel"),
         (np.zeros((7, 11, 2), np.uint8), r"\(7, 11, 2\)"),
@@ -85,9 +85,9 @@ def test_arrays_become_rgb(given: NDArray[np.generic], expected: NDArray[np.uint
         (b"photo.png", "bytes"),
     ],
 )
-def test_what_is_no_image_is_an_error_that_names_its_source(given: np.ndarray, words: str) -> None:
+def test_what_is_no_image_is_an_error_that_names_its_source(value: np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=rf"^photo 3: .*{words}"):
-        as_rgb(given, "photo 3")
+        as_rgb(value, "photo 3")
 
 
 @pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
@@ -232,14 +232,14 @@ def test_a_lazy_pil_image_that_is_truncated_is_an_error(tmp_path: Path) -> None:
         as_rgb(Image.open(io.BytesIO(half)), "photo 3")
 
 
-def test_a_program_that_fills_truncated_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_setting_that_fills_truncated_files_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(ImageError, match=r"a\.png.*LOAD_TRUNCATED_IMAGES"):
         read_image(tmp_path / "a.png")
 
 
-def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
+def test_missing_files_and_folders_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none\.png does not exist"):
         read_image(tmp_path / "none.png")
     with pytest.raises(ImageError, match="is a folder"):

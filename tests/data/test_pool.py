@@ -28,7 +28,7 @@ def test_a_pool_makes_as_many_items_as_are_in_use_at_once() -> None:
     assert len(pool) == 3
 
 
-def test_an_item_comes_back_after_an_error() -> None:
+def test_an_item_is_returned_to_the_pool_after_an_error() -> None:
     pool = Pool(object)
     with pytest.raises(ValueError, match="in use"), pool.lend():
         raise ValueError("in use")

@@ -18,40 +18,40 @@ from tests.helpers.images import save_images, textured_image
 from tests.helpers.tolerances import assert_same_result
 
 
-def same_thing(item: int) -> int:
+def identity(item: int) -> int:
     return item
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])
-def test_results_come_in_order_whatever_takes_how_long(at_once: int) -> None:
+def test_results_come_in_order_whatever_the_durations(at_once: int) -> None:
     def slow(item: int) -> int:
         time.sleep(0.01 * (item % 3))
         return item
 
     actual = prefetch_map(range(40), slow, lambda item: 2 * slow(item + 1), slow, at_once)
     assert [*actual] == [2 * item + 2 for item in range(40)]
-    assert list(prefetch_map([], same_thing, same_thing, same_thing, at_once)) == []
+    assert list(prefetch_map([], identity, identity, identity, at_once)) == []
 
 
-def test_as_many_are_worked_on_at_once_as_was_asked_for() -> None:
-    busy, most, lock = [0], [0], threading.Lock()
+def test_the_number_of_concurrent_items_is_the_argument() -> None:
+    busy, max_busy, lock = [0], [0], threading.Lock()
 
     def work(item: int) -> int:
         with lock:
             busy[0] += 1
-            most[0] = max(most[0], busy[0])
+            max_busy[0] = max(max_busy[0], busy[0])
         time.sleep(0.005)
         with lock:
             busy[0] -= 1
         return item
 
     for at_once in (1, 2, 3):
-        most[0] = 0
-        assert [*prefetch_map(range(30), same_thing, work, same_thing, at_once)] == [*range(30)]
-        assert most[0] == at_once
+        max_busy[0] = 0
+        assert [*prefetch_map(range(30), identity, work, identity, at_once)] == [*range(30)]
+        assert max_busy[0] == at_once
 
 
-def test_the_three_overlap() -> None:
+def test_the_three_steps_overlap() -> None:
     def step(item: int) -> int:
         time.sleep(0.02)
         return item
@@ -62,21 +62,21 @@ def test_the_three_overlap() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_little_is_held_of_an_endless_source(at_once: int) -> None:
-    given, written = [0], [0]
+def test_an_endless_source_is_read_only_a_little_ahead(at_once: int) -> None:
+    read, written = [0], [0]
 
     def source() -> Iterator[int]:
         while True:
-            given[0] += 1
-            yield given[0]
+            read[0] += 1
+            yield read[0]
 
     def write(item: int) -> int:
         written[0] += 1
         return item
 
-    stream = prefetch_map(source(), same_thing, same_thing, write, at_once)
+    stream = prefetch_map(source(), identity, identity, write, at_once)
     for item in stream:
-        assert given[0] - written[0] <= 2 * READ_AHEAD
+        assert read[0] - written[0] <= 2 * READ_AHEAD
         if item == 100:
             break
     stream.close()
@@ -85,7 +85,7 @@ def test_little_is_held_of_an_endless_source(at_once: int) -> None:
 
 @pytest.mark.parametrize("where", [0, 1, 2])
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: int, at_once: int) -> None:
+def test_an_error_is_raised_in_order_and_finished_items_are_written(where: int, at_once: int) -> None:
     written: list[int] = []
 
     def fails(item: int) -> int:
@@ -97,17 +97,17 @@ def test_an_error_comes_at_its_items_turn_and_what_was_done_is_written(where: in
         written.append(item)
         return item
 
-    steps = [same_thing, same_thing, write]
+    steps = [identity, identity, write]
     before = steps[where]
     steps[where] = lambda item: before(fails(item))
-    seen: list[int] = []
+    received: list[int] = []
     with pytest.raises(ImageError, match="twelve"):
-        seen.extend(prefetch_map(range(30), steps[0], steps[1], steps[2], at_once))
-    assert seen == list(range(len(seen))) and set(range(12)) <= {*written}
-    assert set(seen) <= set(written)
+        received.extend(prefetch_map(range(30), steps[0], steps[1], steps[2], at_once))
+    assert received == list(range(len(received))) and set(range(12)) <= {*written}
+    assert set(received) <= set(written)
 
 
-def test_a_stream_gives_what_one_by_one_gives(engine: Engine, tmp_path: Path) -> None:
+def test_a_stream_gives_the_results_of_single_images(engine: Engine, tmp_path: Path) -> None:
     images = [textured_image(48 + seed, 56, seed) for seed in range(12)]
     for actual, image in zip(engine.stream(iter(images)), images, strict=True):
         assert_same_result(actual, engine.score(image))

@@ -36,15 +36,15 @@ INPUTS: dict[str, tuple[Any, NDArray[np.uint8]]] = {
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_every_kind_of_input_gives_the_same(engine: Engine, name: str) -> None:
-    given, pixels = INPUTS[name]
-    assert_same_result(engine.score(given), engine.score(pixels))
+    value, pixels = INPUTS[name]
+    assert_same_result(engine.score(value), engine.score(pixels))
 
 
 def test_a_path_is_read(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     Image.fromarray(RGB).save(path)
-    for given in (path, str(path)):
-        assert_same_result(engine.score(given), engine.score(RGB))
+    for source in (path, str(path)):
+        assert_same_result(engine.score(source), engine.score(RGB))
 
 
 def test_the_input_is_left_as_it_was(engine: Engine) -> None:
@@ -84,8 +84,8 @@ def test_a_tensor_gives_the_same_and_its_map_is_a_tensor(engine: Engine, name: s
 
 def test_a_grey_tensor_is_its_array(engine: Engine) -> None:
     image = textured_image(48, 56)[..., 0]
-    for given in (torch.from_numpy(image), torch.from_numpy(image)[None], torch.from_numpy(image)[..., None]):
-        assert_same_result(engine.score(given), engine.score(image))
+    for tensor in (torch.from_numpy(image), torch.from_numpy(image)[None], torch.from_numpy(image)[..., None]):
+        assert_same_result(engine.score(tensor), engine.score(image))
 
 
 def test_a_tensor_of_another_size_is_scored_nearly_as_its_array(engine: Engine) -> None:

@@ -39,14 +39,14 @@ def test_a_letterboxed_image_is_mirrored_round_its_resized_self(target: tuple[in
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 53), (48, 57), (300, 200), (1000, 31), (56, 48)], ids=str)
 @pytest.mark.parametrize("target", [(48, 56), (17, 5), (256, 256)], ids=str)
-@pytest.mark.parametrize("how", ["stretch", "letterbox"])
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
 def test_resizing_a_tensor_is_within_a_grey_level_of_pillow(
-    size: tuple[int, int], target: tuple[int, int], how: str
+    size: tuple[int, int], target: tuple[int, int], mode: str
 ) -> None:
     for image in (textured_image(*size), noise_images((*size, 3))):
-        ours = resize_tensor(torch.from_numpy(image), target, how)
-        assert ours.dtype == torch.uint8 and ours.shape == (*target, 3)
-        difference = np.abs(ours.numpy().astype(int) - resize(image, target, how).astype(int))
+        resized = resize_tensor(torch.from_numpy(image), target, mode)
+        assert resized.dtype == torch.uint8 and resized.shape == (*target, 3)
+        difference = np.abs(resized.numpy().astype(int) - resize(image, target, mode).astype(int))
         assert difference.max() <= 1
 
 
@@ -55,14 +55,16 @@ def test_a_stretched_image_fills_what_the_networks_see() -> None:
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(16, 300), st.integers(16, 300))
-def test_a_letterboxed_image_keeps_its_aspect_in_the_middle(own: int, across: int, height: int, width: int) -> None:
-    rows, cols = letterbox_window((own, across), (height, width), "letterbox")
+def test_a_letterboxed_image_keeps_its_aspect_in_the_middle(
+    image_height: int, image_width: int, height: int, width: int
+) -> None:
+    rows, cols = letterbox_window((image_height, image_width), (height, width), "letterbox")
     assert len(rows) == height or len(cols) == width
     for inside, side in ((rows, height), (cols, width)):
         assert 2 <= len(inside) <= side and inside.start - (side - inside.stop) in (-1, 0)
-    scale = min(height / own, width / across)
-    assert abs(len(rows) - own * scale) <= 0.5 + 1e-6 or len(rows) == 2
-    assert abs(len(cols) - across * scale) <= 0.5 + 1e-6 or len(cols) == 2
+    scale = min(height / image_height, width / image_width)
+    assert abs(len(rows) - image_height * scale) <= 0.5 + 1e-6 or len(rows) == 2
+    assert abs(len(cols) - image_width * scale) <= 0.5 + 1e-6 or len(cols) == 2
 
 
 @given(st.integers(1, 30), st.integers(0, 100), st.integers(0, 100))

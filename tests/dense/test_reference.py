@@ -16,7 +16,7 @@ from tests.helpers.tolerances import assert_close
 @pytest.mark.parametrize("stride, padding, dilation", [(1, 0, 1), (2, 1, 1), ((1, 3), (2, 0), (2, 1))])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("groups", [6, 3])
-def test_its_depthwise_convolutions_are_pytorchs(
+def test_quick_depthwise_convolutions_are_pytorchs(
     kernel: int, stride: int, padding: int, dilation: int, bias: bool, groups: int
 ) -> None:
     torch.manual_seed(0)
@@ -30,7 +30,7 @@ def test_its_depthwise_convolutions_are_pytorchs(
     assert_close(actual, expected, torch.float64)
 
 
-def test_it_tells_models_and_images_apart() -> None:
+def test_the_cache_distinguishes_models_and_images() -> None:
     models = [tiny_model(seed) for seed in (0, 1)]
     images = torch.randn(2, 3, *models[0].config.image_size, generator=torch.Generator().manual_seed(2))
     for _ in range(2):

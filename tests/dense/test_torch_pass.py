@@ -92,12 +92,12 @@ def test_other_kernels_and_orders_of_layers(layers: list[Layer]) -> None:
 def test_the_hole_is_not_seen() -> None:
     """What stands in the hole changes nothing in the loop, and nothing but rounding in the pass."""
     case = dense_case(global_layers((4, 5, 6), 2), (40, 44), 12, ([3, 20], [7]))
-    for place, y in enumerate((3, 20)):
+    for row, y in enumerate((3, 20)):
         changed = case.images.clone()
         changed[:, :, y : y + 12, 7:19] = 100
         other = replace(case, images=changed)
-        assert torch.equal(other.loop()[:, place], case.loop()[:, place])
-        assert_close(other.dense(torch.float64)[:, place], case.dense(torch.float64)[:, place], torch.float64)
+        assert torch.equal(other.loop()[:, row], case.loop()[:, row])
+        assert_close(other.dense(torch.float64)[:, row], case.dense(torch.float64)[:, row], torch.float64)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100])
@@ -106,7 +106,7 @@ def test_rows_may_be_cut_into_any_chunks(monkeypatch: pytest.MonkeyPatch, chunk:
     dense_case(global_layers((4, 6, 6), 1), (19, 23), 8, ([0, 4, 11], [5, 15]), batch=2).check()
 
 
-def test_runs_at_the_same_time_and_in_any_mode_leave_each_other_alone() -> None:
+def test_concurrent_runs_in_any_mode_do_not_affect_each_other() -> None:
     """Runs use the memory of earlier ones: of another mode, another size of batch, another thread."""
     case = dense_case(global_layers((4, 6, 6), 1), (41, 38), 9, ([0, 4, 11], [5, 15]), batch=3)
     dense, reference = DensePass(case.plan, dtype=torch.float64), case.loop()
@@ -133,8 +133,8 @@ def test_gradients(dtype: torch.dtype, convs: int, readout: int) -> None:
         return list(torch.autograd.grad((out * pull.to(dtype)).sum(), [images, *net.parameters()]))
 
     expected = gradients(LoopPass(case.plan, batch=16), torch.float64)
-    found = gradients(DensePass(case.plan, dtype=dtype), dtype)
-    for actual, reference in zip(found, expected, strict=True):
+    gradients_of_pass = gradients(DensePass(case.plan, dtype=dtype), dtype)
+    for actual, reference in zip(gradients_of_pass, expected, strict=True):
         assert_close(actual, reference, dtype)
 
 
@@ -162,8 +162,8 @@ def test_features_of_a_model(changes: dict[str, Any], batch: int) -> None:
     expected = loop_of(model, images)
     with torch.no_grad():
         for dtype in DTYPES:
-            found = DensePass(model.compile_plan(), dtype=dtype).features(model.to(dtype), images.to(dtype))
-            for actual, reference in zip(found, expected, strict=True):
+            features = DensePass(model.compile_plan(), dtype=dtype).features(model.to(dtype), images.to(dtype))
+            for actual, reference in zip(features, expected, strict=True):
                 assert_close(actual, reference, dtype)
 
 
@@ -176,9 +176,9 @@ def cases(draw: st.DrawFn) -> DenseCase:
     smallest = 2 ** (len(channels) - 1) * readout
     size = draw(st.tuples(*[st.integers(max(8, smallest), max(40, smallest))] * 2))
     patch = draw(st.integers(1, min(size)))
-    places = [st.lists(st.integers(1 - patch, side - 1), min_size=1, max_size=3) for side in size]
+    starts = [st.lists(st.integers(1 - patch, side - 1), min_size=1, max_size=3) for side in size]
     strides = st.integers(max(1, (max(size) - patch) // 2), 40)
-    holes = draw(st.tuples(*places) | strides.map(lambda stride: hole_grid(size, patch, stride)))
+    holes = draw(st.tuples(*starts) | strides.map(lambda stride: hole_grid(size, patch, stride)))
     return dense_case(global_layers(tuple(channels), convs), size, patch, holes, readout, draw(st.integers(1, 2)))
 
 
@@ -192,7 +192,7 @@ WRONG = dense_case(global_layers((4, 5, 6), 1), (37, 53), 12, ([0, 8, 25], [16, 
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_hole_beside_its_place_is_noticed(axis: int) -> None:
+def test_a_hole_at_a_wrong_position_is_noticed(axis: int) -> None:
     holes = [list(WRONG.plan.holes_y), list(WRONG.plan.holes_x)]
     holes[axis][1] -= 1
     wrong = compile_plan(WRONG.net.layers, (37, 53), 12, (holes[0], holes[1]))

@@ -71,7 +71,7 @@ def test_pooling_in_the_convolutions_launch_is_the_loop(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16], ids=str)
-def test_so_it_is_at_lower_precision(dtype: torch.dtype) -> None:
+def test_pooling_in_the_convolutions_launch_is_near_the_loop_at_lower_precision(dtype: torch.dtype) -> None:
     case = CASES["odd"]()
     with joined(case, dtype):
         actual = relative_error(run(case, dtype), case.loop())
@@ -82,10 +82,10 @@ def test_so_it_is_at_lower_precision(dtype: torch.dtype) -> None:
 def joined(case: DenseCase, dtype: torch.dtype) -> Iterator[None]:
     """Meanwhile the table of configurations says that every convolution is faster with its pooling in one launch."""
     steps = case.plan.steps
-    places = {tuning_key(CONV_POOL_KERNEL, step.channels, DEVICE, dtype) for step in steps if step.layer.kind == "conv"}
+    keys = {tuning_key(CONV_POOL_KERNEL, step.channels, DEVICE, dtype) for step in steps if step.layer.kind == "conv"}
     with ExitStack() as stack:
-        for place in places:
-            stack.enter_context(override_options(place, {"num_warps": 8, "BLOCK_M": 32}))
+        for key in keys:
+            stack.enter_context(override_options(key, {"num_warps": 8, "BLOCK_M": 32}))
         launches = TritonPass(case.plan, case.net.float(), DEVICE, dtype).launches
         case.net.double()
         assert any(launch.kernel == CONV_POOL_KERNEL for launch in launches)
@@ -117,9 +117,9 @@ def test_a_wrong_table_is_noticed(field: str, part: Any, value: int) -> None:
 
 
 # Registers beyond which fewer than two programs of four warps fit an SM, and the shared memory of the smallest target.
-MOST_REGISTERS, MOST_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024, 120: 99 * 1024}
+MAX_REGISTERS, MAX_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024, 120: 99 * 1024}
 # Sizes were chosen so that Triton 3.7 spills nothing; 3.6 was seen to spill 8 to 48 bytes in two kernels.
-MOST_SPILLED = 0 if version("triton").startswith("3.7.") else 64
+MAX_SPILLED = 0 if version("triton").startswith("3.7.") else 64
 
 
 @pytest.mark.parametrize("target", [75, 80, 86, 89, 90, 100, 120])
@@ -127,8 +127,8 @@ def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(t
     rows = compiled("SAMPLES", "fp16", target, tmp_path)
     assert {row["kernel"] for row in rows} == {kernel for kernels in KERNELS.values() for kernel in kernels}
     for row in rows:
-        assert row["spilled_bytes"] <= MOST_SPILLED and 0 < row["registers"] <= MOST_REGISTERS
-        assert row["shared_bytes"] <= MOST_SHARED.get(target, 160 * 1024)
+        assert row["spilled_bytes"] <= MAX_SPILLED and 0 < row["registers"] <= MAX_REGISTERS
+        assert row["shared_bytes"] <= MAX_SHARED.get(target, 160 * 1024)
     if target >= 80:
         assert all(row["matrix_instructions"] for row in rows if row["kernel"] != "pool_kernel")
 

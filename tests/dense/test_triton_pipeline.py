@@ -47,7 +47,7 @@ def test_the_pipeline_is_the_loop(changes: dict[str, Any]) -> None:
     assert_close(actual.cpu(), torch.from_numpy(loop_grids(model, images)), torch.float32)
 
 
-def test_it_is_near_the_loop_in_half_floats() -> None:
+def test_the_pipeline_is_near_the_loop_in_half_floats() -> None:
     model = fitted_model(MODELS[2])
     images = model_images(model, 1)
     actual = TritonPipeline(model, DEVICE, torch.float16)(torch.from_numpy(images).to(DEVICE))
@@ -92,8 +92,8 @@ STEMS = [
 ]
 
 
-@pytest.mark.parametrize("changes, most", STEMS, ids=str)
-def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], most: float) -> None:
+@pytest.mark.parametrize("changes, maximum", STEMS, ids=str)
+def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], maximum: float) -> None:
     """Normalised, padded, convolved and clipped: values on both sides of all limits, at the borders and inside."""
     model = fitted_model(changes).double()
     net = model.local_net
@@ -101,10 +101,10 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], mo
     sides = geometry.stride, geometry.padding, geometry.maximum
     conv.weight.data.mul_(5)
     images = torch.from_numpy(model_images(model, 2))
-    seen = model.padded(model.from_uint8(images))
-    expected = net.stem(seen, model.config.stride).detach()
-    assert (expected == 0).any() and ((expected > 0) & (expected < most)).any()
-    assert (expected == most).any() or most == math.inf
+    padded = model.padded(model.from_uint8(images))
+    expected = net.stem(padded, model.config.stride).detach()
+    assert (expected == 0).any() and ((expected > 0) & (expected < maximum)).any()
+    assert (expected == maximum).any() or maximum == math.inf
     pixels = torch.stack([1 / (255 * model.std), model.mean / model.std]).flatten(1).float().to(DEVICE)
     actual = ops.pixel_conv(images.to(DEVICE), pixels, *pack_conv(conv, DEVICE, torch.float32), *sides)
     assert_close(actual.permute(0, 3, 1, 2).cpu(), expected, torch.float32)
@@ -159,12 +159,12 @@ def test_compile_takes_the_whole_pass_as_one_graph() -> None:
     model = fitted_model(SMALL)
     pipeline = TritonPipeline(model, DEVICE)
     images = torch.from_numpy(model_images(model, 1)).to(DEVICE)
-    compiled = torch.compile(lambda seen: pipeline(seen), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda pixels: pipeline(pixels), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images), pipeline(images))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
+def test_the_engine_reports_a_missing_gpu(tmp_path: Any) -> None:
     folder = save_tiny(tmp_path / "model", fitted_model({}))
     with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
         Engine.load(folder, "cuda", "cuda")
@@ -175,7 +175,7 @@ def test_without_a_gpu_the_engine_says_so(tmp_path: Any) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_gpu_benchmark_says_what_it_needs(tmp_path: Any) -> None:
+def test_the_gpu_benchmark_reports_a_missing_gpu(tmp_path: Any) -> None:
     with pytest.raises(SystemExit, match="needs a CUDA device and there is none"):
         gpu.main(tmp_path)
 
@@ -189,6 +189,6 @@ def test_the_engine_is_the_loop_on_a_gpu(changes: dict[str, Any], tmp_path: Any)
     images = model_images(model, 5)
     reference = loop_grids(model, images)
     for count in (1, 2, 5, 1):
-        for given in (list(images[:count]), list(torch.from_numpy(images[:count]).to(DEVICE))):
-            actual = torch.stack(list(backend.grids(given)))
+        for batch in (list(images[:count]), list(torch.from_numpy(images[:count]).to(DEVICE))):
+            actual = torch.stack(list(backend.grids(batch)))
             assert_close(actual.cpu(), torch.from_numpy(reference[:count]), torch.float32)

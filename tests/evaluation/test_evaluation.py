@@ -90,7 +90,7 @@ def test_image_metrics_are_those_of_the_chosen_scores(data: Path) -> None:
     assert (result.threshold, result.pixel_threshold, result.data) == (0.55, 0.5, "tiles")
 
 
-def test_every_class_is_held_against_all_normal_images(data: Path) -> None:
+def test_every_class_is_compared_with_all_normal_images(data: Path) -> None:
     crack, hole = evaluate(FakeEngine(), data, None, progress=False).defects
     assert (crack.defect, crack.images, hole.defect, hole.images) == ("crack", 2, "hole", 3)
     assert crack.image_auroc == pytest.approx(5 / 6) and hole.image_auroc == pytest.approx(8 / 9)
@@ -133,7 +133,7 @@ def test_every_image_is_scored_once_after_one_warm_up_and_timed(data: Path) -> N
     assert timing.images == 8 and 0 < timing.median_ms <= timing.p95_ms and timing.images_per_second > 0
 
 
-def test_the_files_say_what_the_evaluation_says(data: Path, tmp_path: Path) -> None:
+def test_the_files_contain_the_evaluation(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "folder"
     result = evaluate(FakeEngine(), data, output, progress=False)
     assert sorted(path.name for path in output.iterdir()) == ["evaluation.json", "report.html", "scores.csv"]
@@ -225,7 +225,7 @@ def test_the_report_refers_to_nothing_outside(data: Path, tmp_path: Path) -> Non
         assert image.format == "JPEG"
 
 
-def test_the_report_tells_the_figures(data: Path, tmp_path: Path) -> None:
+def test_the_report_contains_the_metrics(data: Path, tmp_path: Path) -> None:
     evaluate(FakeEngine(), data, tmp_path, progress=False, title="Tiles & more", metadata={"Ratio": "121 times"})
     text = (tmp_path / "report.html").read_text()
     for piece in (
@@ -241,7 +241,7 @@ def test_the_report_tells_the_figures(data: Path, tmp_path: Path) -> None:
         assert piece in text
 
 
-def test_clear_detections_are_picture_from_every_class(data: Path, tmp_path: Path) -> None:
+def test_pictures_of_clear_detections_come_from_every_class(data: Path, tmp_path: Path) -> None:
     for index in range(10):
         add(data, "crack" if index < 9 else "hole", f"9{index:02d}", 100 + index)
     evaluate(FakeEngine(), data, tmp_path, progress=False)

@@ -97,7 +97,7 @@ def test_labels_and_scores_may_be_lists() -> None:
     assert auroc([0, 1, 1], [1, 2, 3]) == 1 and f1_max([0, 1, 1], [1, 2, 3]) == (1.0, 2.0)
 
 
-def test_of_equal_f1_the_highest_threshold_is_given() -> None:
+def test_of_equal_f1_the_highest_threshold_is_returned() -> None:
     # at 5: one of two found, no alarm: 2/3; at 1: both found, two alarms: 2/3
     best, threshold = f1_max([1, 0, 0, 1], [5.0, 3.0, 2.0, 1.0])
     assert best == pytest.approx(2 / 3) and threshold == 5
@@ -106,11 +106,11 @@ def test_of_equal_f1_the_highest_threshold_is_given() -> None:
 def test_a_small_region_counts_as_much_as_a_large_one() -> None:
     mask = np.zeros((12, 12), np.bool_)
     mask[0:6, 0:6], mask[10, 10] = True, True
-    found_large = np.zeros((12, 12), np.float32)
-    found_large[0:6, 0:6] = 1
-    found_small = np.zeros((12, 12), np.float32)
-    found_small[10, 10] = 1
-    large, small = (PixelCurve([mask], [values]) for values in (found_large, found_small))
+    large_map = np.zeros((12, 12), np.float32)
+    large_map[0:6, 0:6] = 1
+    small_map = np.zeros((12, 12), np.float32)
+    small_map[10, 10] = 1
+    large, small = (PixelCurve([mask], [values]) for values in (large_map, small_map))
     assert large.aupro(0.3) == pytest.approx(small.aupro(0.3)) == pytest.approx(0.5 + 0.3 / 4)
     assert large.auroc() > small.auroc()
 
@@ -137,13 +137,13 @@ def test_a_perfect_map_is_perfect_and_an_inverted_one_worst() -> None:
     assert wrong.auroc() == 0 and wrong.aupro(0.3) == 0
 
 
-def test_a_constant_map_says_nothing() -> None:
+def test_a_constant_map_has_the_metrics_of_chance() -> None:
     masks, maps = random_maps(1, 1)
     curve = PixelCurve(masks, [np.full_like(values, 7) for values in maps])
     assert curve.auroc() == pytest.approx(0.5) and curve.aupro(0.3) == pytest.approx(0.15)
 
 
-def test_a_curve_leaves_its_maps_as_they_are() -> None:
+def test_a_curve_does_not_change_its_maps() -> None:
     masks, maps = random_maps(2, 1000)
     before = [values.copy() for values in maps]
     PixelCurve(masks, maps).aupro(0.3)
@@ -174,7 +174,7 @@ def test_undefined_image_metrics_are_an_error(labels: list[int], scores: list[fl
             metric(labels, scores)
 
 
-ONE = np.array([[True, False]])
+MASK = np.array([[True, False]])
 VALUES = np.array([[1, 0]], np.float32)
 
 
@@ -182,13 +182,13 @@ VALUES = np.array([[1, 0]], np.float32)
     ("masks", "maps", "words"),
     [
         ([], [], "at least one"),
-        ([ONE, ONE], [VALUES], "2 masks and 1 maps"),
-        ([ONE], [VALUES.T], r"mask 0 is bool \[1, 2\] and its map \[2, 1\]"),
-        ([ONE, ONE.astype(np.uint8)], [VALUES, VALUES], "mask 1 is uint8"),
-        ([ONE], [VALUES * np.nan], "map 0 .*not finite"),
-        ([ONE, ONE], [VALUES, VALUES + np.float32(np.inf)], "map 1 .*not finite"),
-        ([ONE & False], [VALUES], "0 defective and 2 normal pixels"),
-        ([ONE | True], [VALUES], "2 defective and 0 normal pixels"),
+        ([MASK, MASK], [VALUES], "2 masks and 1 maps"),
+        ([MASK], [VALUES.T], r"mask 0 is bool \[1, 2\] and its map \[2, 1\]"),
+        ([MASK, MASK.astype(np.uint8)], [VALUES, VALUES], "mask 1 is uint8"),
+        ([MASK], [VALUES * np.nan], "map 0 .*not finite"),
+        ([MASK, MASK], [VALUES, VALUES + np.float32(np.inf)], "map 1 .*not finite"),
+        ([MASK & False], [VALUES], "0 defective and 2 normal pixels"),
+        ([MASK | True], [VALUES], "2 defective and 0 normal pixels"),
     ],
 )
 def test_undefined_pixel_metrics_are_an_error(masks: Masks, maps: Maps, words: str) -> None:
@@ -199,4 +199,4 @@ def test_undefined_pixel_metrics_are_an_error(masks: Masks, maps: Maps, words: s
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.01, float("nan")])
 def test_a_limit_outside_its_range_is_an_error(limit: float) -> None:
     with pytest.raises(ConfigError, match="above 0, at most 1"):
-        PixelCurve([ONE], [VALUES]).aupro(limit)
+        PixelCurve([MASK], [VALUES]).aupro(limit)

@@ -13,7 +13,7 @@ from glance_fast.evaluation.tolerances import TOLERANCES, relative_error, tolera
 from glance_fast.storage.export_record import EXPORT_FORMATS
 
 
-def test_it_is_the_largest_difference_over_the_references_largest_value() -> None:
+def test_relative_error_is_the_largest_difference_over_the_references_largest_value() -> None:
     assert relative_error([[1.0, -3.5]], [[1.0, -4.0]]) == 0.125
     assert relative_error([1.0, 2.0], [1.0, 4.0], scale=8) == 0.25
     assert relative_error(np.array([1e-3, 1], np.float32), np.array([0.0, 1.0])) == pytest.approx(1e-3, rel=1e-6)
@@ -36,7 +36,7 @@ def test_tensors_are_compared_in_float64(dtype: torch.dtype) -> None:
         ([np.inf], [1.0], "not finite"),
     ],
 )
-def test_what_says_nothing_is_refused(actual: Any, expected: Any, message: str) -> None:
+def test_a_comparison_without_meaning_is_refused(actual: Any, expected: Any, message: str) -> None:
     with pytest.raises(BackendError, match=message):
         relative_error(np.array(actual), np.array(expected))
 

@@ -58,11 +58,11 @@ def test_export_and_run(work: Path) -> None:
 def test_embed_in_a_line(work: Path) -> None:
     output = run("05_embed_in_a_line.py", work / "parts.model", work / "parts")
     assert "part 3: " in output and "4 accepted" not in output
-    none = run("05_embed_in_a_line.py", work / "parts.model", work / "parts", "--threshold", "inf")
-    assert "4 accepted, 0 rejected" in none
+    accepting = run("05_embed_in_a_line.py", work / "parts.model", work / "parts", "--threshold", "inf")
+    assert "4 accepted, 0 rejected" in accepting
 
 
 def test_every_numbered_example_is_run_here() -> None:
-    here = Path(__file__).read_text(encoding="utf-8")
+    source = Path(__file__).read_text(encoding="utf-8")
     names = [file.name for file in sorted(EXAMPLES.glob("*.py")) if file.name[0].isdigit()]
-    assert len(names) == 5 and all(f'"{name}"' in here for name in names)
+    assert len(names) == 5 and all(f'"{name}"' in source for name in names)

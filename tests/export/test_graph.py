@@ -50,8 +50,8 @@ def test_the_graph_is_the_loop_in_onnx_runtime_for_any_batch(
     # A plan as small as these is hardly split, and its blocks are finished together: as if it were a large one.
     for name, numbers in (("MIN_OWN_EPILOGUE", 32), ("FULL_SHARED_EPILOGUE", 256), ("MAX_GATHER", 1000)):
         monkeypatch.setattr(f"glance_fast.export.graph.dense_pass.{name}", numbers)
-    for least in (3, 12):
-        monkeypatch.setattr("glance_fast.export.graph.pipeline.refine_bands", partial(refine_bands, min_keys=least))
+    for min_keys in (3, 12):
+        monkeypatch.setattr("glance_fast.export.graph.pipeline.refine_bands", partial(refine_bands, min_keys=min_keys))
         graphs.append(session(model))
     for runs in graphs:
         for batch in (1, 2):
@@ -68,7 +68,7 @@ def test_all_outputs_follow_from_the_grid(changes: dict[str, Any]) -> None:
     images = model_images(model, 3)
     score, label, anomaly_map, mask, grid = runs.run(names, {"image": images})
     rows, cols = map_weights(48, Patches(48, 16, 8)), map_weights(56, Patches(56, 16, 8))
-    np.testing.assert_allclose(score, [image_score(one, model.config.top_k) for one in grid], rtol=1e-5)
+    np.testing.assert_allclose(score, [image_score(scores, model.config.top_k) for scores in grid], rtol=1e-5)
     np.testing.assert_allclose(anomaly_map, rows @ grid @ cols.T, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(label, score > np.float32(tiny_calibration().threshold))
     np.testing.assert_array_equal(mask, anomaly_map > np.float32(tiny_calibration().pixel_threshold))
@@ -97,9 +97,9 @@ def test_the_file_is_little_more_than_the_weights(preset: str) -> None:
     # The statistics of locations, which make most of some models, stay in float32.
     networks = sum(weight.numel() for weight in (*model.local_net.parameters(), *model.global_net.parameters()))
     assert half.ByteSize() < graph.ByteSize() - 1.9 * networks
-    for one in (graph, half):
-        assert {node.domain for node in one.graph.node} == {""}
-        assert {node.op_type for node in one.graph.node} <= OPERATORS
+    for exported in (graph, half):
+        assert {node.domain for node in exported.graph.node} == {""}
+        assert {node.op_type for node in exported.graph.node} <= OPERATORS
 
 
 @pytest.mark.parametrize(

@@ -65,19 +65,19 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     quantized = quantize_int8_for_tensorrt(graph, [*images[1:]])
     assert {node.op_type for node in quantized.graph.node} <= OPERATORS | {"QuantizeLinear", "DequantizeLinear"}
     assert quantized.metadata_props == graph.metadata_props
-    constants = {one.name: onnx.numpy_helper.to_array(one) for one in quantized.graph.initializer}
-    made_by = {name: node for node in quantized.graph.node for name in node.output}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    producer = {name: node for node in quantized.graph.node for name in node.output}
     products = [node for node in quantized.graph.node if "blocks/" in node.name and node.op_type == "MatMul"]
     assert len(products) == sum("blocks/" in node.name for node in graph.graph.node)
     small = [node for node in products if node.input[1] in constants and min(constants[node.input[1]].shape) < 16]
-    rest = [node for node in products if node not in small]
-    assert len(rest) > 10
-    for product in rest:
-        windows, weights = (made_by[name] for name in product.input)
+    large = [node for node in products if node not in small]
+    assert len(large) > 10
+    for product in large:
+        windows, weights = (producer[name] for name in product.input)
         assert {windows.op_type, weights.op_type} == {"DequantizeLinear"}
         scale, columns = constants[windows.input[1]], constants[weights.input[1]]
-        kept = made_by.get(weights.input[0], weights)
-        assert scale.shape == () and columns.shape == constants[kept.input[0]].shape[1:]
+        stored = producer.get(weights.input[0], weights)
+        assert scale.shape == () and columns.shape == constants[stored.input[0]].shape[1:]
         assert not any(constants[name].any() for name in (windows.input[2], weights.input[2])), "not symmetric"
     # As the graph is written: some CPUs' own 8-bit products overflow.
     plain = onnxruntime.SessionOptions()
@@ -87,7 +87,7 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     assert 0 < relative_error(actual[0], reference) < tolerance("output", "int8")
 
 
-def test_8_bits_for_tensorrt_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_for_tensorrt_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fitted_model({"global_channels": (16, 24, 32, 32)})
     graph, images = export_onnx(model, tiny_calibration()), [*model_images(model, 1)]
     with pytest.raises(BackendError, match="could not make 8 bits of the graph: .*image"):

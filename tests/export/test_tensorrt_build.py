@@ -21,7 +21,7 @@ from tests.helpers.images import textured_image
 from tests.helpers.models import fitted_model, save_tiny
 
 
-def test_it_builds_from_the_onnx_file_without_the_weights(plan_folder: Path) -> None:
+def test_the_onnx_file_is_enough_to_build_a_plan(plan_folder: Path) -> None:
     for precision in ("fp32", "fp16"):
         export(plan_folder, "onnx", precision)
     (plan_folder / WEIGHTS).unlink()
@@ -33,9 +33,7 @@ def test_it_builds_from_the_onnx_file_without_the_weights(plan_folder: Path) -> 
     assert 0 < abs(half.score - reference.score) < 0.01 * abs(reference.score)
 
 
-def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_elsewhere(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_int8_is_modelopts_with_photographs_and_the_onnx_files_without(machine: Machine, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for seed in range(8):
@@ -44,8 +42,8 @@ def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_els
     reference = Engine.load(folder, "torch").score(textured_image(48, 56)).map
     export(folder, "onnx", "int8", data)
     maps = []
-    for given in (None, data):
-        export(folder, "tensorrt", "int8", given)
+    for photographs in (None, data):
+        export(folder, "tensorrt", "int8", photographs)
         maps.append(Engine.load(folder, "tensorrt", "cuda", "int8").score(textured_image(48, 56)).map)
         assert 0 < relative_error(maps[-1], reference) < tolerance("output", "int8")
     by_onnx_runtime = Engine.load(folder, "onnxruntime", precision="int8").score(textured_image(48, 56)).map
@@ -53,12 +51,12 @@ def test_8_bits_are_modelopts_where_photographs_are_given_and_the_onnx_files_els
     assert not np.array_equal(maps[0], maps[1])
 
 
-def test_what_it_was_asked_for_reaches_the_builder(plan_folder: Path, tmp_path: Path) -> None:
+def test_options_reach_the_builder(plan_folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "timings"
     options = TensorRtOptions(4, any_version=True, any_gpu=True, timing_cache=cache)
-    for held in (b"t", b"tt"):
+    for contents in (b"t", b"tt"):
         export(plan_folder, "tensorrt", tensorrt=options)
-        assert cache.read_bytes() == held
+        assert cache.read_bytes() == contents
     config = fake_tensorrt.Builder.last
     assert config.profiles[0].shapes == {"image": ((1, 48, 56, 3), (1, 48, 56, 3), (4, 48, 56, 3))}
     assert [flag.name for flag in config.set] == ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]
@@ -74,7 +72,7 @@ def test_nodes_that_the_parser_refuses_are_named(plan_folder: Path, monkeypatch:
         export(plan_folder, "tensorrt")
 
 
-def test_what_stops_a_build_is_told(plan_folder: Path, tmp_path: Path, machine: Machine) -> None:
+def test_build_failures_are_reported(plan_folder: Path, tmp_path: Path, machine: Machine) -> None:
     machine.patch.setattr(fake_tensorrt.Builder, "fails", True)
     with pytest.raises(BackendError, match="cannot build a plan: out of memory"):
         export(plan_folder, "tensorrt")

@@ -81,11 +81,11 @@ def _copy(to: int, array: NDArray[Any], stream: FakeStream, up: bool) -> None:
     assert isinstance(array, Pinned) and array.flags.c_contiguous, "copies in a stream's order need page-locked memory"
 
     def work() -> None:
-        there = view(to, array.shape, array.dtype)
+        memory = view(to, array.shape, array.dtype)
         if up:
-            there[...] = array
+            memory[...] = array
         else:
-            array[...] = there
+            array[...] = memory
 
     stream.put(work)
 

@@ -86,7 +86,7 @@ implemented: dict[str, Callable[..., Any]] = {}
 def register(plugin_id: str, lazy_register: bool = False) -> Callable[[Any], Any]:
     def keep(function: Any) -> Any:
         assert plugin_id not in described
-        kinds = [one.annotation for one in inspect.signature(function).parameters.values()]
+        kinds = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
         tensors = kinds.count(TensorDesc)
         assert kinds == [TensorDesc] * tensors + [int] * (len(kinds) - tensors)
         assert set(get_args(inspect.signature(function).return_annotation)) == {TensorDesc}
@@ -109,7 +109,7 @@ def aot_impl(plugin_id: str) -> Callable[[Any], Any]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class InterpreterJob:
     """What was to be compiled: launched in the interpreter instead."""
 
     kernel: Any
@@ -117,8 +117,8 @@ class Asked:
     threads: int
 
 
-asked: list[Asked] = []
-# Name, PTX, number of arguments and bytes of shared memory of each kernel. Where nobody asked the interpreter, results
+interpreter_jobs: list[InterpreterJob] = []
+# Name, PTX, number of arguments and bytes of shared memory of each kernel. Without a job for the interpreter, results
 # are left as they are.
 compiled: list[tuple[str, str, int, int]] = []
 
@@ -128,7 +128,9 @@ def compile_ahead(kernel: Any, types: Any, named: Any, target: int) -> CompiledK
     assert target == 89 and list(types) == kernel.arg_names[: len(types)], "arguments come first, in the kernel's order"
     assert set(kernel.arg_names) - set(types) <= set(named)
     threads = 32 * named["num_warps"]
-    asked.append(Asked(kernel, {name: named[name] for name in kernel.arg_names if name not in types}, threads))
+    interpreter_jobs.append(
+        InterpreterJob(kernel, {name: named[name] for name in kernel.arg_names if name not in types}, threads)
+    )
     return CompiledKernel("entry", "ptx", threads, 0)
 
 
@@ -136,8 +138,10 @@ def refused(nodes: Any) -> Iterator[NodeProto]:
     """Nodes that no registered plugin of TensorRT's parser is for."""
     for node in nodes:
         if node.domain:
-            names = {one.name for one in node.attribute}
-            space = next((one.s.decode() for one in node.attribute if one.name == "plugin_namespace"), "")
+            names = {attribute.name for attribute in node.attribute}
+            space = next(
+                (attribute.s.decode() for attribute in node.attribute if attribute.name == "plugin_namespace"), ""
+            )
             if f"{space}::{node.op_type}" not in implemented or not {"aot", "plugin_version"} <= names:
                 yield node
 
@@ -147,15 +151,15 @@ def _launched(name: str) -> type[OpRun]:
 
     def run(self: OpRun, *arrays: Any, **settings: Any) -> tuple[Any, ...]:
         batch, parameters = len(arrays[0]), inspect.signature(described[f"{DOMAIN}::{name}"]).parameters
-        own = {word: settings[word] for word, one in parameters.items() if one.annotation is int}
+        attributes = {word: settings[word] for word, parameter in parameters.items() if parameter.annotation is int}
         descs = [_desc(word, array) for word, array in zip(parameters, arrays, strict=False)]
-        results = described[f"{DOMAIN}::{name}"](*descs, **own)
-        kernel, ptx, launch, integers = implemented[f"{DOMAIN}::{name}"](*descs, *own.values(), list(results), 0)
-        outputs = [np.full([side.at(batch) for side in one.shape_expr], np.nan, NUMPY[one.dtype]) for one in results]
+        results = described[f"{DOMAIN}::{name}"](*descs, **attributes)
+        kernel, ptx, launch, integers = implemented[f"{DOMAIN}::{name}"](*descs, *attributes.values(), list(results), 0)
+        outputs = [np.full([side.at(batch) for side in desc.shape_expr], np.nan, NUMPY[desc.dtype]) for desc in results]
         compiled.append((kernel, ptx, len(arrays) + len(integers) + len(results), launch.shared_mem))
-        if not asked:
+        if not interpreter_jobs:
             return tuple(outputs)
-        job = asked.pop()
+        job = interpreter_jobs.pop()
         assert (launch.block_x, launch.block_y, launch.block_z) == (job.threads, 1, 1)
         grid = tuple(ShapeExpr(side).at(batch) for side in (launch.grid_x, launch.grid_y, launch.grid_z))
         passed = [torch.from_numpy(np.array(array, order="C")) for array in arrays]
@@ -169,11 +173,11 @@ def _launched(name: str) -> type[OpRun]:
 
 def _desc(name: str, array: Any) -> TensorDesc:
     """As TensorRT describes a tensor: where images are, their number is open."""
-    first, *rest = array.shape
+    first_side, *other_sides = array.shape
     of_images = name in OF_IMAGES
-    number = ShapeExpr((lambda batch: batch) if of_images else first)
-    desc = TensorDesc((number, *(ShapeExpr(side) for side in rest)), KIND[array.dtype])
-    desc.shape = (-1 if of_images else first, *rest)
+    number = ShapeExpr((lambda batch: batch) if of_images else first_side)
+    desc = TensorDesc((number, *(ShapeExpr(side) for side in other_sides)), KIND[array.dtype])
+    desc.shape = (-1 if of_images else first_side, *other_sides)
     return desc
 
 

@@ -51,11 +51,11 @@ class HardwareCompatibilityLevel(IntEnum):
 
 
 class ITimingCache:
-    def __init__(self, held: bytes) -> None:
-        self.held = held
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
     def serialize(self) -> bytes:
-        return self.held + b"t"
+        return self.data + b"t"
 
 
 class IOptimizationProfile:
@@ -86,7 +86,7 @@ class IBuilderConfig:
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
         self.timings = cache
-        return ignore_mismatch or not cache.held.startswith(b"other")
+        return ignore_mismatch or not cache.data.startswith(b"other")
 
 
 class Network:
@@ -125,12 +125,12 @@ class OnnxParser:
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
         nodes = onnx.ModelProto.FromString(model).graph.node
-        own = [node for node in nodes if node.domain]
-        if own:
+        plugin_nodes = [node for node in nodes if node.domain]
+        if plugin_nodes:
             assert self._network.flags == 3, "plugins that are compiled ahead of time must be asked for"
             from tests.helpers.fake_plugin import refused
 
-            self._errors += [ParserError(node) for node in refused(own)]
+            self._errors += [ParserError(node) for node in refused(plugin_nodes)]
         self._errors += [ParserError(node) for node in nodes if node.op_type in self.refused]
         self._network.graph = model
         return not self._errors
@@ -159,8 +159,8 @@ class Builder:
         if self.fails:
             self._logger.log(Severity.ERROR, "out of memory")  # type: ignore[attr-defined]
             return None
-        most = config.profiles[0].shapes["image"][2][0]
-        return HEADER + bytes([most]) + network.graph
+        max_batch = config.profiles[0].shapes["image"][2][0]
+        return HEADER + bytes([max_batch]) + network.graph
 
 
 class Runtime:
@@ -192,10 +192,10 @@ class Reference:
         self._model = model
 
     def get_inputs(self) -> list[Any]:
-        return [_argument(one) for one in self._model.graph.input]
+        return [_argument(value) for value in self._model.graph.input]
 
     def get_outputs(self) -> list[Any]:
-        return [_argument(one) for one in self._model.graph.output]
+        return [_argument(value) for value in self._model.graph.output]
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> list[Any]:
         outputs = self._run.run(names, feeds)
@@ -213,12 +213,12 @@ def _argument(value: onnx.ValueInfoProto) -> Any:
 
 
 class ICudaEngine:
-    def __init__(self, most: int, graph: bytes) -> None:
-        self.most = most
+    def __init__(self, max_batch: int, graph: bytes) -> None:
+        self.max_batch = max_batch
         model = onnx.ModelProto.FromString(graph)
         self.session: Any = Reference(model) if len(model.opset_import) > 1 else _session(graph)
-        both = (*self.session.get_inputs(), *self.session.get_outputs())
-        self.tensors: dict[str, Any] = {one.name: one for one in both}
+        arguments = (*self.session.get_inputs(), *self.session.get_outputs())
+        self.tensors: dict[str, Any] = {argument.name: argument for argument in arguments}
 
     @property
     def num_io_tensors(self) -> int:
@@ -258,8 +258,8 @@ class IExecutionContext:
         return memory != 0
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        stream, names = streams[stream_handle], [one.name for one in self._engine.session.get_outputs()]
-        if not 1 <= self._batch <= self._engine.most or {*names, "image"} != set(self._addresses):
+        stream, names = streams[stream_handle], [output.name for output in self._engine.session.get_outputs()]
+        if not 1 <= self._batch <= self._engine.max_batch or {*names, "image"} != set(self._addresses):
             return False
         assert stream.captured is None or self._ran_plainly, "a first run cannot be captured"
         self._ran_plainly = True

@@ -68,9 +68,9 @@ def entries_by_masks(layers: Sequence[Layer], plan: Plan) -> list[set[Key]]:
         needed = set(product(rows, cols))
         for level in range(len(layers), -1, -1):
             for cell in needed:
-                seen = fields[level][cell] & hole
-                if seen.any() and (seen != fields[level][cell]).any():
-                    entries[level].add((cell[0], cell[1], *bounds(seen)))
+                covered = fields[level][cell] & hole
+                if covered.any() and (covered != fields[level][cell]).any():
+                    entries[level].add((cell[0], cell[1], *bounds(covered)))
             if level:
                 below = fields[level - 1].shape
                 needed = {read for cell in needed for read in window(layers[level - 1], cell, below)}

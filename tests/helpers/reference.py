@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from glance_fast.dense.loop import LoopPass
 from glance_fast.models.model import GlanceModel
 
-_known: dict[str, tuple[Tensor, Tensor]] = {}
+_cache: dict[str, tuple[Tensor, Tensor]] = {}
 _conv2d = F.conv2d
 
 
@@ -28,10 +28,10 @@ def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
     features = []
     for image in images.double():
         key = weights + _digest(image.numpy())
-        if key not in _known:
+        if key not in _cache:
             with torch.no_grad(), quick_depthwise():
-                _known[key] = LoopPass(double.compile_plan(), batch=2).features(double, image[None])
-        features.append(_known[key])
+                _cache[key] = LoopPass(double.compile_plan(), batch=2).features(double, image[None])
+        features.append(_cache[key])
     z_local, z_global = zip(*features, strict=True)
     return torch.cat(z_local), torch.cat(z_global)
 
@@ -77,7 +77,7 @@ def _shifted(  # noqa: PLR0913 – PyTorch's own parameters
     if not (groups == x.shape[1] == len(weight) and x.dtype == torch.float64):
         return _conv2d(x, weight, bias, stride, padding, dilation, groups)
     (down, right), (top, left), (low, wide) = (
-        one if isinstance(one, tuple) else (one, one) for one in (stride, padding, dilation)
+        value if isinstance(value, tuple) else (value, value) for value in (stride, padding, dilation)
     )
     x = F.pad(x, (left, left, top, top))
     height = (x.shape[2] - low * (weight.shape[2] - 1) - 1) // down + 1

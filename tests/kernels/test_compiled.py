@@ -15,7 +15,7 @@ from tests.helpers.compilers import KERNELS
 
 ROWS = Path(__file__).resolve().parents[2] / "bench" / "results" / "kernels.jsonl"
 # Registers a thread, shared memory a program: what every target has, and what a kernel gets there without asking.
-MOST_REGISTERS, MOST_SHARED = 255, 48 * 1024
+MAX_REGISTERS, MAX_SHARED = 255, 48 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +28,21 @@ def launched(part: Part) -> tuple[str, ...]:
     if isinstance(part, Stem):
         return KERNELS["stem"]
     if isinstance(part, Shape):
-        more = {"layer of pixels": part.before == IMAGE.channels, "layer and its pooling": part.pooled}
-        return sum((KERNELS[which] for which, there in more.items() if there), KERNELS["layer"])
+        conditions = {"layer of pixels": part.before == IMAGE.channels, "layer and its pooling": part.pooled}
+        return sum((KERNELS[name] for name, holds in conditions.items() if holds), KERNELS["layer"])
     return KERNELS["heads"]
 
 
-def test_they_are_all_that_the_presets_launch(rows: list[dict[str, Any]]) -> None:
+def test_the_rows_are_the_kernels_that_the_presets_launch(rows: list[dict[str, Any]]) -> None:
     sizes = [(kernel, part.before, part.after) for part in parts() for kernel in launched(part)]
     due = Counter((*size, dtype, target) for size in sizes for dtype in DTYPES for target in TARGETS)
     names = ("kernel", "before", "after", "dtype", "target")
     assert Counter(tuple(row[name] for name in names) for row in rows) == due
 
 
-def test_they_are_within_the_limits(rows: list[dict[str, Any]]) -> None:
+def test_the_rows_are_within_the_limits(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        assert row["registers"] <= MOST_REGISTERS and row["shared_bytes"] <= MOST_SHARED, row
+        assert row["registers"] <= MAX_REGISTERS and row["shared_bytes"] <= MAX_SHARED, row
         assert row["spilled_bytes"] == 0, row
 
 
@@ -52,5 +52,5 @@ def test_half_floats_are_multiplied_by_tensor_cores(rows: list[dict[str, Any]]) 
     assert half and all(row["matrix_instructions"] for row in half)
 
 
-def test_float32_is_multiplied_by_none_as_they_would_be_of_tf32(rows: list[dict[str, Any]]) -> None:
+def test_float32_is_not_multiplied_by_tensor_cores_in_tf32(rows: list[dict[str, Any]]) -> None:
     assert not any(row["matrix_instructions"] for row in rows if row["dtype"] == "fp32")

@@ -21,7 +21,7 @@ from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph import dense_pass_node
 from glance_fast.export.graph.builder import FLOAT, Graph
-from glance_fast.kernels.cpu import build as cpu_extension
+from glance_fast.kernels.cpu import build
 from glance_fast.kernels.cpu.build import SOURCES, extension
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
@@ -135,16 +135,16 @@ def test_any_wrong_number_of_a_serialized_plan_is_refused() -> None:
     images, serialized = case.images.float().numpy(), dense_pass_node.serialize_plan(case.plan)
     library, expected = extension(), compiled(extension(), case)(images)
     random = np.random.default_rng(0)
-    for place in [*range(12), *random.integers(12, len(serialized), 30)]:
+    for position in [*range(12), *random.integers(12, len(serialized), 30)]:
         for value in (-1, 2**31 - 1, -(2**31)):
             wrong = serialized.copy()
-            wrong[place] = value
+            wrong[position] = value
             with pytest.raises(RuntimeError, match="export the model again"):
                 compiled(library, case, serialize_plan=wrong)(images)
-    for place in random.integers(0, len(serialized), 60):
+    for position in random.integers(0, len(serialized), 60):
         # What is legal elsewhere may be so here: then it gives some numbers, as many as it says.
         wrong = serialized.copy()
-        wrong[place] = random.choice(serialized)
+        wrong[position] = random.choice(serialized)
         try:
             actual = compiled(library, case, serialize_plan=wrong)(images)
         except RuntimeError as error:
@@ -164,8 +164,8 @@ def test_any_wrong_number_of_a_serialized_plan_is_refused() -> None:
 def test_more_or_fewer_weights_are_refused() -> None:
     case = dense_case(LAYERS["usual"], (21, 23), 8, hole_grid((21, 23), 8, 5))
     weights = dense_pass_node.serialize_weights(case.net)
-    for wrong, says in ((weights[:-1], "fewer weights"), (np.append(weights, 0), "more weights")):
-        with pytest.raises(RuntimeError, match=f"{says} than the plan has; export the model again"):
+    for wrong, message in ((weights[:-1], "fewer weights"), (np.append(weights, 0), "more weights")):
+        with pytest.raises(RuntimeError, match=f"{message} than the plan has; export the model again"):
             compiled(extension(), case, serialize_weights=wrong.astype(np.float32))(case.images.float().numpy())
 
 
@@ -178,12 +178,12 @@ def test_any_thread_may_score(tmp_path: Path, streams: int, monkeypatch: pytest.
 
 
 def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_extension, "FLAGS", ("-O0", *cpu_extension.FLAGS[1:]))
-    made = extension(tmp_path)
-    assert [*tmp_path.iterdir()] == [made]
+    monkeypatch.setattr(build, "FLAGS", ("-O0", *build.FLAGS[1:]))
+    compiled_library = extension(tmp_path)
+    assert [*tmp_path.iterdir()] == [compiled_library]
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert extension(tmp_path) == made
-    monkeypatch.setattr(cpu_extension, "_cpu", lambda: "another CPU")
+    assert extension(tmp_path) == compiled_library
+    monkeypatch.setattr(build, "_cpu", lambda: "another CPU")
     with pytest.raises(MissingDependencyError):
         extension(tmp_path)
 
@@ -192,27 +192,27 @@ def no_compiler(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(shutil, "which", lambda _: None)
 
 
-def no_headers(patch: pytest.MonkeyPatch, place: Path) -> None:
-    patch.setattr(cpu_extension, "_openvino", lambda: place)
+def no_headers(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setattr(build, "_openvino", lambda: folder)
 
 
-def no_code(patch: pytest.MonkeyPatch, place: Path) -> None:
-    shutil.copytree(SOURCES, place / "cpu")
-    (place / "cpu" / "schedule.hpp").write_text("this is no C++")
-    patch.setattr(cpu_extension, "SOURCES", place / "cpu")
+def no_code(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    shutil.copytree(SOURCES, folder / "cpu")
+    (folder / "cpu" / "schedule.hpp").write_text("this is no C++")
+    patch.setattr(build, "SOURCES", folder / "cpu")
 
 
 def no_linux(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(sys, "platform", "win32")
 
 
-def no_folder(patch: pytest.MonkeyPatch, place: Path) -> None:
-    (place / "file").touch()
-    patch.setattr(cpu_extension, "user_cache_path", lambda _: place / "file" / "cache")
+def no_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "file").touch()
+    patch.setattr(build, "user_cache_path", lambda _: folder / "file" / "cache")
 
 
 @pytest.mark.parametrize(
-    "breaks, kind, says",
+    "breaks, kind, message",
     [
         (no_compiler, MissingDependencyError, r"need a C\+\+ compiler, g\+\+ or c\+\+; install one, or export"),
         (no_headers, BackendError, r"brings no headers .*pip install --upgrade openvino, or export the model without"),
@@ -221,20 +221,20 @@ def no_folder(patch: pytest.MonkeyPatch, place: Path) -> None:
         (no_folder, BackendError, r"cannot hold our compiled kernels: Not a directory; export the model without"),
     ],
 )
-def test_where_nothing_can_be_compiled_it_says_what_to_do(
+def test_compile_failures_say_what_to_do(
     breaks: Callable[[pytest.MonkeyPatch, Path], None],
     kind: type[GlanceError],
-    says: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = save_tiny(tmp_path / "model", tiny_model())
     export(folder, "openvino", plugins=True)
-    monkeypatch.setattr(cpu_extension, "user_cache_path", lambda _: tmp_path / "empty")
+    monkeypatch.setattr(build, "user_cache_path", lambda _: tmp_path / "empty")
     breaks(monkeypatch, tmp_path)
-    for what in (lambda: Engine.load(folder, "openvino"), lambda: export(folder, "openvino", plugins=True)):
-        with pytest.raises(kind, match=f"(?s){says}"):
-            what()
+    for action in (lambda: Engine.load(folder, "openvino"), lambda: export(folder, "openvino", plugins=True)):
+        with pytest.raises(kind, match=f"(?s){message}"):
+            action()
 
 
 def test_plugins_that_cannot_be_are_refused(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_plugins_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert not export_path(folder, "openvino", "fp32").exists()
 
 
-def test_a_damaged_export_says_how_it_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_export_names_the_command_that_rebuilds_it(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", tiny_model())
     export(folder, "openvino", plugins=True)
     export_path(folder, "openvino", "fp32").with_suffix(".bin").write_bytes(b"")

@@ -90,10 +90,10 @@ def tensors(*arrays: Floats, dtype: torch.dtype) -> list[Tensor]:
 def test_the_reference_is_the_formula(hole: str, kernel: int, dtype: torch.dtype) -> None:
     mask, (x, weight, bias) = masked(hole), problem(kernel)
     expected, alive = conv_by_formula(x, mask, weight, bias)
-    given = tensors(x[None], mask[None, None], weight, bias, dtype=dtype)
-    actual, found_mask = partial_conv_reference(*given)
-    np.testing.assert_array_equal(found_mask[0, 0], alive)
-    assert found_mask.dtype == dtype
+    inputs = tensors(x[None], mask[None, None], weight, bias, dtype=dtype)
+    actual, actual_mask = partial_conv_reference(*inputs)
+    np.testing.assert_array_equal(actual_mask[0, 0], alive)
+    assert actual_mask.dtype == dtype
     if hole == "everything":
         assert not actual.any() and not alive.any()
     else:
@@ -103,8 +103,8 @@ def test_the_reference_is_the_formula(hole: str, kernel: int, dtype: torch.dtype
 def test_windows_of_hole_alone_are_zero_whatever_the_bias() -> None:
     mask, (x, weight, _) = masked("inside"), problem(3)
     bias = np.full(3, 7.0)
-    given = tensors(x[None], mask[None, None], weight, bias, dtype=torch.float64)
-    actual, alive = partial_conv_reference(*given)
+    inputs = tensors(x[None], mask[None, None], weight, bias, dtype=torch.float64)
+    actual, alive = partial_conv_reference(*inputs)
     dead = torch.zeros(9, 13, dtype=torch.bool)
     dead[3:6, 4:8] = True
     assert torch.equal(alive[0, 0] == 0, dead)
@@ -113,9 +113,9 @@ def test_windows_of_hole_alone_are_zero_whatever_the_bias() -> None:
 
 def test_without_a_hole_only_the_border_is_renormalised() -> None:
     x, weight, bias = problem(3)
-    given = tensors(x[None], masked("nothing")[None, None], weight, bias, dtype=torch.float64)
-    actual, _ = partial_conv_reference(*given)
-    plain = torch.nn.functional.conv2d(given[0], given[2], given[3]).relu()
+    inputs = tensors(x[None], masked("nothing")[None, None], weight, bias, dtype=torch.float64)
+    actual, _ = partial_conv_reference(*inputs)
+    plain = torch.nn.functional.conv2d(inputs[0], inputs[2], inputs[3]).relu()
     assert_close(actual[:, :, 1:-1, 1:-1], plain, torch.float64)
     corner = np.einsum("ocij,cij->o", weight[:, :, 1:, 1:], x[:, :2, :2]) * 9 / 4 + bias
     assert_close(actual[0, :, 0, 0], np.maximum(corner, 0), torch.float64)
@@ -124,8 +124,8 @@ def test_without_a_hole_only_the_border_is_renormalised() -> None:
 def test_each_image_of_a_batch_may_have_its_own_mask() -> None:
     x, weight, bias = problem(3)
     masks = np.stack([masked(name)[None] for name in ("inside", "corner", "nothing")])
-    given = tensors(np.stack([x] * 3), masks, weight, bias, dtype=torch.float64)
-    actual, alive = partial_conv_reference(*given)
+    inputs = tensors(np.stack([x] * 3), masks, weight, bias, dtype=torch.float64)
+    actual, alive = partial_conv_reference(*inputs)
     for i in range(3):
         expected, expected_mask = conv_by_formula(x, masks[i, 0], weight, bias)
         assert_close(actual[i], expected, torch.float64)
@@ -164,22 +164,22 @@ def table_of(x: Floats, dtype: torch.dtype) -> Tensor:
 def test_sums_and_changes_are_the_reference(hole: str, kernel: int, dtype: torch.dtype, in_place: bool) -> None:
     """The sum without a hole, less what the hole takes away, renormalised: the formula at every alive cell."""
     mask, (x, weight, bias) = masked(hole), problem(kernel)
-    given = tensors(x[None], mask[None, None], weight, bias, dtype=torch.float64)
-    reference, _ = partial_conv_reference(*given)
+    inputs = tensors(x[None], mask[None, None], weight, bias, dtype=torch.float64)
+    reference, _ = partial_conv_reference(*inputs)
     sources, cells = rows_of(mask, kernel, 1, kernel // 2)
     scale = torch.from_numpy(kernel**2 / (sources != 9 * 13).sum(axis=1, keepdims=True)).to(dtype)
     whole, _ = rows_of(np.ones((9, 13)), kernel, 1, kernel // 2)
-    taken = torch.from_numpy(np.where(sources == whole[cells], 9 * 13, whole[cells]).astype(np.int32))
-    sums = F.conv2d(given[0], given[2], padding=kernel // 2)[0].flatten(1).mT[cells].to(dtype)
-    weights, table, base_index = tap_weights(given[2].to(dtype)).reshape(-1, 3), table_of(x, dtype), torch.zeros(0)
+    changed_sources = torch.from_numpy(np.where(sources == whole[cells], 9 * 13, whole[cells]).astype(np.int32))
+    sums = F.conv2d(inputs[0], inputs[2], padding=kernel // 2)[0].flatten(1).mT[cells].to(dtype)
+    weights, table, base_index = tap_weights(inputs[2].to(dtype)).reshape(-1, 3), table_of(x, dtype), torch.zeros(0)
     if in_place:
         changed = changes(table, base_index.int(), torch.full_like(table, 7))
-        windows = gather(changed, taken, torch.full((taken.numel() * 2 + 5,), 7, dtype=dtype))
+        windows = gather(changed, changed_sources, torch.full((changed_sources.numel() * 2 + 5,), 7, dtype=dtype))
         add_changes(sums, windows, weights, sums)
-        actual = renormalise(sums, scale, given[3].to(dtype), sums)
+        actual = renormalise(sums, scale, inputs[3].to(dtype), sums)
     else:
-        windows = gather(changes(table, base_index.int()), taken)
-        actual = renormalise(add_changes(sums, windows, weights), scale, given[3].to(dtype))
+        windows = gather(changes(table, base_index.int()), changed_sources)
+        actual = renormalise(add_changes(sums, windows, weights), scale, inputs[3].to(dtype))
     assert_close(actual.T, reference[0].flatten(1)[:, cells], dtype)
 
 
@@ -192,11 +192,11 @@ def test_changes_are_entries_less_their_base_cells_then_minus_the_base(in_place:
     assert torch.equal(actual, torch.cat([table[4:6] - table[[2, 0]], -table[:4], table[6:]]))
 
 
-def test_tap_weights_of_some_taps_are_a_matrix() -> None:
+def test_tap_weights_of_selected_taps_are_a_matrix() -> None:
     _, weight, _ = problem(3)
-    some = tap_weights(torch.from_numpy(weight))[1:, :2].reshape(-1, 3)
+    actual = tap_weights(torch.from_numpy(weight))[1:, :2].reshape(-1, 3)
     expected = [weight[o, c, y, x] for y, x, c, o in product((1, 2), (0, 1), range(2), range(3))]
-    np.testing.assert_array_equal(some, np.array(expected).reshape(-1, 3))
+    np.testing.assert_array_equal(actual, np.array(expected).reshape(-1, 3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -206,9 +206,9 @@ def test_pooling_is_the_formula(hole: str, size: int, dtype: torch.dtype) -> Non
     """Values below zero as well, though only values after ReLU meet a mask in the networks."""
     mask, (x, _, _) = masked(hole), problem(3)
     expected, alive = pool_by_formula(x, mask, size)
-    given, given_mask = tensors(x[None], mask[None, None], dtype=dtype)
-    actual, found_mask = max_pool_reference(given, given_mask, size)
-    np.testing.assert_array_equal(found_mask[0, 0], alive)
+    images, mask_tensor = tensors(x[None], mask[None, None], dtype=dtype)
+    actual, actual_mask = max_pool_reference(images, mask_tensor, size)
+    np.testing.assert_array_equal(actual_mask[0, 0], alive)
     if hole == "everything":
         assert not actual.any()
     else:
@@ -221,8 +221,8 @@ def test_pooling_is_the_formula(hole: str, size: int, dtype: torch.dtype) -> Non
 def test_pooled_windows_are_the_reference(hole: str, size: int, dtype: torch.dtype) -> None:
     mask, (x, _, _) = masked(hole), problem(3)
     x = np.maximum(x, 0)
-    given, given_mask = tensors(x[None], mask[None, None], dtype=torch.float64)
-    reference, _ = max_pool_reference(given, given_mask, size)
+    images, mask_tensor = tensors(x[None], mask[None, None], dtype=torch.float64)
+    reference, _ = max_pool_reference(images, mask_tensor, size)
     sources, cells = rows_of(mask, size, size, 0)
     windows = gather(table_of(x, dtype), torch.from_numpy(sources))
     for out in (None, torch.full((len(cells), 2), 7, dtype=dtype)):

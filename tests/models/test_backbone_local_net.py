@@ -52,7 +52,7 @@ def test_a_patch_is_what_the_last_cell_sees(net: PretrainedLocalNet) -> None:
     assert touched.max(0).values.tolist() == [margin + PATCH - 1] * 2
 
 
-def test_the_presets_center_offset_is_where_the_network_looks(net: PretrainedLocalNet) -> None:
+def test_the_presets_center_offset_is_the_centre_of_the_networks_gradient(net: PretrainedLocalNet) -> None:
     """The squared gradient is centred before the patch's centre with the teacher's weights, not with random ones."""
     expected = PRESETS["fast"]["model"]["center_offset"]
     assert expected == PRESETS["accurate"]["model"]["center_offset"]
@@ -74,12 +74,12 @@ def test_inside_an_image_it_is_the_teacher(net: PretrainedLocalNet, teacher: Tea
     """The teacher's cell j of stride 8 sees 67 pixels from 8j - 26 on: ours, 6 pixels in, are its cells from 4 on."""
     picture = images((256, 256), 1)
     with torch.no_grad():
-        theirs = deepcopy(teacher.stages[0]).double()(picture)
+        teacher_features = deepcopy(teacher.stages[0]).double()(picture)
         taps = net.tap_features(picture[:, :, 6:, 6:], 8)
         feature_map = net.encode(picture[:, :, 6:, 6:], 8).feature_map
     patches = taps.shape[2]
     assert patches == 21
-    expected = torch.nn.functional.avg_pool2d(theirs[0], 3, 1)[:, 4 : 4 + patches, 4 : 4 + patches]
+    expected = torch.nn.functional.avg_pool2d(teacher_features[0], 3, 1)[:, 4 : 4 + patches, 4 : 4 + patches]
     assert_close(taps[0, 80:120], expected, torch.float64)
     assert feature_map.shape == (1, 24, 58, 58)
 
@@ -109,7 +109,7 @@ def test_global_net_reads_what_no_pixel_of_a_hole_reaches(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("step", [4, 8, 12, 16, 20, 32])
 @pytest.mark.parametrize("size", [(99, 122), (160, 83)], ids=str)
-def test_an_image_gives_what_its_patches_give(
+def test_an_image_gives_the_features_of_its_patches(
     teacher: Teacher, dtype: torch.dtype, step: int, size: tuple[int, int]
 ) -> None:
     torch.manual_seed(1)

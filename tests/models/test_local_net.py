@@ -60,7 +60,9 @@ def test_gradients_reach_the_whole_patch_and_no_further(patch: int) -> None:
 @pytest.mark.parametrize("patch", [8, 11, 16, 19, 32])
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 8, 16, 40])
 @pytest.mark.parametrize("size", [(37, 53), (64, 41)], ids=str)
-def test_an_image_gives_what_its_patches_give(dtype: torch.dtype, patch: int, step: int, size: tuple[int, int]) -> None:
+def test_an_image_gives_the_features_of_its_patches(
+    dtype: torch.dtype, patch: int, step: int, size: tuple[int, int]
+) -> None:
     net, image = local_net(patch), images(size)
     rows, cols = (grid_starts(side, patch, step) for side in size)
     # The first, the last and a sample of the patches between: all of them at step 1 are over a thousand.

@@ -25,7 +25,7 @@ def differences(count: int = 300, locations: int = 3, features: int = 4) -> Tens
     return torch.einsum("bln,lmn->blm", noise, mixing) + torch.arange(locations)[:, None]
 
 
-def test_what_it_was_fitted_to_comes_out_white() -> None:
+def test_the_samples_of_the_fit_become_white() -> None:
     samples, whitening = differences(), LocationWhitening(3, 4).double()
     whitening.fit([samples[:100], samples[100:]], 1e-9)
     white = whitening(samples)
@@ -34,7 +34,7 @@ def test_what_it_was_fitted_to_comes_out_white() -> None:
         assert np.abs(np.cov(white[:, location].numpy().T, ddof=0) - np.eye(4)).max() < 1e-6
 
 
-def test_its_length_is_the_mahalanobis_distance() -> None:
+def test_the_whitened_length_is_the_mahalanobis_distance() -> None:
     samples, whitening = differences(), LocationWhitening(3, 4).double()
     whitening.fit([samples], 0.05)
     for location in range(3):
@@ -47,14 +47,14 @@ def test_its_length_is_the_mahalanobis_distance() -> None:
         assert_close(whitening(samples)[:, location].square().sum(1), expected, torch.float64)
 
 
-def test_some_locations_are_whitened_as_among_all() -> None:
+def test_selected_locations_are_whitened_as_all_are() -> None:
     samples, whitening = differences(), LocationWhitening(3, 4).double()
     whitening.fit([samples], 0.01)
     locations = torch.tensor([2, 0])
     assert torch.equal(whitening(samples[:, locations], locations), whitening(samples)[:, locations])
 
 
-def test_constant_photographs_leave_it_finite() -> None:
+def test_constant_photographs_give_finite_whitening() -> None:
     whitening = LocationWhitening(2, 3)
     whitening.fit([torch.zeros(5, 2, 3) + torch.randn(1, 2, 1), torch.randn(2, 2, 3)], 0.01)
     assert whitening.matrix.isfinite().all()

@@ -18,12 +18,12 @@ from tests.helpers.plan_masks import (
 
 def test_repeated_holes_cost_nothing() -> None:
     layers = global_layers((4, 5, 6), 1)
-    once = compile_plan(layers, (30, 33), 8, ([2, 17], [5, 20]))
-    again = compile_plan(layers, (30, 33), 8, ([17, 2, 17], [20, 5, 5]))
-    assert (once.macs, once.bytes) == (again.macs, again.bytes)
-    assert again.locations == 9
-    rows = once.readout.reshape(2, 2)
-    np.testing.assert_array_equal(again.readout.reshape(3, 3), rows[[1, 0, 1]][:, [1, 0, 0]])
+    distinct = compile_plan(layers, (30, 33), 8, ([2, 17], [5, 20]))
+    repeated = compile_plan(layers, (30, 33), 8, ([17, 2, 17], [20, 5, 5]))
+    assert (distinct.macs, distinct.bytes) == (repeated.macs, repeated.bytes)
+    assert repeated.locations == 9
+    rows = distinct.readout.reshape(2, 2)
+    np.testing.assert_array_equal(repeated.readout.reshape(3, 3), rows[[1, 0, 1]][:, [1, 0, 0]])
 
 
 def counted(run: str, convs: int, readout: int) -> tuple[int, Plan]:

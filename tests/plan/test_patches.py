@@ -30,7 +30,7 @@ def test_patches_lie_inside_and_one_more_would_not(side: int, patch: int, stride
 
 
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(20, 90), st.integers(0, 40), st.data())
-def test_a_reading_s_holes_are_the_cells_that_see_the_patch(
+def test_the_holes_of_a_feature_map_are_the_cells_that_see_the_patch(
     kernel: int, stride: int, side: int, border_padding: int, data: st.DataObject
 ) -> None:
     spec, whole = FeatureMapSpec(kernel, stride, 3), side + 2 * border_padding

@@ -29,7 +29,7 @@ def test_blind_counts_locations_that_see_nothing(
     assert plan.blind() == blind
 
 
-def test_blind_counts_some_of_the_locations() -> None:
+def test_blind_counts_locations_at_the_border() -> None:
     """At a border the field is cut off: only there the hole covers it."""
     torch.manual_seed(0)
     plan = compile_plan(global_layers((4, 4, 4), 1), (48, 48), 20, ([0, 14], [0, 14]))

@@ -50,7 +50,7 @@ def test_strips_are_the_loop(name: str, rows: int) -> None:
     assert_close(actual, case.loop(), torch.float32)
 
 
-def test_strips_hold_less_and_those_in_the_middle_share_a_plan() -> None:
+def test_strips_use_less_memory_and_inner_strips_share_a_plan() -> None:
     layers = global_layers((8, 12, 16), 1)
     max_bytes = 1 << 20
     for height in (512, 2048):
@@ -80,9 +80,9 @@ def test_both_networks_in_strips_are_the_loop(changes: dict[str, Any]) -> None:
     expected = loop_of_photos(model, images)
     with torch.no_grad():
         cut = make_pass(model.compile_plan(), max_bytes=1)
-        found = cut.features(model, model.from_uint8(torch.from_numpy(images)))
+        features = cut.features(model, model.from_uint8(torch.from_numpy(images)))
     assert isinstance(cut, StripPass) and len(cut.plans) > 3
-    for actual, reference in zip(found, expected, strict=True):
+    for actual, reference in zip(features, expected, strict=True):
         assert_close(actual, reference, torch.float32)
 
 

@@ -25,7 +25,7 @@ from tests.helpers.plan_masks import (
 
 @pytest.mark.parametrize("min_keys", [0, 1, 3, 12])
 @pytest.mark.parametrize("name", PLANS)
-def test_entries_are_the_distinct_keys_found_by_masks(name: str, min_keys: int) -> None:
+def test_entries_are_the_distinct_keys_that_masks_give(name: str, min_keys: int) -> None:
     layers, plan = PLANS[name][0], refined_plan(name, min_keys)
     expected = entries_by_masks(layers, plan)
     assert expected[0] == set(), "a pixel is covered or not"
@@ -89,7 +89,7 @@ def test_invariants_of_tables(name: str, min_keys: int) -> None:
 
 @pytest.mark.parametrize("min_keys", [0, 1, 3, 12])
 @pytest.mark.parametrize("name", PLANS)
-def test_a_home_is_the_entry_without_its_hole(name: str, min_keys: int) -> None:
+def test_a_base_index_is_the_entry_without_its_hole(name: str, min_keys: int) -> None:
     for step in refined_plan(name, min_keys).steps:
         cells = [(y, x) for y, x, _, _ in entries_of(step)]
         assert step.table.base_index().tolist() == [y * step.table.base_shape[1] + x for y, x in cells]
@@ -136,7 +136,7 @@ def runs_of(plan: Plan) -> float:
     return float(counts[1] / counts[0])
 
 
-def test_a_split_plan_leaves_out_dead_taps_and_lines_up_what_pools_read() -> None:
+def test_a_refined_plan_leaves_out_dead_taps_and_aligns_what_pools_read() -> None:
     plan = grid_plan(global_layers((8, 8, 8, 8, 8), 1), (256, 256), 32, 8)
     actual = refine_bands(plan)
     assert actual.macs < 0.9 * plan.macs

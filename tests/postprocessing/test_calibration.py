@@ -64,7 +64,7 @@ def test_above_the_threshold_is_a_p_value_within_the_rate(scores: list[float], r
 
 @given(SCORES, st.floats(-2e3, 2e3))
 def test_the_p_value_is_its_definition(scores: list[float], score: float) -> None:
-    share = (1 + sum(one >= score for one in scores)) / (len(scores) + 1)
+    share = (1 + sum(other >= score for other in scores)) / (len(scores) + 1)
     assert calibration(tuple(sorted(scores))).p_value(score) == pytest.approx(share)
 
 
@@ -83,12 +83,12 @@ def test_calibrate_sorts_and_sets_both_thresholds() -> None:
     rng = np.random.default_rng(1)
     grids = rng.random((20, 7, 9), np.float32)
     scores = [float(grid.max()) for grid in grids]
-    made = calibrate(scores, grids, 0.1, 0.005)
-    assert made.scores == tuple(sorted(scores))
-    assert made.threshold == conformal_threshold(made.scores, 0.1)
-    assert 0 < (grids > np.float32(made.pixel_threshold)).mean() <= 0.005
-    assert made.threshold_for(0.1) == made.threshold and made.threshold_for(0.5) < made.threshold
-    assert Calibration.model_validate_json(made.model_dump_json()) == made
+    result = calibrate(scores, grids, 0.1, 0.005)
+    assert result.scores == tuple(sorted(scores))
+    assert result.threshold == conformal_threshold(result.scores, 0.1)
+    assert 0 < (grids > np.float32(result.pixel_threshold)).mean() <= 0.005
+    assert result.threshold_for(0.1) == result.threshold and result.threshold_for(0.5) < result.threshold
+    assert Calibration.model_validate_json(result.model_dump_json()) == result
 
 
 def test_too_few_images_say_what_to_do() -> None:
@@ -99,7 +99,7 @@ def test_too_few_images_say_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 2.0, float("nan")])
-def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+def test_a_rate_outside_0_to_1_is_refused(rate: float) -> None:
     with pytest.raises(DataError, match="between 0 and 1"):
         calibration().threshold_for(rate)
 

@@ -195,7 +195,7 @@ def test_imports_point_one_way(file: Path) -> None:
         ("cli", "from glance_fast.unheard_of import thing", ["unheard_of"]),
     ],
 )
-def test_a_wrong_import_is_found(of: str, line: str, wrong: list[str]) -> None:
+def test_a_wrong_import_is_detected(of: str, line: str, wrong: list[str]) -> None:
     assert misplaced(of, units_imported(ast.parse(line))) == wrong
 
 
@@ -228,7 +228,7 @@ def test_an_unsafe_line_is_found(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["torch.load(file, weights_only=True)", "model.eval()", "np.load(file)"])
-def test_a_safe_line_is_not(line: str) -> None:
+def test_a_safe_line_is_accepted(line: str) -> None:
     assert not list(unsafe(ast.parse(line)))
 
 
@@ -262,7 +262,7 @@ def test_every_package_keeps_to_its_line_budget() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "kernels" / "cpu").glob("*.[ch]pp")), ids=label)
-def test_so_are_files_in_cpp(file: Path) -> None:
+def test_files_in_cpp_are_short_and_say_what_they_are_for(file: Path) -> None:
     lines = file.read_text(encoding="utf-8").splitlines()
     comment = [*takewhile(lambda line: line.startswith("//"), lines)]
     assert comment and re.search(r"[.:]( |$)", " ".join(comment)), f"first comment: {comment}"

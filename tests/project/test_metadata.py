@@ -53,7 +53,7 @@ def test_the_changelog_has_this_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["bug.yml", "feature.yml"])
-def test_an_issue_form_has_what_the_site_asks_for(name: str) -> None:
+def test_an_issue_form_has_the_fields_that_the_site_requires(name: str) -> None:
     form = read_yaml(ROOT / ".github" / "ISSUE_TEMPLATE" / name)
     assert form["name"] and form["description"]
     for part in form["body"]:

@@ -56,7 +56,7 @@ def test_wheel_holds_every_source_file_once_and_nothing_else(wheel: Path) -> Non
     expected = [
         f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
         for folder, package in SHIPPED.items()
-        for file in own_files(ROOT / folder)
+        for file in source_files(ROOT / folder)
     ]
     with ZipFile(wheel) as archive:
         packed = [name for name in archive.namelist() if ".dist-info/" not in name]
@@ -65,7 +65,7 @@ def test_wheel_holds_every_source_file_once_and_nothing_else(wheel: Path) -> Non
     assert "glance_fast/py.typed" in packed
 
 
-def own_files(folder: Path) -> list[Path]:
+def source_files(folder: Path) -> list[Path]:
     """The files of a source folder, without those behind its links."""
     return [
         file

@@ -20,9 +20,9 @@ WHERE = {
 }
 
 
-@pytest.mark.parametrize("what", WHERE)
-def test_a_file_defines_what_its_name_says(what: str) -> None:
-    name, expected = WHERE[what]
+@pytest.mark.parametrize("subject", WHERE)
+def test_a_file_defines_what_its_name_says(subject: str) -> None:
+    name, expected = WHERE[subject]
     path = ROOT / name
     files = sorted(path.glob("*.py")) if name.endswith("/") else [path]
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
@@ -30,7 +30,7 @@ def test_a_file_defines_what_its_name_says(what: str) -> None:
     assert expected <= defined
 
 
-@pytest.mark.parametrize("what", WHERE)
-def test_the_page_on_the_layout_says_so(what: str) -> None:
+@pytest.mark.parametrize("subject", WHERE)
+def test_the_page_on_the_layout_says_so(subject: str) -> None:
     page = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
-    assert f"| {what} | `{WHERE[what][0]}` |" in page
+    assert f"| {subject} | `{WHERE[subject][0]}` |" in page

@@ -16,7 +16,7 @@ from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.presets import PRESETS
 from tests.replay.record import RECORDED, graphs, kernels_elsewhere, plans
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_kernels_are_the_same(recorded: dict[str, Any]) -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model folders that version 0.1.0 wrote, one with exports."""
     path = tmp_path_factory.mktemp("models")
-    with zipfile.ZipFile(HERE / "models_0_1_0.zip") as archive:
+    with zipfile.ZipFile(FOLDER / "models_0_1_0.zip") as archive:
         archive.extractall(path)
     return path
 
@@ -66,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_model_folder_of_version_0_1_0_gives_its_scores(name: str, backend: str, method: str, folders: Path) -> None:
-    expected = np.load(HERE / "expected_0_1_0.npz")
+    expected = np.load(FOLDER / "expected_0_1_0.npz")
     engine = Engine.load(folders / name, backend=backend)
     limits = [engine.threshold, engine.pixel_threshold]
     assert limits == expected[f"{name}_thresholds"].tolist()

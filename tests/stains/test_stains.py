@@ -110,9 +110,9 @@ def test_a_checkerboard_of_black_and_white_is_stained_too(stain: Stain) -> None:
 @every_kind
 def test_a_seed_fixes_the_stain_and_another_seed_gives_another(stain: Stain) -> None:
     image = photo(64, 48)
-    first, again, other = (stain(image, np.random.default_rng(seed)) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(first.image, again.image)
-    np.testing.assert_array_equal(first.mask, again.mask)
+    first, repeated, other = (stain(image, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.image, repeated.image)
+    np.testing.assert_array_equal(first.mask, repeated.mask)
     assert not np.array_equal(first.image, other.image)
 
 
@@ -131,7 +131,7 @@ def test_outside_the_mask_only_invisible_changes_remain() -> None:
         assert np.abs(stained.image - image)[~stained.mask].max() <= VISIBLE
 
 
-def test_an_edit_that_nobody_sees_becomes_a_strong_one() -> None:
+def test_an_invisible_edit_becomes_a_strong_one() -> None:
     # All parts of a constant image look alike, so a moved region alone shows nothing.
     stained = RegionShift()(constant(32, 32, 0.4), np.random.default_rng(0))
     assert np.abs(stained.image - np.float32(0.4)).max() == pytest.approx(0.35)
@@ -205,7 +205,7 @@ def test_default_stains_reach_from_a_few_pixels_to_a_large_part() -> None:
     assert min(shares) < 0.005 and max(shares) > 0.15
 
 
-def test_foreign_textures_show() -> None:
+def test_foreign_textures_are_visible() -> None:
     red = np.zeros((12, 12, 3), np.float32)
     red[..., 0] = 1
     paste = PastedTexture(opacity=(1, 1), others=(red,))

@@ -130,11 +130,11 @@ def old_folder(tmp_path: Path) -> Path:
 )
 def test_a_body_that_fails_leaves_the_old_folder(tmp_path: Path, error: BaseException) -> None:
     path = old_folder(tmp_path)
-    wanted = SaveError if isinstance(error, OSError) else type(error)
-    with pytest.raises(wanted) as caught, replace_folder(path) as folder:  # noqa: PT012 (the body is what fails)
+    expected = SaveError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected) as caught, replace_folder(path) as folder:  # noqa: PT012 (the body is what fails)
         (folder / "half.txt").write_text("half")
         raise error
-    if wanted is SaveError:
+    if expected is SaveError:
         assert f"cannot write {path}: No space left on device" in str(caught.value)
     assert names(path) == ["old.txt"] and names(tmp_path) == ["model"]
 

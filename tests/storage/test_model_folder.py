@@ -46,7 +46,7 @@ def plant(path: Path, name: str, data: bytes) -> None:
     edit_config(path, lambda config: config["sha256"].update({name: hashlib.sha256(data).hexdigest()}))
 
 
-def test_a_model_comes_back_as_it_was_written(tiny_folder: Path) -> None:
+def test_a_model_is_read_as_it_was_written(tiny_folder: Path) -> None:
     files, model = read_model(tiny_folder), tiny_model()
     assert (files.model, files.train, files.metadata) == (tiny_config(), TRAIN, METADATA)
     assert files.calibration == tiny_calibration() and files.path == tiny_folder
@@ -61,9 +61,9 @@ def test_a_model_comes_back_as_it_was_written(tiny_folder: Path) -> None:
 
 
 def test_the_same_model_gives_the_same_bytes(tiny_folder: Path, tmp_path: Path) -> None:
-    again = save_tiny(tmp_path / "again", tiny_model())
+    second = save_tiny(tmp_path / "second", tiny_model())
     for name in FILES:
-        assert (again / name).read_bytes() == (tiny_folder / name).read_bytes()
+        assert (second / name).read_bytes() == (tiny_folder / name).read_bytes()
 
 
 def test_the_checked_contents_cannot_be_changed(tiny_folder: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_calibration_of_another_kind_is_named(folder: Path, change: dict[str, 
     assert next(iter(change)) in str(caught.value)
 
 
-def test_a_folder_that_is_none_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_says_how_to_train_one(tmp_path: Path) -> None:
     path = tmp_path / "model"
     with pytest.raises(ModelFolderError, match="model is no model folder; make one with 'glance-fast train"):
         read_model(path)

@@ -51,7 +51,7 @@ def test_lite0_is_the_package_network(teachers: dict[str, Teacher], side: int) -
 
 
 @torch.no_grad()
-def test_lite0_knows_a_cat() -> None:
+def test_lite0_classifies_a_cat() -> None:
     with torch.device("meta"):
         network = EfficientNet.from_name("efficientnet-lite0")
     fit_weights(network, read_weights(LITE0))

@@ -17,7 +17,7 @@ from tests.helpers.teachers import DIMS, LITE0, SIZES, State, assert_features_ne
 
 
 @pytest.mark.parametrize("side", SIZES)
-def test_one_vector_a_patch(teacher: Teacher, side: int) -> None:
+def test_one_vector_per_patch(teacher: Teacher, side: int) -> None:
     features = teacher(random_patches(3, side))
     assert features.shape == (3, teacher.dim) == (3, DIMS[teacher.name])
     assert features.dtype == torch.float32
@@ -66,12 +66,12 @@ def test_same_patches_same_features(teacher: Teacher) -> None:
 
 def test_loading_draws_no_random_numbers(resnet_file: Path) -> None:
     before = torch.get_rng_state()
-    again = [load_teacher()(random_patches(2, 32)), load_teacher("resnet18", resnet_file)(random_patches(2, 32))]
+    features = [load_teacher()(random_patches(2, 32)), load_teacher("resnet18", resnet_file)(random_patches(2, 32))]
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(again[0], load_teacher()(random_patches(2, 32)))
+    assert torch.equal(features[0], load_teacher()(random_patches(2, 32)))
 
 
-def test_a_patch_is_seen_alone(teacher: Teacher) -> None:
+def test_features_of_a_patch_do_not_depend_on_the_batch(teacher: Teacher) -> None:
     x = random_patches(35, 32)  # a CPU takes 32 at once
     alone = torch.cat([teacher(patch) for patch in x[:, None]])
     assert_features_near(teacher(x), alone)
@@ -87,7 +87,7 @@ def test_memory_layout_does_not_matter(teacher: Teacher) -> None:
     assert_features_near(teacher(wide), teacher(wide.contiguous()))
 
 
-def test_features_keep_the_place(teacher: Teacher) -> None:
+def test_features_keep_the_position(teacher: Teacher) -> None:
     spot = torch.full((2, 3, 32, 32), 0.5)
     texture = random_patches(1, 12, seed=3)[0]
     spot[0, :, 2:14, 2:14] = texture

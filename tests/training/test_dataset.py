@@ -23,13 +23,13 @@ from tests.helpers.models import tiny_config
         ([(500, 512)], None),
     ],
 )
-def test_images_of_one_aspect_are_told_of_a_size_that_has_it(
+def test_fitting_size_has_the_aspect_that_all_images_share(
     shapes: list[tuple[int, int]], better: tuple[int, int] | None
 ) -> None:
     assert fitting_size(shapes, ModelConfig()) == better
 
 
-def test_the_better_size_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_the_fitting_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.fromarray(np.zeros((60, 120, 3), np.uint8)).save(tmp_path / "wide.png")
     with caplog.at_level("INFO", logger="glance_fast"):
         read_photos([tmp_path / "wide.png"], tiny_config(image_size=(48, 48)))

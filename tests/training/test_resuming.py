@@ -35,7 +35,7 @@ def done_steps(work: Path) -> int:
 
 
 @pytest.mark.parametrize("after", [1, 5, 11])
-def test_a_killed_run_goes_on_to_the_same_weights(
+def test_a_killed_run_resumes_to_the_same_weights(
     training_images: Path, trained: Path, tmp_path: Path, after: int
 ) -> None:
     output = tmp_path / "model"
@@ -52,7 +52,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert not (tmp_path / "model.training").exists()
 
 
-def test_a_model_folder_holds_all_that_a_run_leaves(trained: Path) -> None:
+def test_a_finished_run_leaves_only_the_model_folder(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert names == {"config.json", "weights.safetensors", "calibration.json", "log.jsonl", "curves.png"}
     files = read_model(trained)
@@ -63,7 +63,7 @@ def test_a_model_folder_holds_all_that_a_run_leaves(trained: Path) -> None:
     assert all(np.isfinite(list(row["losses"].values())).all() for row in rows)
 
 
-def test_every_stage_moved_its_own_weights_and_the_fold_held(trained: Path) -> None:
+def test_every_stage_changes_its_weights(trained: Path) -> None:
     torch.manual_seed(TRAIN.seed)
 
     before = GlanceModel(tiny_config()).state_dict()
@@ -75,7 +75,7 @@ def test_every_stage_moved_its_own_weights_and_the_fold_held(trained: Path) -> N
 PRETRAINED_TRAIN = TRAIN.model_copy(update={"dad_holes_per_axis": 9, "dad_images_per_step": 3, "images_per_step": 4})
 
 
-def test_a_run_with_the_pretrained_local_net_has_two_stages_and_survives_a_stop(tmp_path: Path) -> None:
+def test_a_run_with_the_pretrained_local_net_has_two_stages_and_resumes(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(12):

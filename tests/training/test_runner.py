@@ -23,7 +23,7 @@ def test_the_learning_rate_warms_up_and_ends_at_a_hundredth() -> None:
     assert learning_rate(1.0, 0, 1) == 1.0
 
 
-def test_the_log_drops_what_will_run_again_and_half_a_line(tmp_path: Path) -> None:
+def test_the_log_drops_rows_after_the_checkpoint_and_an_incomplete_line(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     rows = [{"stage": "a", "stage_index": 0, "step": step, "losses": {}} for step in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "a", "st')
@@ -31,7 +31,7 @@ def test_the_log_drops_what_will_run_again_and_half_a_line(tmp_path: Path) -> No
     assert [row["step"] for row in read_rows(path)] == [0, 1]
 
 
-def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
     torch.manual_seed(0)
     nets = [nn.Linear(3, 2) for _ in range(2)]
     optimizers = [torch.optim.AdamW(net.parameters()) for net in nets]

@@ -19,7 +19,7 @@ def test_stained_pixels_counts_what_slicing_counts() -> None:
     assert stained_pixels(mask, corners, 16).tolist() == [int(mask[y : y + 16, x : x + 16].sum()) for y, x in corners]
 
 
-def test_corners_near_a_mask_hold_some_of_it() -> None:
+def test_patches_near_a_mask_contain_part_of_it() -> None:
     mask = np.zeros((40, 50), bool)
     mask[0, 0] = mask[39, 49] = True
     corners = corners_near(mask, 16, 200, np.random.default_rng(0))

@@ -45,7 +45,7 @@ def test_a_stage_trains_its_own_parameters_alone(teacher: Teacher, index: int) -
     assert all(p.grad is not None for p in stage.parameters())
 
 
-def test_each_step_draws_the_same_again(teacher: Teacher) -> None:
+def test_each_step_repeats_its_random_draws(teacher: Teacher) -> None:
     c = stage_context(teacher)
     for index in range(4):
         # Stages of their own, as DAD's keeps what it drew.
@@ -54,7 +54,7 @@ def test_each_step_draws_the_same_again(teacher: Teacher) -> None:
         assert not torch.equal(first[0], other[0])
 
 
-def test_dad_learns_from_what_earlier_steps_drew_also_in_a_run_that_goes_on(teacher: Teacher) -> None:
+def test_dad_uses_samples_of_earlier_steps_also_in_a_resumed_run(teacher: Teacher) -> None:
     c = stage_context(teacher)
     whole, resumed = build_stages(c)[3], build_stages(c)[3]
     for step in range(3):
@@ -106,7 +106,7 @@ def test_compactness_is_the_mean_absolute_off_diagonal_correlation() -> None:
     assert float(compactness(z)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_barely_stained_locations_count_as_neither_kind() -> None:
+def test_barely_stained_locations_are_neither_normal_nor_stained() -> None:
     logit = torch.tensor([2.0, 50.0, -1.0])
     changed = torch.tensor([0, STAINED_PIXELS - 1, STAINED_PIXELS])
     normal, stained = balanced_bce(logit, changed)

@@ -19,7 +19,7 @@ from tests.helpers.models import tiny_config
 from tests.helpers.training import TRAIN, finish_training, start_training
 
 
-def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(training_images: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_with_other_settings_is_not_resumed(training_images: Path, tmp_path: Path) -> None:
     work = tmp_path / "model.training"
     work.mkdir()
     net = nn.Linear(1, 1)
@@ -41,7 +41,7 @@ def test_an_unfinished_run_of_version_0_1_0_is_refused(training_images: Path, tm
         train_model(Job(training_images, tmp_path / "model"), tiny_config(), TRAIN)
 
 
-def test_a_model_that_is_there_is_not_replaced_unasked(training_images: Path, tmp_path: Path) -> None:
+def test_an_existing_model_is_not_replaced_without_overwrite(training_images: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "precious").write_text("x")
     with pytest.raises(SaveError, match="--overwrite"):
@@ -67,9 +67,7 @@ def test_bad_data_fails_before_any_training(training_images: Path, tmp_path: Pat
     assert not (tmp_path / "m.training").exists()
 
 
-def test_calibration_images_of_their_own_are_used_instead_of_held_out_ones(
-    training_images: Path, tmp_path: Path
-) -> None:
+def test_separate_calibration_images_replace_held_out_images(training_images: Path, tmp_path: Path) -> None:
     job = Job(training_images, tmp_path / "model", calibration_data=training_images)
     assert len(train_model(job, tiny_config(), TRAIN).scores) == 12
     assert read_model(tmp_path / "model").metadata["normal images"] == "12 trained on, 12 held out"

@@ -155,7 +155,7 @@ def test_an_outline_leaves_the_inside_free() -> None:
     assert (drawn[100:200, 100:200] == 120).all() and (drawn[99, 150] == TRUTH_OUTLINE).all()
 
 
-def test_the_caption_tells_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caption_contains_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
     drawn = ImageDraw.ImageDraw.text
 
@@ -179,11 +179,11 @@ def test_a_narrow_caption_takes_more_lines() -> None:
 @pytest.mark.parametrize(("size", "axis"), [((300, 280), 1), ((300, 600), 1), ((300, 601), 0)])
 def test_panels_stand_side_by_side_and_wide_ones_below_each_other(size: tuple[int, int], axis: int) -> None:
     image, result = photo(*size), FakeResult(spot(*size))
-    two, three = side_by_side(image, result, None), side_by_side(image, result, result.map > 1)
+    without_mask, with_mask = side_by_side(image, result, None), side_by_side(image, result, result.map > 1)
     assert is_wide(image) == (axis == 0)
-    assert two.shape[1 - axis] == three.shape[1 - axis] == size[1 - axis]
-    assert 2 * size[axis] < two.shape[axis] and 3 * size[axis] < three.shape[axis]
-    assert has_color(three, TRUTH_OUTLINE) and not has_color(two, TRUTH_OUTLINE)
+    assert without_mask.shape[1 - axis] == with_mask.shape[1 - axis] == size[1 - axis]
+    assert 2 * size[axis] < without_mask.shape[axis] and 3 * size[axis] < with_mask.shape[axis]
+    assert has_color(with_mask, TRUTH_OUTLINE) and not has_color(without_mask, TRUTH_OUTLINE)
 
 
 def test_sizes_that_differ_are_an_error_that_names_both() -> None:
