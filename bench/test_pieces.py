@@ -28,7 +28,7 @@ from glance_fast.postprocessing.anomaly_map import bilinear_indices, interpolate
 from glance_fast.postprocessing.result import Result
 from glance_fast.presets import PRESETS
 from glance_fast.visualization.overlay import overlay
-from tests.helpers.tolerances import assert_close
+from tests.helpers.tolerances import assert_close, assert_near
 
 CONFIG = ModelConfig.model_validate(PRESETS["fast"]["model"])
 LEVELS = len(GlanceModel(CONFIG).global_net.layers)
@@ -127,7 +127,7 @@ def test_map(benchmark: Any) -> None:
     taps = [bilinear_indices(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True)]
     scores = benchmark(interpolate, grid, *taps)
     rows, cols = (map_weights(side, patches) for side, patches in zip((480, 640), CONFIG.patches, strict=True))
-    np.testing.assert_allclose(scores, rows @ grid @ cols.T, atol=1e-5)
+    assert_near(scores, rows @ grid.astype(np.float64) @ cols.T, "interpolation")
 
 
 def test_picture(benchmark: Any, folder: Path) -> None:

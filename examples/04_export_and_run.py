@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from glance_fast import Engine, export_model
+from glance_fast.evaluation.tolerances import relative_error
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
 
     exported = Engine.load(options.model, backend="openvino").score(photo)
     trained = Engine.load(options.model, backend="torch").score(photo)
-    difference = np.abs(exported.map - trained.map).max() / np.abs(trained.map).max()
+    difference = relative_error(exported.map, trained.map)
     print(f"OpenVINO {exported.score:.6f}, PyTorch {trained.score:.6f}")
     print(f"maps differ by at most {difference:.1e} of the largest value")
 

@@ -14,6 +14,7 @@ from PIL import Image
 from glance_fast.data.batches import BATCH
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ModelFolderError
+from glance_fast.evaluation.tolerances import tolerance
 from glance_fast.plan.patches import Patches
 from glance_fast.postprocessing.anomaly_map import map_weights
 from tests.helpers.images import textured_image
@@ -56,7 +57,7 @@ def test_the_map_has_the_images_own_size(engine: Engine, size: tuple[int, int]) 
     assert result.mask.shape == size
     assert result.mask.dtype == np.bool_
     assert type(result.score) is float
-    assert result.map.max() <= result.score * (1 + 1e-5)
+    assert result.map.max() <= result.score * (1 + tolerance("interpolation", "fp32"))
 
 
 def test_the_numbers_of_a_result_follow_from_the_grid(engine: Engine) -> None:

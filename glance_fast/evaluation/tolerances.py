@@ -6,7 +6,12 @@ Every difference is a `relative_error`. What is compared:
 - "trained map": maps of a trained model from its exports, with those of PyTorch's dense pass.
 - "kernel": results of one GPU kernel in two configurations.
 - "gradient": gradients of Global-Net's weights through the dense pass, with those through the loop.
-- "peer map": maps of another method's network between runtimes, in the benchmarks.
+- "peer map": maps of another method's network between runtimes or with its definition, in the benchmarks.
+- "interpolation": maps and weights by linear interpolation in float32, with the same in float64.
+- "same graph": results of one exported file from two programs that run it.
+- "graph weights": sums of the weights of an exported graph, with those of a recorded graph.
+- "teacher": features of a published network from another form of it, another batch or memory layout.
+- "metric": areas, rates and F1 values, with those counted at every threshold.
 """
 
 from __future__ import annotations
@@ -23,7 +28,10 @@ from glance_fast.errors import BackendError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Compared = Literal["output", "trained map", "kernel", "gradient", "peer map"]
+Compared = Literal[
+    "output", "trained map", "kernel", "gradient", "peer map",
+    "interpolation", "same graph", "graph weights", "teacher", "metric",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,11 @@ TOLERANCES: Mapping[tuple[Compared, str], Tolerance] = {
     ("kernel", "bf16"): Tolerance(2e-2, "results of 8 bits: the last bit of the largest is 8e-3"),
     ("gradient", "fp32"): Tolerance(1e-4, "sums over 36 holes and all cells, in another order"),
     ("peer map", "fp32"): Tolerance(1e-3, "distances are differences of large sums; runtimes merge layers"),
+    ("interpolation", "fp32"): Tolerance(3e-7, "two products per axis: 1e-7 to 2e-7 seen"),
+    ("same graph", "fp32"): Tolerance(1e-6, "the runtime's number of threads may change the order of sums"),
+    ("graph weights", "fp32"): Tolerance(1e-6, "weights are folded on the CPU at hand, which rounds its way"),
+    ("teacher", "fp32"): Tolerance(1e-5, "batch norms are folded into weights: a few 1e-6 seen"),
+    ("metric", "fp64"): Tolerance(1e-12, "the same counts, added in another order"),
 }
 
 

@@ -232,7 +232,9 @@ def test_a_lazy_pil_image_that_is_truncated_is_an_error(tmp_path: Path) -> None:
         as_rgb(Image.open(io.BytesIO(half)), "photo 3")
 
 
-def test_pillows_setting_that_fills_truncated_files_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_setting_that_fills_truncated_files_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(ImageError, match=r"a\.png.*LOAD_TRUNCATED_IMAGES"):

@@ -170,7 +170,7 @@ def test_features_of_a_model(changes: dict[str, Any], batch: int) -> None:
 @st.composite
 def cases(draw: st.DrawFn) -> DenseCase:
     convs, readout = draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    # With one or two channels a level the output hangs on few sums that nearly cancel: there the loop itself is off by
+    # With one or two channels per level the output hangs on few sums that nearly cancel: there the loop itself is off by
     # 5e-6 in float32, and the geometry is what is drawn here.
     channels = draw(st.lists(st.integers(3, 6), min_size=1, max_size=5))
     smallest = 2 ** (len(channels) - 1) * readout

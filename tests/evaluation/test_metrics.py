@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from glance_fast.errors import ConfigError, DataError
 from glance_fast.evaluation.metrics import PixelCurve, auroc, f1_max
+from glance_fast.evaluation.tolerances import tolerance
 
 Masks = list[NDArray[np.bool_]]
 Maps = list[NDArray[np.float32]]
@@ -63,7 +64,7 @@ def test_aupro_is_the_area_counted_at_every_threshold(levels: int, limit: float)
     for seed in range(4):
         masks, maps = random_maps(seed, levels, share=0.1 + 0.2 * seed)
         expected = counted_aupro(masks, maps, limit)
-        assert PixelCurve(masks, maps).aupro(limit) == pytest.approx(expected, abs=1e-12)
+        assert PixelCurve(masks, maps).aupro(limit) == pytest.approx(expected, abs=tolerance("metric", "fp64"))
 
 
 @pytest.mark.parametrize("levels", [1, 2, 5, 1000])
@@ -72,10 +73,10 @@ def test_pixel_auroc_and_f1_are_those_of_scikit_learn(levels: int) -> None:
         masks, maps = random_maps(seed, levels)
         labels, values = flat(masks, maps)
         curve = PixelCurve(masks, maps)
-        assert curve.auroc() == pytest.approx(roc_auc_score(labels, values), abs=1e-12)
+        assert curve.auroc() == pytest.approx(roc_auc_score(labels, values), abs=tolerance("metric", "fp64"))
         best, threshold = curve.f1_max()
-        assert best == pytest.approx(counted_f1(labels, values), abs=1e-12)
-        assert f1_score(labels, values >= np.float32(threshold)) == pytest.approx(best, abs=1e-12)
+        assert best == pytest.approx(counted_f1(labels, values), abs=tolerance("metric", "fp64"))
+        assert f1_score(labels, values >= np.float32(threshold)) == pytest.approx(best, abs=tolerance("metric", "fp64"))
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from glance_fast.evaluation.tolerances import relative_error, tolerance
+from glance_fast.evaluation.tolerances import Compared, relative_error, tolerance
 from glance_fast.postprocessing.result import Result
 
 # What every path on a CPU computes in. (Triton's interpreter multiplies the bits of bfloat16 as integers, so without a
@@ -23,9 +23,10 @@ def assert_close(actual: Any, reference: Any, dtype: torch.dtype) -> None:
     assert error <= limit, f"off by {error:.2e} of the largest value, not {limit:.0e}"
 
 
-def assert_near(actual: Any, reference: Any) -> None:
-    """Hold float32 values to the tolerance: sums in another order."""
-    assert relative_error(actual, reference) <= tolerance("output", "fp32")
+def assert_near(actual: Any, reference: Any, compared: Compared = "output") -> None:
+    """Hold float32 values to the tolerance of what is compared."""
+    error, limit = relative_error(actual, reference), tolerance(compared, "fp32")
+    assert error <= limit, f"off by {error:.2e} of the largest value, not {limit:.0e}"
 
 
 def assert_same_result(actual: Result[Any], reference: Result[Any]) -> None:

@@ -14,7 +14,7 @@ from glance_fast.plan.patches import IMAGE
 from tests.helpers.compilers import KERNELS
 
 ROWS = Path(__file__).resolve().parents[2] / "bench" / "results" / "kernels.jsonl"
-# Registers a thread, shared memory a program: what every target has, and what a kernel gets there without asking.
+# Registers per thread, shared memory per program: what every target has, and what a kernel gets there without asking.
 MAX_REGISTERS, MAX_SHARED = 255, 48 * 1024
 
 

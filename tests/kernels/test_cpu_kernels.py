@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not HAS_CPP_COMPILER, reason="there is no C++ co
 WIDTHS = {"x86-64": "sse2", "x86-64-v3": "avx2", "native": ""}
 LAYERS = {
     "usual": global_layers((4, 5, 6, 6), 1),
-    "two convolutions a level": global_layers((4, 6, 6), 2),
+    "two convolutions per level": global_layers((4, 6, 6), 2),
     "more than a panel": global_layers((17, 33, 65, 130), 1),
     "other kernels": [conv(5, 5), pool(5, 3), conv(19), conv(7, 1), pool(7)],
     "pools of pools": [conv(8), pool(8), pool(8), conv(9)],

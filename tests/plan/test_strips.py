@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from tests.helpers.dense_cases import DenseCase, dense_case, hole_grid
 from tests.helpers.images import model_images
 from tests.helpers.models import PRETRAINED, fitted_model
 from tests.helpers.reference import loop_of_photos
-from tests.helpers.tolerances import assert_close
+from tests.helpers.tolerances import assert_close, assert_near
 
 CASES: dict[str, Callable[[], DenseCase]] = {
     "odd": lambda: dense_case(global_layers((4, 5, 6), 1), (85, 26), 8, hole_grid((85, 26), 8, 6)),
@@ -95,4 +94,4 @@ def test_the_backend_cuts_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = TorchBackend(model)
     assert isinstance(backend.dense, StripPass)
     for actual, reference in zip(backend.grids(images), whole, strict=True):
-        np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-5)
+        assert_near(actual, reference)

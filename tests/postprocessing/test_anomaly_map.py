@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 
 from glance_fast.plan.patches import Patches, grid_starts
 from glance_fast.postprocessing.anomaly_map import bilinear_indices, image_score, interpolate, map_weights
+from tests.helpers.tolerances import assert_near
 
 
 @given(st.integers(1, 200), st.integers(8, 120), st.integers(1, 120), st.integers(1, 40))
@@ -16,7 +17,7 @@ def test_weights_of_a_pixel_are_a_mean_of_neighbours(pixels: int, side: int, pat
     weights = map_weights(pixels, Patches(side, patch, stride))
     assert weights.dtype == np.float32
     assert weights.shape == (pixels, len(grid_starts(side, patch, stride)))
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=0, atol=1e-6)
+    assert_near(weights.sum(axis=1), np.ones(pixels), "interpolation")
     assert weights.min() >= 0 and ((weights > 0).sum(axis=1) <= 2).all()
     for row in weights:
         used = np.flatnonzero(row)
@@ -34,7 +35,7 @@ def test_between_centres_the_map_is_linear_and_beyond_them_constant() -> None:
     scores = np.array([1.0, 3.0, 0.0])
     actual = map_weights(16, Patches(16, 8, 4)) @ scores
     centres = np.array([4.0, 8.0, 12.0])
-    np.testing.assert_allclose(actual, np.interp(np.arange(16) + 0.5, centres, scores), rtol=0, atol=1e-6)
+    assert_near(actual, np.interp(np.arange(16) + 0.5, centres, scores), "interpolation")
     assert (actual[:4] == 1).all() and (actual[12:] == 0).all()
 
 
@@ -46,19 +47,19 @@ def test_a_map_in_the_images_own_size(pixels: int, patch: int, stride: int) -> N
     centres = (np.array(grid_starts(64, patch, stride)) + patch / 2) * pixels / 64
     expected = np.interp(np.arange(pixels) + 0.5, centres, scores)
     actual = map_weights(pixels, Patches(64, patch, stride)) @ scores
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    assert_near(actual, expected, "interpolation")
 
 
 def test_a_grid_of_one_value_is_a_map_of_it() -> None:
     rows, cols = map_weights(50, Patches(37, 11, 4)), map_weights(31, Patches(53, 11, 4))
     actual = rows @ np.full((rows.shape[1], cols.shape[1]), 2.5, np.float32) @ cols.T
     assert actual.shape == (50, 31)
-    np.testing.assert_allclose(actual, 2.5, rtol=0, atol=1e-5)
+    assert_near(actual, np.full((50, 31), 2.5), "interpolation")
 
 
 def test_a_map_is_mirrored_with_its_grid() -> None:
     weights = map_weights(33, Patches(40, 8, 8))
-    np.testing.assert_allclose(weights[::-1, ::-1], weights, rtol=0, atol=1e-6)
+    assert_near(weights[::-1, ::-1], weights, "interpolation")
 
 
 def test_the_images_score_is_the_mean_of_the_highest() -> None:
@@ -94,9 +95,9 @@ def test_interpolating_is_the_product_of_weights(
     lies = bilinear_indices(pixels, Patches(side, patch, stride, border_padding))
     actual = interpolate(grid, lies, lies)
     assert actual.dtype == np.float32
-    np.testing.assert_allclose(actual, weights.astype(float) @ grid @ weights.T, rtol=0, atol=1e-6)
+    assert_near(actual, weights.astype(float) @ grid @ weights.T, "interpolation")
 
 
 def test_a_map_of_a_letterboxed_axis_is_the_part_where_the_image_lies() -> None:
     whole = map_weights(64, Patches(64, 16, 4, 6))
-    np.testing.assert_allclose(map_weights(31, Patches(64, 16, 4, 6), range(17, 48)), whole[17:48], atol=1e-6)
+    assert_near(map_weights(31, Patches(64, 16, 4, 6), range(17, 48)), whole[17:48], "interpolation")

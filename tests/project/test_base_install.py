@@ -13,6 +13,7 @@ from bench.startup import install, sizes
 from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
 from tests.helpers.images import save_image, textured_image
+from tests.helpers.tolerances import assert_near
 
 
 def test_the_base_install_scores_without_pytorch(exported_folder: Path, tmp_path: Path) -> None:
@@ -41,9 +42,7 @@ def test_the_base_install_scores_without_pytorch(exported_folder: Path, tmp_path
     first_line, *errors = done.stdout.splitlines()
     score, shape = first_line.split(" ", 1)
     assert shape == "(96, 112)"
-    assert float(score) == pytest.approx(
-        Engine.load(exported_folder, "torch").score(textured_image(96, 112)).score, rel=1e-5
-    )
+    assert_near(float(score), Engine.load(exported_folder, "torch").score(textured_image(96, 112)).score)
     for error, extra in zip(errors, ("train", "onnxruntime", "tensorrt"), strict=True):
         assert f"pip install '.[{extra}]' (in a checkout" in error
     save_image(tmp_path / "photo.png", textured_image(96, 112))

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = ("glance_fast", "kernels", "export")
+from tests.helpers.sources import LIBRARY, ROOT, label, sources
 
 # From the foundations up: a module or package of glance_fast imports only those in rows above its own.
 ORDER = (
@@ -74,17 +73,6 @@ LINE_BUDGETS = {
 
 HEAVY_MODULES = {"torch", "scipy", "sklearn", "skimage", "matplotlib", "lightning_fabric", "jinja2"}
 UNSAFE_MODULES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-
-
-def sources(*folders: str) -> list[Path]:
-    """Every Python file of these top folders, each once: the links in glance_fast/ are left out."""
-    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
-    return [file for file in files if file.resolve() == file]
-
-
-def label(file: Path) -> str:
-    """A file's path in test ids and messages."""
-    return file.relative_to(ROOT).as_posix()
 
 
 def unit(file: Path) -> str:

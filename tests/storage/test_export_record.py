@@ -36,7 +36,7 @@ def test_a_damaged_export_is_named(exported_copy: Path, backend: str, suffix: st
 
 
 @pytest.mark.parametrize(
-    "changes, says",
+    "changes, message",
     [
         ({"format": 2, "version": "9.9"}, "format 2, written by glance_fast 9.9"),
         ({"precision": "bf16"}, "an export to openvino at bf16"),
@@ -49,10 +49,10 @@ def test_a_damaged_export_is_named(exported_copy: Path, backend: str, suffix: st
         ({"format": "one"}, "no record of an export: format"),
     ],
 )
-def test_a_foreign_newer_or_stale_record_is_named(exported_copy: Path, changes: dict[str, Any], says: str) -> None:
+def test_a_foreign_newer_or_stale_record_is_named(exported_copy: Path, changes: dict[str, Any], message: str) -> None:
     path = export_path(exported_copy, "openvino", "fp32")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(ModelFolderError, match=says):
+    with pytest.raises(ModelFolderError, match=message):
         Engine.load(exported_copy, "openvino")
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from glance_fast.teachers import Teacher
 from glance_fast.teachers.base import IMAGENET_MEAN, IMAGENET_STD, fit_weights, read_weights
 from glance_fast.teachers.resnet18 import resnet18
-from tests.helpers.teachers import LITE0, SIZES, State, assert_features_near, random_patches
+from tests.helpers.teachers import LITE0, SIZES, State, random_patches
+from tests.helpers.tolerances import assert_near
 
 
 def shown(x: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def test_lite0_is_the_package_network(teachers: dict[str, Teacher], side: int) -
     x = random_patches(2, side)
     network(shown(x))
     expected = torch.cat([quarters(maps[4]), quarters(maps[10])], dim=1)
-    assert_features_near(teachers["efficientnet-lite0"](x), expected)
+    assert_near(teachers["efficientnet-lite0"](x), expected, "teacher")
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def test_resnet_is_the_formula(teachers: dict[str, Teacher], random_state: State
     x = random_patches(2, side)
     maps = resnet_maps(shown(x).double(), {name: value.double() for name, value in random_state.items()})
     expected = torch.cat([quarters(maps[1]), quarters(maps[2])], dim=1)
-    assert_features_near(teachers["resnet18"](x), expected.float())
+    assert_near(teachers["resnet18"](x), expected.float(), "teacher")
 
 
 @torch.no_grad()
@@ -111,4 +112,4 @@ def test_whole_resnet_has_torchvisions_layout(random_state: State) -> None:
     x = random_patches(1, 64)
     pooled = resnet_maps(x, random_state)[3].mean((2, 3))
     expected = pooled @ random_state["fc.weight"].T + random_state["fc.bias"]
-    assert_features_near(network(x), expected)
+    assert_near(network(x), expected, "teacher")

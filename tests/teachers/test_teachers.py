@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from glance_fast.errors import ConfigError, ImageError
 from glance_fast.teachers import Teacher, load_teacher
 from glance_fast.teachers.base import input_size
-from tests.helpers.teachers import DIMS, LITE0, SIZES, State, assert_features_near, random_patches
+from tests.helpers.teachers import DIMS, LITE0, SIZES, State, random_patches
+from tests.helpers.tolerances import assert_near
 
 
 @pytest.mark.parametrize("side", SIZES)
@@ -74,17 +75,17 @@ def test_loading_draws_no_random_numbers(resnet_file: Path) -> None:
 def test_features_of_a_patch_do_not_depend_on_the_batch(teacher: Teacher) -> None:
     x = random_patches(35, 32)  # a CPU takes 32 at once
     alone = torch.cat([teacher(patch) for patch in x[:, None]])
-    assert_features_near(teacher(x), alone)
+    assert_near(teacher(x), alone, "teacher")
     other = x.clone()
     other[1:] = 1 - other[1:]
-    assert_features_near(teacher(other)[0], alone[0])
+    assert_near(teacher(other)[0], alone[0], "teacher")
 
 
 def test_memory_layout_does_not_matter(teacher: Teacher) -> None:
     x = random_patches(3, 17)
-    assert_features_near(teacher(x.contiguous(memory_format=torch.channels_last)), teacher(x))
+    assert_near(teacher(x.contiguous(memory_format=torch.channels_last)), teacher(x), "teacher")
     wide = random_patches(3, 40)[:, :, 5:22, 9:26]
-    assert_features_near(teacher(wide), teacher(wide.contiguous()))
+    assert_near(teacher(wide), teacher(wide.contiguous()), "teacher")
 
 
 def test_features_keep_the_position(teacher: Teacher) -> None:
