@@ -44,22 +44,16 @@ def test_a_run_appends_its_rows_and_prints_them(tmp_path: Path, monkeypatch: pyt
     rows = [json.loads(line) for line in (tmp_path / "runtimes.jsonl").read_text().splitlines()]
     count = len(precisions())  # in OpenVINO, of a preset, a peer, and both limits of the CPU
     assert len(rows) == 2 * (6 + 5 * count)
-    expected_runtimes = [
-        "loop, PyTorch",
-        "PyTorch",
-        "ONNX Runtime",
-        *["OpenVINO"] * count,
-        *["OpenVINO, plugins"] * count,
-    ]
+    openvino = [*["OpenVINO"] * count, *["OpenVINO, plugins"] * count]
+    expected_runtimes = ["loop, PyTorch", "PyTorch", "ONNX Runtime", *openvino]
     assert [row["runtime"] for row in rows[: 3 + 2 * count]] == expected_runtimes
     assert all(0 < row["low"] <= row["ms"] <= row["high"] and row["commit"] for row in rows)
     assert all(row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["high"] + 0.01 for row in rows)
     assert all(1e3 / row["high"] - 1 <= row["images_per_second"] <= 1e3 / row["low"] + 1 for row in rows)
     assert rows[0]["loop_speedup"] == 1 and rows[3]["loop_speedup"] > 10 and rows[3 + 2 * count]["loop_speedup"] is None
     first_run = rows[: len(rows) // 2]
-    assert (
-        all(row["roofline_share"] > 0 for row in rows) and first_run[-1]["roofline_share"] == 1
-    )  # memory is its own limit
+    assert all(row["roofline_share"] > 0 for row in rows)
+    assert first_run[-1]["roofline_share"] == 1, "memory is the limit of itself"
     measured = range(1, 5 + 3 * count)  # all but the loop and the limits
     assert [i for i, row in enumerate(first_run) if row["memory_mb"] is not None] == [*measured]
     head, _, *table = (tmp_path / "runtimes.md").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The scaling benchmark: a point is a process of its own that tells its time, its memory and its plan."""
+"""The scaling benchmark: a point is a separate process that reports its time, its memory and its plan."""
 
 from __future__ import annotations
 

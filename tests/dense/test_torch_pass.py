@@ -170,7 +170,7 @@ def test_features_of_a_model(changes: dict[str, Any], batch: int) -> None:
 @st.composite
 def cases(draw: st.DrawFn) -> DenseCase:
     convs, readout = draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    # With one or two channels per level the output hangs on few sums that nearly cancel: there the loop itself is off by
+    # With 1 or 2 channels per level the output hangs on few sums that nearly cancel: there the loop itself is off by
     # 5e-6 in float32, and the geometry is what is drawn here.
     channels = draw(st.lists(st.integers(3, 6), min_size=1, max_size=5))
     smallest = 2 ** (len(channels) - 1) * readout
@@ -206,7 +206,7 @@ def test_a_hole_of_another_size_is_noticed() -> None:
 
 @pytest.mark.parametrize("layer", range(5))
 def test_a_wrong_row_of_any_layer_is_noticed(layer: int) -> None:
-    """Every layer matters to the result: let the entries of one read one row off their place."""
+    """Every layer matters to the result: let the entries of one read the row beside theirs."""
     dense = DensePass(WRONG.plan, dtype=torch.float64)
     for block in dense.steps[layer].blocks:
         block.sources.sub_(1).clamp_(min=0)

@@ -110,7 +110,7 @@ def aot_impl(plugin_id: str) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class InterpreterJob:
-    """What was to be compiled: launched in the interpreter instead."""
+    """A kernel that was to be compiled, and is launched in the interpreter instead."""
 
     kernel: Any
     constants: dict[str, Any]
@@ -124,7 +124,7 @@ compiled: list[tuple[str, str, int, int]] = []
 
 
 def compile_ahead(kernel: Any, types: Any, named: Any, target: int) -> CompiledKernel:
-    """In the place of `glance_fast.kernels.gpu.ahead_of_time.compile_ahead`."""
+    """Replaces `glance_fast.kernels.gpu.ahead_of_time.compile_ahead`."""
     assert target == 89 and list(types) == kernel.arg_names[: len(types)], "arguments come first, in the kernel's order"
     assert set(kernel.arg_names) - set(types) <= set(named)
     threads = 32 * named["num_warps"]

@@ -177,7 +177,7 @@ def test_one_of_keeps_to_its_weights() -> None:
 
 
 def square(image: Floats, rng: np.random.Generator, /) -> Stained:
-    """A stain of one's own, as the documentation shows it: the upper left quarter, inverted."""
+    """A stain that a user writes, as the documentation shows it: the upper left quarter, inverted."""
     out, mask = image.copy(), np.zeros(image.shape[:2], np.bool_)
     height, width = image.shape[0] // 2, image.shape[1] // 2
     out[:height, :width] = 1 - out[:height, :width]

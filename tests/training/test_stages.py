@@ -92,7 +92,7 @@ def test_a_change_belongs_to_the_location_whose_offset_point_is_nearest(teacher:
     subset = draw_grid_subset((5, 6), 9, np.random.default_rng(0))
     mask = np.random.default_rng(1).random((48, 56)) < 0.2
     moved = np.pad(mask, ((3, 0), (3, 0)))[:48, :56]
-    inner = (slice(1, 4), slice(1, 5))  # the outermost own the border
+    inner = (slice(1, 4), slice(1, 5))  # the outermost locations include the border
     expected = dad_stage._changed_per_location(c, moved, subset, 1).reshape(5, 6)[inner]
     np.testing.assert_array_equal(
         dad_stage._changed_per_location(offset, mask, subset, 1).reshape(5, 6)[inner], expected
