@@ -48,7 +48,7 @@ LINE_BUDGETS = {
     "glance_fast/commands": 700,
     "glance_fast/data": 650,
     "glance_fast/dense": 800,
-    "glance_fast/evaluation": 850,
+    "glance_fast/evaluation": 900,
     "glance_fast/models": 950,
     "glance_fast/plan": 900,
     "glance_fast/postprocessing": 250,
