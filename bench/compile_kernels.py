@@ -7,13 +7,9 @@ spilled bytes, shared memory, and the number of matrix instructions.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from bench.harness.ptx import resources
 from glance_fast.config import ModelConfig
 from glance_fast.kernels.gpu.pixel_conv import PixelConvGeometry
 from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TABLES
@@ -42,7 +39,7 @@ MATRIX = re.compile(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 
 
 @dataclass(frozen=True)
-class Shape:
+class ConvCase:
     """A convolution of `before` to `after` channels.
 
     `as_changes`: another convolution follows. `pooled`: pooling follows, which may be fused with it.
@@ -55,7 +52,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Heads:
+class HeadsCase:
     """Heads of `before` features and `after` hidden units.
 
     `whitened`: each location has its own W. `context_features`: appended to the features.
@@ -68,7 +65,7 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Stem:
+class StemCase:
     """Local-Net's first convolution: `before` channels of pixels to `after`, a kernel of `kernel` pixels per side."""
 
     before: int
@@ -77,13 +74,13 @@ class Stem:
     geometry: PixelConvGeometry
 
 
-Part = Stem | Shape | Heads
+Part = StemCase | ConvCase | HeadsCase
 # One part of each kind, for checks that cannot compile all.
 SAMPLES = (
-    Stem(3, 32, 3, PixelConvGeometry(2, 38, 6.0)),
-    Shape(3, 32),
-    Shape(64, 96, pooled=True),
-    Heads(168, 128, True, 64),
+    StemCase(3, 32, 3, PixelConvGeometry(2, 38, 6.0)),
+    ConvCase(3, 32),
+    ConvCase(64, 96, pooled=True),
+    HeadsCase(168, 128, True, 64),
 )
 
 
@@ -125,15 +122,15 @@ def _parts(model: GlanceModel) -> Iterator[Part]:
     from glance_fast.dense.triton_pipeline import first_convolution
 
     conv, geometry = first_convolution(model)
-    yield Stem(conv.in_channels, conv.out_channels, conv.kernel_size[0], geometry)
+    yield StemCase(conv.in_channels, conv.out_channels, conv.kernel_size[0], geometry)
     layers, before = model.global_net.layers, model.local_net.feature_map_spec.channels
     for i, layer in enumerate(layers):
         if layer.kind == "conv":
             following = [later.kind for later in layers[i + 1 : i + 2]]
-            yield Shape(before, layer.channels, following == ["conv"], i > 0 and following == ["pool"])
+            yield ConvCase(before, layer.channels, following == ["conv"], i > 0 and following == ["pool"])
         before = layer.channels
     c = model.config
-    yield Heads(c.features, c.dad_width, c.location_whitening, c.context_features)
+    yield HeadsCase(c.features, c.dad_width, c.location_whitening, c.context_features)
 
 
 def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:
@@ -143,43 +140,41 @@ def compile_part(part: Part, dtype: str, target: int) -> list[Compiled]:
 
 def launches_of(part: Part, dtype: str) -> list[KernelLaunch]:
     """The kernels that a part launches, each with its constants."""
-    if isinstance(part, Stem):
+    if isinstance(part, StemCase):
         return _of_stem(part, dtype)
-    return _of_layer(part, dtype) if isinstance(part, Shape) else _of_heads(part, dtype)
+    return _of_layer(part, dtype) if isinstance(part, ConvCase) else _of_heads(part, dtype)
 
 
-def _of_stem(stem: Stem, dtype: str) -> list[KernelLaunch]:
+def _of_stem(stem: StemCase, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.pixel_conv import pixel_conv_kernel, pixel_settings
 
     weight = (stem.kernel, stem.kernel, stem.before, stem.after)
     return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.geometry))]
 
 
-def _of_layer(shape: Shape, dtype: str) -> list[KernelLaunch]:
-    from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
+def _of_layer(conv: ConvCase, dtype: str) -> list[KernelLaunch]:
+    from glance_fast.kernels.gpu import conv_pool
     from glance_fast.kernels.gpu.max_pool import pool_kernel, pool_settings
     from glance_fast.kernels.gpu.partial_conv import base_kernel, base_settings, entries_kernel, entries_settings
     from glance_fast.kernels.gpu.pixel_level import level_settings, pixel_base_kernel, pixel_entries_kernel
 
-    weight, torch_dtype = (3, 3, shape.before, shape.after), DTYPES[dtype]
-    as_changes = {"AS_CHANGES": shape.as_changes}
+    weight, torch_dtype = (3, 3, conv.before, conv.after), DTYPES[dtype]
+    as_changes = {"AS_CHANGES": conv.as_changes}
     launches = [
         (base_kernel, base_settings(weight, torch_dtype, "ieee")),
         (entries_kernel, entries_settings(weight, torch_dtype, ENTRY_BLOCK, "ieee") | as_changes),
-        (pool_kernel, pool_settings(shape.after, 2, ENTRY_BLOCK) | {"AS_CHANGES": True}),
+        (pool_kernel, pool_settings(conv.after, 2, ENTRY_BLOCK) | {"AS_CHANGES": True}),
     ]
-    if shape.before == IMAGE.channels:
+    if conv.before == IMAGE.channels:
         level = level_settings(weight, torch_dtype, ENTRY_BLOCK, "ieee") | as_changes
         launches += [(pixel_base_kernel, level), (pixel_entries_kernel, level)]
-    if not shape.pooled:
+    if not conv.pooled:
         return launches
-    fused = triton_conv_pool.pooled_settings(weight, torch_dtype, 2, triton_conv_pool.POOLED_BLOCK, "ieee") | {
-        "AS_CHANGES": True
-    }
-    return [*launches, (triton_conv_pool.pooled_entries_kernel, fused)]
+    fused = conv_pool.pooled_settings(weight, torch_dtype, 2, conv_pool.POOLED_BLOCK, "ieee") | {"AS_CHANGES": True}
+    return [*launches, (conv_pool.pooled_entries_kernel, fused)]
 
 
-def _of_heads(heads: Heads, dtype: str) -> list[KernelLaunch]:
+def _of_heads(heads: HeadsCase, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.score import score_kernel, score_settings
 
     precision = "ieee" if dtype == "fp32" else "tf32"
@@ -223,25 +218,6 @@ def argument_types(kernel: Any, settings: dict[str, Any], dtype: str) -> dict[st
         else:
             types[name] = f"*{dtype}"
     return types
-
-
-def resources(ptx: str, target: int) -> tuple[int, int]:
-    """Registers and spilled bytes, as reported by the assembler that Triton ships."""
-    spec = find_spec("triton")
-    assert spec is not None and spec.origin is not None
-    tools = Path(spec.origin).parent / "backends" / "nvidia" / "bin"
-    assembler = tools / ("ptxas-blackwell" if target >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas")
-    name = re.search(r"\.target\s+(\w+)", ptx)
-    assert name is not None
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        command = [str(assembler), "-v", f"--gpu-name={name[1]}", file.name, "-o", os.devnull]
-        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    used = re.search(r"Used (\d+) registers", report)
-    spills = re.search(r"(\d+) bytes spill stores", report)
-    assert used is not None
-    return int(used[1]), int(spills[1]) if spills else 0
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ layout; DATA is not changed.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
+from bench.harness.splits import photograph_number
 from glance_fast.data.datasets import normal_images, test_samples
 from glance_fast.errors import DataError
 from glance_fast.storage.atomic_write import replace_folder
@@ -35,8 +35,8 @@ def main(
     samples = test_samples(data)
     good = [sample.path for sample in samples if sample.is_normal]
     kept = [good[i] for i in sorted(np.random.default_rng(seed).permutation(len(good))[:normal])]
-    numbers = np.array([number(path, pattern) for path in kept])
-    train = [path for path in normal_images(data) if np.abs(numbers - number(path, pattern)).min() > within]
+    numbers = np.array([photograph_number(path, pattern) for path in kept])
+    train = [path for path in normal_images(data) if np.abs(numbers - photograph_number(path, pattern)).min() > within]
     if not train:
         raise DataError(f"every training image of {data} is related to a kept one; lower --within or --normal")
     with replace_folder(out) as folder:
@@ -50,14 +50,6 @@ def main(
                 if sample.mask is not None:
                     _link(sample.mask, folder / "ground_truth" / sample.defect / sample.mask.name)
     print(f"{len(train)} training images, {len(kept)} normal test images")
-
-
-def number(path: Path, pattern: str) -> int:
-    """The number in a file's name; raises DataError when the pattern is not in it."""
-    match = re.search(pattern, path.stem)
-    if match is None or not match.groups() or not match[1].isdecimal():
-        raise DataError(f"{path.name} has no number where the pattern {pattern!r} looks for one")
-    return int(match[1])
 
 
 def _link(source: Path, link: Path) -> None:

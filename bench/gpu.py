@@ -4,8 +4,8 @@ First the tests that run on a GPU, and compute-sanitizer over a small case where
 is timed. Then, interleaved, from uint8 pixels on the device to scores on the device: the CUDA engine at batches 1 and
 32 and at stride 4, the same networks' dense pass in PyTorch compiled, EfficientAD-S compiled (to its map), and the
 loop. A large matrix product and a large copy are the limits, from which the roofline of each engine follows by the
-costs of its launches (`bench.kernel_roofline`). The kernels are also timed alone, each with its share of its roofline
-and of the matrix product's rate. The results are one JSON file, named by the device.
+costs of its launches (`bench.harness.launch_costs`). The kernels are also timed alone, each with its share of its
+roofline and of the matrix product's rate. The results are one JSON file, named by the device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from bench.harness.environment import environment
-from bench.kernel_roofline import LaunchCost, launch_costs
+from bench.harness.launch_costs import LaunchCost, launch_costs
 from bench.peers.networks import PEER_NETWORKS
 from bench.tune import TuneJob, tune_jobs
 from glance_fast.backends.cuda_backend import DTYPES, CudaBackend

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glance_fast.errors import BackendError, ConfigError, MissingDependencyError, install_hint
 from glance_fast.export.graph.target import Target
@@ -16,6 +17,9 @@ from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.kernels.cpu.build import extension
 from glance_fast.storage.export_record import EXPORT_FORMATS, exported_precisions, read_export, write_export
 from glance_fast.storage.model_folder import ModelFiles, build_model, read_model
+
+if TYPE_CHECKING:
+    from glance_fast.export.graph.pipeline import PluginScores
 
 # The formats that have plugins of ours, and their precisions.
 PLUGIN_PRECISIONS = {"openvino": ("fp32", "bf16"), "tensorrt": ("fp32", "fp16")}
@@ -43,7 +47,7 @@ def export(
     if to not in EXPORT_FORMATS:
         raise BackendError(f"unknown form {to!r}; legal are {', '.join(EXPORT_FORMATS)}")
     if precision not in EXPORT_FORMATS[to]:
-        raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was asked for")
+        raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was requested")
     job = ExportJob(read_model(Path(folder)), to, precision, data, plugins)
     job.check(tensorrt)
     with _packages():
@@ -93,7 +97,7 @@ class ExportJob:
     def _check_plugins(self, options: TensorRtOptions | None) -> None:
         to, precision = self.to, self.precision
         if to not in PLUGIN_PRECISIONS:
-            raise ConfigError(f"plugins are nodes that {' and '.join(PLUGIN_PRECISIONS)} know, and {to} was asked for")
+            raise ConfigError(f"plugins are nodes that {' and '.join(PLUGIN_PRECISIONS)} know, and {to} was requested")
         if precision not in PLUGIN_PRECISIONS[to]:
             legal = " or ".join(PLUGIN_PRECISIONS[to])
             raise ConfigError(f"plugins compute in {legal} for {to}; use one of them, or {precision} without plugins")
@@ -123,7 +127,7 @@ def _onnx(job: ExportJob, sm: int = 0) -> bytes:
 
     precision = "fp16" if job.precision == "fp16" else "fp32"
     target = Target("tensorrt", precision, sm) if sm else Target("onnx", precision)
-    model = export_onnx(build_model(job.files), job.files.calibration, target)
+    model = export_onnx(build_model(job.files), job.files.calibration, target, _plugin_scores() if sm else None)
     if (photographs := job.photographs()) is not None:
         from glance_fast.export.quantization import onnx_qdq
 
@@ -131,6 +135,12 @@ def _onnx(job: ExportJob, sm: int = 0) -> bytes:
         quantize = onnx_qdq.quantize_int8_for_tensorrt if for_tensorrt else onnx_qdq.quantize_int8
         model = quantize(model, photographs)
     return bytes(model.SerializeToString())
+
+
+def _plugin_scores() -> PluginScores:
+    from glance_fast.export.tensorrt.nodes import plugin_scores  # which needs Triton
+
+    return plugin_scores
 
 
 def _openvino(job: ExportJob) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ after the other runtimes have given PyTorch's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ OUR_PIXELS, PEER_PIXELS, MAP = "uint8 pixels", "float32 pixels", "anomaly map"
 Key = tuple[str, str]
 
 
+@dataclass(frozen=True)
+class CaseCost:
+    """Multiply-adds per image, and numbers that a run streams from memory."""
+
+    macs: float
+    streamed: float
+
+
 def our_cases(preset: str, folder: Path, point: Point = BASE) -> list[Case]:
     """The shipped engine with every backend; models are saved to and exported in `folder`.
 
@@ -100,14 +108,14 @@ def _check_maps(preset: str, point: Point, runs: Mapping[Key, Run]) -> None:
             )
 
 
-def _our_costs(model: GlanceModel) -> dict[str, tuple[float, float]]:
-    """Multiply-adds per image, and numbers that a run streams from memory, by runtime."""
+def _our_costs(model: GlanceModel) -> dict[str, CaseCost]:
+    """The cost of our model in each runtime."""
     streamed = 0 if model.whitening is None else model.whitening.lower().numel() // 2
     usual = TorchBackend(model).dense.plan.macs + model.local_macs
     by_kernels = refine_bands(model.compile_plan(), MIN_KEYS).macs + model.local_macs
     return {
-        **dict.fromkeys(("PyTorch", "ONNX Runtime", "OpenVINO"), (usual, streamed)),
-        OPENVINO_PLUGINS: (by_kernels, streamed),
+        **dict.fromkeys(("PyTorch", "ONNX Runtime", "OpenVINO"), CaseCost(usual, streamed)),
+        OPENVINO_PLUGINS: CaseCost(by_kernels, streamed),
     }
 
 
@@ -115,21 +123,21 @@ def _as_cases(
     method: str,
     point: Point,
     runs: Mapping[Key, Run],
-    costs: Mapping[str, tuple[float, float]],
+    costs: Mapping[str, CaseCost],
     memory_args: Mapping[Key, tuple[str, ...]],
 ) -> list[Case]:
     """One case per run; `costs` are those of each runtime."""
     cases = []
     for (runtime, precision), run in runs.items():
-        macs, streamed = costs[runtime]
+        cost = costs[runtime]
         cases.append(
             Case(
                 method,
                 runtime,
                 precision,
                 run,
-                macs,
-                streamed_bytes=PRECISION_BYTES[precision] * streamed,
+                cost.macs,
+                streamed_bytes=PRECISION_BYTES[precision] * cost.streamed,
                 point=point,
                 starts_at=PEER_PIXELS if method in PEER_NETWORKS else OUR_PIXELS,
                 ends_at=MAP,
@@ -222,9 +230,9 @@ def peer_cases(names: Iterable[str], folder: Path, batch: int = 1) -> list[Case]
             if precision == "fp32" and difference > tolerance("peer map", "fp32"):
                 raise SystemExit(f"{name} in {runtime} differs by {difference:.1e} from PyTorch; nothing was timed")
         streamed = sum(network.get_buffer(buffer).numel() for buffer in STREAMED_BUFFERS.get(name, ()))
-        costs = (counter.get_total_flops() / 2 / batch, float(streamed))
+        cost = CaseCost(counter.get_total_flops() / 2 / batch, float(streamed))
         memory_args = _peer_memory_args(name, folder, batch, file, graph)
-        cases += _as_cases(name, point, runs, dict.fromkeys([key[0] for key in runs], costs), memory_args)
+        cases += _as_cases(name, point, runs, dict.fromkeys([key[0] for key in runs], cost), memory_args)
     return cases
 
 

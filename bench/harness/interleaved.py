@@ -53,8 +53,8 @@ def run_interleaved(cases: Sequence[Case], turns: int, rest: float | None = None
     for turn in track(range(turns + 1), "Turns", console=Console(stderr=True), transient=True):
         for case, measurement in zip(cases, measurements, strict=True):
             time.sleep(REST if rest is None else rest)
-            seconds, joules = meter.measure(case.run)
+            cost = meter.measure(case.run)
             if turn:
-                measurement.seconds.append(seconds * case.repeats)
-                measurement.joules += [] if joules is None else [joules * case.repeats]
+                measurement.seconds.append(cost.seconds * case.repeats)
+                measurement.joules += [] if cost.joules is None else [cost.joules * case.repeats]
     return measurements

@@ -8,17 +8,18 @@ and first file name assigns it to its part, so the split is the same on every ma
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.disjoint import number
 from glance_fast.data.datasets import Sample
+from glance_fast.errors import DataError
 
 PARTS = ("choosing", "reporting")
 
 
 def part_of(samples: Sequence[Sample], pattern: str | None, within: int) -> dict[Path, str]:
-    """The part of each sample, by its path; `pattern` and `within` are those of `bench.disjoint`."""
+    """The part of each sample, by its path; `pattern` and `within` as for `related`."""
     parts: dict[Path, str] = {}
     for defect in sorted({sample.defect for sample in samples}):
         paths = [sample.path for sample in samples if sample.defect == defect]
@@ -34,9 +35,17 @@ def related(paths: Sequence[Path], pattern: str | None, within: int) -> list[lis
         return [[path] for path in paths]
     groups: list[list[Path]] = []
     last = None
-    for path in sorted(paths, key=lambda path: number(path, pattern)):
-        if last is None or number(path, pattern) - last > within:
+    for path in sorted(paths, key=lambda path: photograph_number(path, pattern)):
+        if last is None or photograph_number(path, pattern) - last > within:
             groups.append([])
         groups[-1].append(path)
-        last = number(path, pattern)
+        last = photograph_number(path, pattern)
     return groups
+
+
+def photograph_number(path: Path, pattern: str) -> int:
+    """The number in a file's name; raises DataError when the pattern is not in it."""
+    match = re.search(pattern, path.stem)
+    if match is None or not match.groups() or not match[1].isdecimal():
+        raise DataError(f"{path.name} has no number where the pattern {pattern!r} looks for one")
+    return int(match[1])

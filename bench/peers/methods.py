@@ -39,7 +39,7 @@ from glance_fast.teachers import Teacher
 Photos = NDArray[np.uint8]
 
 SIGMA = 4.0  # pixels of the Gaussian that smooths the map, in both papers
-BATCH = 16
+PEER_BATCH = 16  # photographs
 
 
 class Peer:
@@ -166,4 +166,4 @@ PEERS: tuple[type[Peer], ...] = (PatchCore, PaDiM)
 
 
 def _batches(photos: Photos) -> Sequence[Photos]:
-    return [photos[low : low + BATCH] for low in range(0, len(photos), BATCH)]
+    return [photos[low : low + PEER_BATCH] for low in range(0, len(photos), PEER_BATCH)]

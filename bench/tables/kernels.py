@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from bench.kernel_roofline import H100_BYTES, H100_FLOPS, LaunchCost, fused_cost, launch_costs
+from bench.harness.launch_costs import H100_BYTES, H100_FLOPS, LaunchCost, fused_cost, launch_costs
 from bench.tables.costs import model_of
 from bench.tables.rows import Lines, Table, code
 from glance_fast.presets import PRESETS

@@ -31,8 +31,8 @@ def toy(*starts: int) -> Plan:
     return compile_plan(LAYERS, (SIDE, SIDE), PATCH, (starts, starts))
 
 
-def seen(plan: Plan, level: int, cell: int) -> tuple[int, int]:
-    """First and one past the last pixel that a cell of a level sees: a walk down the plan's reads."""
+def receptive_field(plan: Plan, level: int, cell: int) -> tuple[int, int]:
+    """First and one past the last pixel that a cell of a level depends on: a walk down the plan's reads."""
     cells = np.array([cell])
     for step in reversed(plan.steps[:level]):
         cells = np.unique(step.rows.plain.cell[cells])
@@ -43,7 +43,7 @@ def seen(plan: Plan, level: int, cell: int) -> tuple[int, int]:
 def kinds(plan: Plan, level: int) -> list[Kind]:
     """What the cells of a level are along the rows' axis, for a plan with one hole."""
     table, start = plan.tables[level], plan.holes_y[0]
-    fields = [seen(plan, level, cell) for cell in range(table.base_shape[0])]
+    fields = [receptive_field(plan, level, cell) for cell in range(table.base_shape[0])]
     out: list[Kind] = ["unread" if a < start + plan.patch and b > start else "base" for a, b in fields]
     for i, cell in enumerate(table.rows.cell):
         out[cell] = "entry" if i < table.rows.alive else "dead"
@@ -100,7 +100,7 @@ def draw_axis() -> None:
     box(ax, (start, floor), (PATCH, 1.3), "hole")
     table = plan.tables[level]
     wide, y = SIDE / table.base_shape[0], floor - 2.2 * level
-    low, high = seen(plan, level, cell)
+    low, high = receptive_field(plan, level, cell)
     cone = [(cell * wide, y + 1.3), (low, floor), (high, floor), ((cell + 1) * wide, y + 1.3)]
     ax.add_patch(Polygon(cone, fc="white", alpha=0.35, ec="none"))
     ax.add_patch(Polygon(cone, fc="none", ec=INK, lw=1.2, zorder=3))
@@ -129,10 +129,10 @@ def draw_keys() -> None:
         ax.text(c + 0.5, -0.3, str(c), ha="center", color=QUIET)
     ax.text(-0.25, -0.3, "cell", ha="right", color=QUIET)
     for row, start in enumerate(starts):
-        one = toy(start)
-        mine = one.tables[level].rows
-        numbers = dict(zip(mine.cell.tolist(), numbers_of(mine, every), strict=True))
-        for c, kind in enumerate(kinds(one, level)):
+        plan = toy(start)
+        hole_keys = plan.tables[level].rows
+        numbers = dict(zip(hole_keys.cell.tolist(), numbers_of(hole_keys, every), strict=True))
+        for c, kind in enumerate(kinds(plan, level)):
             box(ax, (c, row), (1, 0.86), kind, str(numbers.get(c, "")))
         ax.text(-0.25, row + 0.43, f"hole at {start}", ha="right", va="center")
     wide = SIDE / 2 / len(every)
@@ -167,7 +167,7 @@ def draw_key_table(ax: Axes, keys: Keys, row_keys: Keys, col_keys: Keys) -> None
     """All pairs of `keys`, numbered as they are stored; a ring round those that one location reads."""
     table, n = Table(keys, keys, (0, 0)), len(keys)
     frame(ax, (-3.4, n + 0.2), (-3.4, n + 0.2))
-    used = [numbers_of(mine, keys) for mine in (row_keys, col_keys)]
+    used = [numbers_of(axis_keys, keys) for axis_keys in (row_keys, col_keys)]
     for row, col in np.ndindex(n, n):
         dead = row >= keys.alive and col >= keys.alive
         number = "" if dead else str(entry_number(table, row, col))
@@ -233,8 +233,8 @@ class Strip:
     def block(self, row: int) -> int:
         return int(np.searchsorted(self.rows, row, side="right")) - 1
 
-    def place(self, row: int) -> float:
-        """Where the middle of a row is drawn."""
+    def middle(self, row: int) -> float:
+        """The x of the middle of a row."""
         i = self.block(row)
         part = (row + 0.5 - self.rows[i]) / (self.rows[i + 1] - self.rows[i])
         return self.lefts[i] + part * (self.lefts[i + 1] - self.lefts[i])
@@ -268,37 +268,37 @@ def draw_memory() -> None:
     i = 2
     step = toy(9).steps[i]
     below, above = changed(step.below, 0), values(step.table, 15)
-    some = [block for block in step.blocks() if block.sources.shape[1] < step.layer.kernel**2]
-    block = next(block for block in some if len({below.block(row) for row in block.sources[0]}) == 2)
+    partial = [block for block in step.blocks() if block.sources.shape[1] < step.layer.kernel**2]
+    block = next(block for block in partial if len({below.block(row) for row in block.sources[0]}) == 2)
     sources, row = block.sources[0], step.table.base + block.entries.start
     base_cell = int(step.table.base_index()[block.entries.start])
     figure, ax = canvas(5.4, (-13, 101), (-4, 50))
     draw_strip(ax, below, f"{NAMES[i]},\nchanges")
     draw_strip(ax, above, NAMES[i + 1])
     for source in sources:
-        ax.plot([below.place(source), above.place(row)], [6, above.y], color=INK, lw=1)
-    for place in (row, base_cell):
-        ax.plot([above.place(place)] * 2, [above.y, above.y + 6], color=INK, lw=3)
+        ax.plot([below.middle(source), above.middle(row)], [6, above.y], color=INK, lw=1)
+    for table_row in (row, base_cell):
+        ax.plot([above.middle(table_row)] * 2, [above.y, above.y + 6], color=INK, lw=3)
     path = [
-        (above.place(base_cell), above.y + 6),
-        (above.place(base_cell), above.y + 9),
-        (above.place(row), above.y + 9),
+        (above.middle(base_cell), above.y + 6),
+        (above.middle(base_cell), above.y + 9),
+        (above.middle(row), above.y + 9),
     ]
-    ax.plot(*zip(*path, (above.place(row), above.y + 6), strict=True), color=INK, lw=1, ls=":")
+    ax.plot(*zip(*path, (above.middle(row), above.y + 6), strict=True), color=INK, lw=1, ls=":")
     taps = np.full(9, -1)
     taps[list(block.taps)] = sources
     for (y, x), source in np.ndenumerate(taps.reshape(3, 3)):
         kind: Kind = "base" if source < 0 else below.kinds[below.block(source)]
         box(ax, (x * 6, 31 + y * 6), (6, 6), kind, "" if source < 0 else str(source))
     ax.text(9, 30, f"the window of row {row}", ha="center", va="bottom")
-    told = (
+    actions = (
         ("start", f"from the sum without a hole, that of base cell {base_cell}"),
         ("gather", f"the {len(sources)} touched taps' changes, C numbers each"),
         ("multiply", "by these taps' weights, and add: one product a block"),
         ("scale", f"by 9 / sum(M), here 9 / {step.valid_counts()[row]}"),
         ("finish", f"add the bias, ReLU: row {row} of {NAMES[i + 1]}, C′ numbers"),
     )
-    for n, (verb, rest) in enumerate(told):
+    for n, (verb, rest) in enumerate(actions):
         ax.text(25, 32 + 4.2 * n, verb, weight="bold", va="center")
         ax.text(38, 32 + 4.2 * n, rest, va="center")
     legend(figure, "base", "entry", "dead")
@@ -313,13 +313,13 @@ def draw_cost(plan: Plan) -> None:
     once = [step.loop_macs for _, step in steps]
     loop = np.array([*once, sum(once)]) * plan.locations / 1e9
     figure, ax = plt.subplots(figsize=(10, 5))
-    place = np.arange(len(names))
-    ax.barh(place - 0.2, loop, 0.38, color=LOOP, label=f"loop, {plan.locations} runs")
-    ax.barh(place + 0.2, dense, 0.38, color=DENSE, label="dense pass")
-    for y, a, b in zip(place, loop, dense, strict=True):
+    positions = np.arange(len(names))
+    ax.barh(positions - 0.2, loop, 0.38, color=LOOP, label=f"loop, {plan.locations} runs")
+    ax.barh(positions + 0.2, dense, 0.38, color=DENSE, label="dense pass")
+    for y, a, b in zip(positions, loop, dense, strict=True):
         ax.text(a * 1.06, y - 0.2, f"{a:.1f}", va="center_baseline", size=10)
         ax.text(b * 1.06, y + 0.2, f"{b:.2f}   ({a / b:.0f} times fewer)", va="center_baseline", size=10)
-    ax.set(xscale="log", xlim=(0.05, 1000), yticks=place, yticklabels=names)
+    ax.set(xscale="log", xlim=(0.05, 1000), yticks=positions, yticklabels=names)
     ax.set_xlabel("GMAC per image, log scale", color=INK)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.invert_yaxis()

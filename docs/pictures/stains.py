@@ -61,10 +61,10 @@ def kinds(others: tuple[Floats, ...]) -> list[tuple[str, str, Stain]]:
     ]
 
 
-def shown(image: Floats, stain: Stain, first: int) -> Stained:
-    """Of some seeds the one whose mask comes nearest to SHARE, off the edge: small ones would not show."""
+def best_example(image: Floats, stain: Stain, first: int) -> Stained:
+    """Of 16 seeds the stain whose mask comes nearest to SHARE, off the edge: small stains would not be visible."""
     drawn = [stain(image, np.random.default_rng(seed)) for seed in range(first, first + 16)]
-    return min(drawn, key=lambda one: abs(math.log(one.mask.mean() / SHARE)) + 2 * edge(one.mask).mean())
+    return min(drawn, key=lambda stained: abs(math.log(stained.mask.mean() / SHARE)) + 2 * edge(stained.mask).mean())
 
 
 def edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -82,8 +82,8 @@ def draw_pair(axes: Sequence[Axes], stained: Stained) -> None:
         ax.spines[:].set_visible(False)
     # A border of False keeps the outline closed where the mask meets the image's edge.
     mask = np.pad(stained.mask, 1).astype(np.float32)
-    place = np.arange(-1, SIDE + 1)
-    axes[1].contour(place, place, mask, levels=[0.5], colors=LINE, linewidths=0.7)
+    coordinates = np.arange(-1, SIDE + 1)
+    axes[1].contour(coordinates, coordinates, mask, levels=[0.5], colors=LINE, linewidths=0.7)
     axes[1].set(xlim=(-0.5, SIDE - 0.5), ylim=(SIDE - 0.5, -0.5))
 
 
@@ -91,12 +91,12 @@ def main() -> None:
     crops = surfaces()
     rows = kinds(tuple(crops))
     figure, axes = plt.subplots(len(rows), 6, figsize=(10, 1.42 * len(rows)))
-    for row, (name, told, stain) in enumerate(rows):
+    for row, (name, effect, stain) in enumerate(rows):
         for column, crop in enumerate(crops):
-            draw_pair(axes[row, 2 * column : 2 * column + 2], shown(crop, stain, 100 * row + 20 * column))
-        place = {"xycoords": "axes fraction", "ha": "right"}
-        axes[row, 0].annotate(name, (-0.08, 0.58), va="bottom", color=INK, weight="bold", **place)
-        axes[row, 0].annotate(told, (-0.08, 0.54), va="top", color=QUIET, size=9, **place)
+            draw_pair(axes[row, 2 * column : 2 * column + 2], best_example(crop, stain, 100 * row + 20 * column))
+        alignment = {"xycoords": "axes fraction", "ha": "right"}
+        axes[row, 0].annotate(name, (-0.08, 0.58), va="bottom", color=INK, weight="bold", **alignment)
+        axes[row, 0].annotate(effect, (-0.08, 0.54), va="top", color=QUIET, size=9, **alignment)
     figure.subplots_adjust(left=0.16, right=0.995, top=0.995, bottom=0.005, wspace=0.03, hspace=0.03)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=100, facecolor="white")

@@ -9,7 +9,14 @@ from torch import nn
 
 from glance_fast.export.graph.builder import Graph
 from glance_fast.export.graph.dense_pass import array
-from glance_fast.models.backbone_local_net import BLOCKS, RELU6_MAX, STEM_STRIDE, TAPS, PretrainedLocalNet, middle
+from glance_fast.models.backbone_local_net import (
+    LOCAL_NET_BLOCKS,
+    RELU6_MAX,
+    STEM_STRIDE,
+    TAPS,
+    PretrainedLocalNet,
+    middle,
+)
 from glance_fast.models.context_net import ContextNet, subsample, upsampling_weights
 from glance_fast.models.inverted_bottleneck import InvertedBottleneck
 from glance_fast.models.local_net import DistilledLocalNet
@@ -33,24 +40,25 @@ def _distilled(graph: Graph, net: DistilledLocalNet, image: str, step: int, grid
 def _pretrained(graph: Graph, net: PretrainedLocalNet, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
     x, maps = _relu6(graph, _conv(graph, image, net.stem_conv, STEM_STRIDE)), []
     sampling = net.sampling(step)
-    for block, (stride, dilation) in zip(net.blocks, sampling.blocks, strict=True):
+    for block, sampled in zip(net.blocks, sampling, strict=True):
         assert isinstance(block, InvertedBottleneck)
-        x = _block(graph, x, block, stride, dilation)
+        x = _block(graph, x, block, sampled.stride, sampled.dilation)
         maps.append(x)
     taps = []
     for tap in TAPS:
-        first, dilation, stride = middle(sampling.spacings[tap.block], tap, step)
+        middle_cells = middle(sampling[tap.block].spacing, tap, step)
+        first, dilation, stride = middle_cells.first, middle_cells.dilation, middle_cells.stride
         cells = maps[tap.block]
         if first:
             ends = graph.const(np.array([2**31 - 1] * 2, np.int64))
             cells = graph.op("Slice", cells, graph.ints(first, first), ends, graph.ints(2, 3))
-        wide, shape = BLOCKS[tap.block].after, [tap.cells, tap.cells]
+        channels, shape = LOCAL_NET_BLOCKS[tap.block].after, [tap.cells, tap.cells]
         if dilation == 1:
             mean = graph.op("AveragePool", cells, kernel_shape=shape, strides=[stride] * 2)
         else:
-            weight = np.full((wide, 1, *shape), 1 / tap.cells**2, np.float32)
+            weight = np.full((channels, 1, *shape), 1 / tap.cells**2, np.float32)
             mean = graph.op(
-                "Conv", cells, graph.const(weight), strides=[stride] * 2, dilations=[dilation] * 2, group=wide
+                "Conv", cells, graph.const(weight), strides=[stride] * 2, dilations=[dilation] * 2, group=channels
             )
         taps.append(graph.slice(graph.slice(mean, 2, 0, grid[0]), 3, 0, grid[1]))
     centred = graph.op("Sub", maps[net.feature_block], graph.const(array(net.feature_map_mean)))
@@ -62,8 +70,8 @@ def _pretrained(graph: Graph, net: PretrainedLocalNet, image: str, step: int, gr
 
 
 def _context(graph: Graph, net: ContextNet, cells: str, step: int, grid: tuple[int, int]) -> str:
-    ends, apart = graph.const(np.array([2**31 - 1] * 2, np.int64)), graph.ints(subsample(step), subsample(step))
-    x = graph.op("Slice", cells, graph.ints(0, 0), ends, graph.ints(2, 3), apart)
+    ends, strides = graph.const(np.array([2**31 - 1] * 2, np.int64)), graph.ints(subsample(step), subsample(step))
+    x = graph.op("Slice", cells, graph.ints(0, 0), ends, graph.ints(2, 3), strides)
     for block in net.blocks:
         assert isinstance(block, InvertedBottleneck)
         x = _block(graph, x, block)
@@ -95,7 +103,8 @@ def _relu6(graph: Graph, x: str) -> str:
     return graph.op("Clip", x, *(graph.const(np.array(end, np.float32)) for end in (0, RELU6_MAX)))
 
 
-# The graph of each Local-Net; a new subclass of PatchEncoder needs a builder here.
+# The graph of each Local-Net, by its class and not by a method of it: models must not import ONNX. A new subclass of
+# PatchEncoder needs a builder here.
 BUILDERS: dict[type[PatchEncoder], Callable[..., tuple[str, str]]] = {
     DistilledLocalNet: _distilled,
     PretrainedLocalNet: _pretrained,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import onnx
 
+from glance_fast.errors import ConfigError
 from glance_fast.export.graph.builder import BOOL, FLOAT, HALF, UINT8, Array, Graph
 from glance_fast.export.graph.dense_pass import array, dense_pass, linear
 from glance_fast.export.graph.dense_pass_node import dense_pass_node
@@ -20,7 +22,8 @@ from glance_fast.postprocessing.anomaly_map import map_weights
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.version import __version__
 
-FORMAT = 1
+# 2: the settings inside have the names of model folders of format 2.
+GRAPH_FORMAT = 2
 # The scope of both networks' nodes, `networks/…`; whitening and the heads stay in float32.
 NETWORK_SCOPE = "networks"
 # Row strips of a location's whitening matrix. 3 to 6 take the same time in OpenVINO: 4.6 ms for 168 features, of which
@@ -28,22 +31,40 @@ NETWORK_SCOPE = "networks"
 WHITENING_STRIPS = 4
 _PORTABLE = Target()
 
+# Writes the nodes of a "tensorrt" graph: of a graph, its target, the model, z_l float32 [B, locations, n] and
+# Global-Net's input [B, C, H, W] to the scores before smoothing, float32 [B, locations].
+PluginScores = Callable[[Graph, Target, GlanceModel, str, str], str]
 
-def export_onnx(model: GlanceModel, calibration: Calibration, target: Target = _PORTABLE) -> onnx.ModelProto:
+
+def export_onnx(
+    model: GlanceModel,
+    calibration: Calibration,
+    target: Target = _PORTABLE,
+    plugin_scores: PluginScores | None = None,
+) -> onnx.ModelProto:
     """The whole pipeline of a trained model as an ONNX graph for a target.
 
     In: `image` uint8 [B, H, W, 3] at the model's size, B open. Out, each for all images: `pred_score` float32 [B];
     `pred_label` bool [B], the score is above the threshold; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
     [B, H, W], the map is above the pixel threshold; `anomaly_grid` float32 [B, gy, gx], the locations' scores, for maps
     in another size. The initializers `threshold` and `pixel_threshold` may be changed in the file.
+
+    `plugin_scores`: for a target of kind "tensorrt" alone, `glance_fast.export.tensorrt.nodes.plugin_scores`. Raises
+    ConfigError for that target without it, and for another target with it.
     """
+    if (target.kind == "tensorrt") != (plugin_scores is not None):
+        raise ConfigError(
+            f"plugin_scores is for graphs of kind 'tensorrt', and needed there; the kind is {target.kind!r}"
+        )
     graph = Graph("glance_fast")
     image = graph.input("image", UINT8, ["batch", *model.config.image_size, 3])
-    _write_outputs(graph, model, calibration, _score_grid(graph, model, image, target))
+    _write_outputs(graph, model, calibration, _score_grid(graph, model, image, target, plugin_scores))
     return graph.finish(metadata(model, calibration))
 
 
-def _score_grid(graph: Graph, model: GlanceModel, image: str, target: Target) -> str:
+def _score_grid(
+    graph: Graph, model: GlanceModel, image: str, target: Target, plugin_scores: PluginScores | None
+) -> str:
     """The locations' scores, smoothed if the model smooths: [B, gy, gx]."""
     grid_shape = rows, cols = len(model.grid[0]), len(model.grid[1])
     normalised = _normalised(graph, model, image)
@@ -52,10 +73,8 @@ def _score_grid(graph: Graph, model: GlanceModel, image: str, target: Target) ->
         z_local, feature_map = local_net(graph, model.local_net, half_image, model.config.stride, grid_shape)
         feature_map = _cropped(graph, model, feature_map)
         z_local = graph.op("Cast", z_local, to=FLOAT) if target.half else z_local
-    if target.kind == "tensorrt":
-        from glance_fast.export.tensorrt.nodes import PluginNodes  # which needs Triton
-
-        scores = PluginNodes(graph, target).scores(model, z_local, feature_map)
+    if plugin_scores is not None:
+        scores = plugin_scores(graph, target, model, z_local, feature_map)
     else:
         scores = _scores(graph, model, z_local, _global_net(graph, model, feature_map, target))
     grid = graph.reshape(scores, 0, rows, cols)
@@ -94,7 +113,7 @@ def _write_outputs(graph: Graph, model: GlanceModel, calibration: Calibration, g
 def metadata(model: GlanceModel, calibration: Calibration) -> dict[str, str]:
     """The metadata inside the file: format, version, configuration, calibration."""
     return {
-        "glance_fast.format": str(FORMAT),
+        "glance_fast.format": str(GRAPH_FORMAT),
         "glance_fast.version": __version__,
         "glance_fast.model": json.dumps(model.config.model_dump(mode="json")),
         "glance_fast.calibration": calibration.model_dump_json(),
@@ -123,7 +142,7 @@ def _scores(graph: Graph, model: GlanceModel, z_local: str, z_global: str) -> st
     if model.whitening is None:
         heads = _plain_heads(graph, model, z_local, z_global)
     else:
-        heads = _whitened_heads(graph, model, model.whitening, (z_local, z_global))
+        heads = _whitened_heads(graph, model, model.whitening, z_local, z_global)
     weights = (model.config.iad_weight, 1 - model.config.iad_weight)
     weighted = [
         graph.op("Mul", head, graph.const(np.array(weight, np.float32)))
@@ -142,11 +161,10 @@ def _plain_heads(graph: Graph, model: GlanceModel, z_local: str, z_global: str) 
 
 
 def _whitened_heads(
-    graph: Graph, model: GlanceModel, whitening: LocationWhitening, features: tuple[str, str]
+    graph: Graph, model: GlanceModel, whitening: LocationWhitening, z_local: str, z_global: str
 ) -> tuple[str, str]:
-    """√s_IAD and DAD's logit on one scale, each [B, locations], of `features`, z_l and z_g, with whitening."""
+    """√s_IAD and DAD's logit on one scale, each [B, locations], of z_l and z_g, with whitening."""
     n, context = model.config.features, model.config.context_features
-    z_local, z_global = features
     difference = graph.op("Sub", graph.slice(z_local, 2, 0, n), z_global)
     if context:
         difference = graph.concat([difference, graph.slice(z_local, 2, n, n + context)], 2)

@@ -87,9 +87,9 @@ class Rows:
 class Windows:
     """Rows of the table below that the windows of a step's entries read, as values of the graph."""
 
-    def __init__(self, step: Step, below: Rows, own: Rows) -> None:
-        self.graph, self.below, self.own, self.taps = below.graph, below, own, step.layer.kernel**2
-        # With an additional row and column, as in `own`.
+    def __init__(self, step: Step, below: Rows, above: Rows) -> None:
+        self.graph, self.below, self.above, self.taps = below.graph, below, above, step.layer.kernel**2
+        # With an additional row and column, as in `above`, the rows of the step's table.
         self.reads = _with_no_key(step.rows.keys), _with_no_key(step.cols.keys)
 
     def part(self, entries: slice, taps: Sequence[int], recompute: bool) -> str:
@@ -125,9 +125,9 @@ class Windows:
 
     def _per_entry(self, by_key: str) -> str:
         """The entries' windows, [entries, taps²], of all keys' windows [height, width, taps, taps]."""
-        assert self.own.order is not None
-        windows = self.graph.reshape(by_key, self.own.height * self.own.width, -1)
-        return self.graph.op("Gather", windows, self.own.order, axis=0)
+        assert self.above.order is not None
+        windows = self.graph.reshape(by_key, self.above.height * self.above.width, -1)
+        return self.graph.op("Gather", windows, self.above.order, axis=0)
 
 
 def _with_no_key(reads: WindowSources) -> WindowSources:
@@ -145,7 +145,7 @@ def base_scale(graph: Graph, step: Step) -> str:
 
 
 def entry_scale(rows: Rows, step: Step) -> str:
-    """k²/sum(M) of the entries of a step, float32 [entries, 1]; `rows` are those of its own table."""
+    """k²/sum(M) of the entries of a step, float32 [entries, 1]; `rows` are those of its table."""
     graph = rows.graph
     counts = []
     for part in ("inside", "dead"):

@@ -52,7 +52,7 @@ def _build(graph: bytes, size: tuple[int, int], options: TensorRtOptions, plugin
     cache = _use_timings(config, options.timing_cache)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BackendError(f"TensorRT {trt.__version__} cannot build a plan: {log.take_errors()}")
+        raise BackendError(f"TensorRT {trt.__version__} cannot build a TensorRT engine: {log.take_errors()}")
     if options.timing_cache is not None:
         replace_file(options.timing_cache, bytes(cache.serialize()))
     return bytes(engine)

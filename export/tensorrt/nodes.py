@@ -37,6 +37,11 @@ class LevelValues:
         return self.entries or self.base
 
 
+def plugin_scores(graph: Graph, target: Target, model: GlanceModel, z_local: str, feature_map: str) -> str:
+    """`s` of every location, written as plugin nodes: see `PluginNodes.scores`."""
+    return PluginNodes(graph, target).scores(model, z_local, feature_map)
+
+
 class PluginNodes:
     """Writes plugin nodes into `graph`; at fp16 the dense pass is in float16, and the heads' products are in tf32."""
 

@@ -13,7 +13,7 @@ DEFAULT_BATCH = 8
 
 @dataclass(frozen=True)
 class TensorRtOptions:
-    """How an engine is built; raises ConfigError for a batch outside 1 to 256.
+    """How a TensorRT engine is built; raises ConfigError for a batch outside 1 to 256.
 
     `batch`: maximum images per launch. `any_version`: the engine also runs on later TensorRT versions of the same major
     number, by the lean runtime. `any_gpu`: it also runs on other GPUs from Ampere on, more slowly. `timing_cache`: a
@@ -27,4 +27,4 @@ class TensorRtOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= 256:
-            raise ConfigError(f"a plan's batch must be from 1 to 256, got {self.batch}")
+            raise ConfigError(f"a TensorRT engine's batch must be from 1 to 256, got {self.batch}")

@@ -1,7 +1,8 @@
 """TensorRT plugins for the nodes of `nodes.py`: the shapes of their results, and kernels compiled ahead of time.
 
-Importing this module registers them. An engine holds the compiled kernels, so it runs without Triton and Python. A
-kernel's arguments are the addresses of its inputs, integers, and the addresses of its results; the rest is constant.
+Importing this module registers them. A TensorRT engine holds the compiled kernels, so it runs without Triton and
+Python. A kernel's arguments are the addresses of its inputs, integers, and the addresses of its results; the rest is
+constant.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from glance_fast.kernels.gpu.ahead_of_time import compile_ahead
 from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TABLES
 
 Desc = trtp.TensorDesc
-KERNEL = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
+# What `implement` returns: the kernel's name and PTX, its launch, its integer arguments. TensorRT reads the annotation
+# of `implement`, and takes this tuple alone.
+CompiledKernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
 TYPES = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT32: "i32"}
 DTYPES = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
 # Bytes that a kernel may use without an opt-in in CUDA, which TensorRT is not documented to make.
@@ -39,7 +42,7 @@ Settings = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Launch:
+class PluginLaunch:
     """A launch: constants by name, the grid, of numbers or expressions, and the integer arguments."""
 
     named: dict[str, Any]
@@ -59,7 +62,7 @@ class Plugin:
     results: tuple[str, ...]
     settings: tuple[str, ...]
     shapes: Callable[[Tensors, Settings], tuple[Any, ...]]
-    launch: Callable[[Tensors, Settings], Launch]
+    launch: Callable[[Tensors, Settings], PluginLaunch]
 
 
 def _base_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -69,14 +72,14 @@ def _base_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
     return sums, trtp.from_shape_expr((batch, height, width, after), tensors["base"].dtype)
 
 
-def _base_launch(tensors: Tensors, settings: Settings) -> Launch:
+def _base_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
     _, height, width, before = tensors["base"].shape
     weight = tuple(tensors["weight"].shape)
     named = partial_conv.base_settings(weight, DTYPES[tensors["base"].dtype], "ieee")
     cells, after = height * width, weight[3]
     strides = {"base_stride": cells * before, "out_stride": cells * after}
     grid = triton.cdiv(cells, named["BLOCK_M"]), triton.cdiv(after, named["BLOCK_N"]), tensors["base"].shape_expr[0]
-    return Launch({**named, **strides, "height": height, "width": width}, grid)
+    return PluginLaunch({**named, **strides, "height": height, "width": width}, grid)
 
 
 def _entries_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -84,7 +87,7 @@ def _entries_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
     return (trtp.from_shape_expr((batch, settings["entries"], after), tensors["base"].dtype),)
 
 
-def _entries_launch(tensors: Tensors, settings: Settings) -> Launch:
+def _entries_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
     weight, dtype = tuple(tensors["weight"].shape), DTYPES[tensors["base"].dtype]
     return _over_tiles(tensors, settings, partial_conv.entries_settings(weight, dtype, ENTRY_BLOCK, "ieee"))
 
@@ -94,7 +97,7 @@ def _pool_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
     return (trtp.from_shape_expr((batch, settings["entries"], channels), tensors["base"].dtype),)
 
 
-def _pool_launch(tensors: Tensors, settings: Settings) -> Launch:
+def _pool_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
     named = max_pool.pool_settings(tensors["base"].shape[3], settings["size"], ENTRY_BLOCK)
     return _over_tiles(tensors, settings, named)
 
@@ -104,24 +107,24 @@ def _score_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
     return (trtp.from_shape_expr((batch, locations), trt.DataType.FLOAT),)
 
 
-def _score_launch(tensors: Tensors, settings: Settings) -> Launch:
+def _score_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
     _, locations, total = tensors["z_local"].shape
     features, width = tensors["z_global"].shape[2], tensors["second"].shape[0]
     precision, whitened = "tf32" if settings["tf32"] else "ieee", bool(settings["whitened"])
     named = score.score_settings(total, features, width, whitened, precision)
     batch, rows = tensors["z_local"].shape_expr[0], score.ROW_BLOCK
     grid = (locations, trtp.cdiv(batch, rows), 1) if whitened else (trtp.cdiv(batch * locations, rows), 1, 1)
-    return Launch({**named, "locations": locations}, grid, (batch * locations,))
+    return PluginLaunch({**named, "locations": locations}, grid, (batch * locations,))
 
 
-def _over_tiles(tensors: Tensors, settings: Settings, named: dict[str, Any]) -> Launch:
+def _over_tiles(tensors: Tensors, settings: Settings, named: dict[str, Any]) -> PluginLaunch:
     """A launch over the tiles of a level's entries, with the numbers that an image has in each tensor."""
     after = int(tensors["base_out"].shape[3])
     # All dimensions but the batch, which alone is open.
     strides = {f"{name}_stride": math.prod(tuple(tensor.shape)[1:]) for name, tensor in tensors.items()}
     strides |= {"out_stride": settings["entries"] * after}
     grid = tensors["tiles"].shape[0], triton.cdiv(after, named["BLOCK_N"]), tensors["base"].shape_expr[0]
-    return Launch({**named, **strides, "AS_CHANGES": bool(settings["as_changes"])}, grid)
+    return PluginLaunch({**named, **strides, "AS_CHANGES": bool(settings["as_changes"])}, grid)
 
 
 HEADS = tuple(field.name for field in fields(score.HeadWeights))
@@ -162,12 +165,12 @@ def _register(name: str, plugin: Plugin) -> None:
     results = tuple[(Desc,) * len(plugin.results)]  # type: ignore[valid-type, misc]
     describe.__signature__ = Signature(parameters, return_annotation=results)  # type: ignore[attr-defined]
     behind = [Parameter(word, Parameter.POSITIONAL_OR_KEYWORD) for word in ("outputs", "tactic")]
-    implement.__signature__ = Signature([*parameters, *behind], return_annotation=KERNEL)  # type: ignore[attr-defined]
+    implement.__signature__ = Signature([*parameters, *behind], return_annotation=CompiledKernel)  # type: ignore[attr-defined]
     trtp.register(f"{DOMAIN}::{name}")(describe)
     trtp.aot_impl(f"{DOMAIN}::{name}")(implement)
 
 
-def _compiled(plugin: Plugin, tensors: Tensors, settings: Settings, outputs: Any) -> Any:
+def _compiled(plugin: Plugin, tensors: Tensors, settings: Settings, outputs: Any) -> CompiledKernel:
     launch = plugin.launch(tensors, settings)
     types = {name: f"*{TYPES[tensor.dtype]}" for name, tensor in tensors.items()}
     first = len(types)

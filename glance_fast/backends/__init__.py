@@ -1,1 +1,1 @@
-"""What runs the networks, one backend a file; `registry` makes the one that is asked for."""
+"""The backends, which run the networks, one per file; `registry` makes the requested backend."""

@@ -59,7 +59,7 @@ def make_backend(
         return STREAMING_FACTORIES[backend](files, device, precision, _checked_streams(streams))
     if streams not in (None, 1):
         streaming = " or ".join(map(repr, STREAMING_FACTORIES))
-        raise BackendError(f"backend {backend!r} has one stream, and {streams} were asked for; use {streaming}")
+        raise BackendError(f"backend {backend!r} has one stream, and {streams} were requested; use {streaming}")
     return FACTORIES[backend](files, device, precision)
 
 
@@ -68,7 +68,7 @@ def _checked_streams(streams: int | None) -> int:
     if streams is None:
         return min(STREAMS, cores)
     if not 1 <= streams <= cores:
-        raise BackendError(f"{streams} streams were asked for; legal are 1 to {cores}, the cores of this process")
+        raise BackendError(f"{streams} streams were requested; legal are 1 to {cores}, the cores of this process")
     return streams
 
 
@@ -132,7 +132,7 @@ def _package(backend: str) -> Iterator[None]:
 
 def _torch(files: ModelFiles, device: str, precision: str) -> Backend:
     if precision != "fp32":
-        raise BackendError(f"backend 'torch' runs at fp32, and {precision} was asked for; use backend='openvino'")
+        raise BackendError(f"backend 'torch' runs at fp32, and {precision} was requested; use backend='openvino'")
     with _package("torch"):
         from glance_fast.backends.torch_backend import TorchBackend, checked_device
     return TorchBackend(build_model(files), checked_device(device))
@@ -143,10 +143,10 @@ def _cuda(files: ModelFiles, device: str, precision: str) -> Backend:
         from glance_fast.backends.cuda_backend import DTYPES, CudaBackend
         from glance_fast.backends.torch_backend import checked_device
     if precision not in DTYPES:
-        raise BackendError(f"backend 'cuda' runs at {', '.join(DTYPES)}, and {precision} was asked for")
+        raise BackendError(f"backend 'cuda' runs at {', '.join(DTYPES)}, and {precision} was requested")
     gpu = checked_device(device)
     if gpu.type != "cuda":
-        raise BackendError(f"backend 'cuda' runs on a GPU, and device {device!r} was asked for; use device='cuda'")
+        raise BackendError(f"backend 'cuda' runs on a GPU, and device {device!r} was requested; use device='cuda'")
     return CudaBackend(build_model(files), gpu, precision)
 
 
@@ -156,7 +156,7 @@ def _openvino(files: ModelFiles, device: str, precision: str, streams: int) -> B
         from glance_fast.backends.openvino_backend import OpenVinoBackend
     if reason := unsupported_reason("openvino", precision):
         instead = export_command(files.path, "openvino", "fp32")
-        raise BackendError(f"precision {precision!r} was asked for; {reason}: use 'fp32', exported with: {instead}")
+        raise BackendError(f"precision {precision!r} was requested; {reason}: use 'fp32', exported with: {instead}")
     return OpenVinoBackend.load(read_export(files.path, "openvino", precision, files.digest), streams)
 
 

@@ -1,4 +1,4 @@
-"""TensorRT: an engine on a GPU, without PyTorch; each launch is one CUDA graph from pixels to scores."""
+"""TensorRT engines on a GPU, without PyTorch; each launch is one CUDA graph from pixels to scores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from glance_fast.backends.cuda_driver.tensorrt_log import make_log
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.storage.export_record import Export
 
-# How an engine may have been built: keys of its record, and options of the command line.
+# How a TensorRT engine may have been built: keys of its record, and options of the command line.
 BUILD_FLAGS = ("any_version", "any_gpu")
 
 
 class TensorRtBackend:
-    """One engine; concurrent threads have a slot each. `trt` is the module `tensorrt` or `tensorrt_lean`."""
+    """One TensorRT engine; concurrent threads have a slot each. `trt` is the module `tensorrt` or `tensorrt_lean`."""
 
     name = "tensorrt"
     methods = ("dense",)
@@ -34,11 +34,12 @@ class TensorRtBackend:
         self.device_description = f"{device} at {export.record.precision}{plugins}"
         self._cuda, self._log = cuda, make_log(trt)
         with cuda.current():
-            # Kept: an engine must not outlive the runtime that deserialized it.
+            # ".plan" is TensorRT's suffix for the file of a serialized engine.
+            # Kept: a TensorRT engine must not outlive the runtime that deserialized it.
             self._runtime = trt.Runtime(self._log)
             self._engine = self._runtime.deserialize_cuda_engine(export.files[".plan"])
         if self._engine is None:
-            raise ModelFolderError(f"{export.path}: TensorRT cannot read this plan: {self._log.take_errors()}")
+            raise ModelFolderError(f"{export.path}: TensorRT cannot read this engine: {self._log.take_errors()}")
         self._max_batch = int(export.record.built_for["batch"])
         self._launches = Launches((1, self._max_batch), lambda batch: TensorRtSlot(trt, cuda, self._engine, batch))
 
@@ -59,10 +60,10 @@ class TensorRtBackend:
         names = tensor_names(self._engine)
         if set(addresses) != set(names):
             raise BackendError(
-                f"the plan's tensors are {', '.join(names)}; addresses were given of {', '.join(addresses)}"
+                f"the TensorRT engine's tensors are {', '.join(names)}; got addresses of {', '.join(addresses)}"
             )
         if not 1 <= batch <= self._max_batch:
-            raise BackendError(f"this plan takes 1 to {self._max_batch} images a launch, and {batch} were given")
+            raise BackendError(f"this TensorRT engine takes 1 to {self._max_batch} images per launch, got {batch}")
         bind(context, self._engine, addresses, batch)
         execute(context, stream)
 
@@ -78,7 +79,7 @@ class TensorRtSlot:
     def __init__(self, trt: ModuleType, cuda: Cuda, engine: Any, batch: int) -> None:
         self._stream, self._context = cuda.stream(), engine.create_execution_context()
         if not self._context.set_input_shape("image", (batch, *tuple(engine.get_tensor_shape("image"))[1:])):
-            raise BackendError(f"the plan takes no {batch} images at once")
+            raise BackendError(f"the TensorRT engine takes no {batch} images per launch")
         shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in tensor_names(engine)}
         dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in shapes}
         sizes = {name: int(np.prod(shape)) * dtypes[name].itemsize for name, shape in shapes.items()}
@@ -106,7 +107,7 @@ class TensorRtSlot:
 
 
 def tensor_names(engine: Any) -> list[str]:
-    """Names of an engine's inputs and outputs."""
+    """Names of a TensorRT engine's inputs and outputs."""
     return [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
 
 
@@ -125,11 +126,11 @@ def execute(context: Any, stream: int) -> None:
 
 
 def check_built_for(export: Export, version: str, cuda: Cuda) -> None:
-    """Raise ModelFolderError, with the command that builds it here, unless this TensorRT and GPU can run the engine."""
+    """Raise ModelFolderError, with the command that builds the engine here, unless this TensorRT and GPU can run it."""
     built, rebuild = export.record.built_for, f"build it here with: {export.rebuild_command}"
     keys = {"tensorrt", "gpu", "capability", "batch", "plugins", *BUILD_FLAGS}
     if set(built) != keys or not built["batch"].isdecimal() or int(built["batch"]) < 1:
-        raise ModelFolderError(f"{export.path} does not say what its plan was built for; {rebuild}")
+        raise ModelFolderError(f"{export.path} does not say what its TensorRT engine was built for; {rebuild}")
     rebuild += "".join(f" --{flag.replace('_', '-')}" for flag in BUILD_FLAGS if built[flag] == "True")
     compared = slice(1) if built["any_version"] == "True" else slice(None)
     if built["tensorrt"].split(".")[compared] != version.split(".")[compared]:

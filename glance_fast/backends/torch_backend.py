@@ -58,7 +58,7 @@ def checked_device(device: str) -> torch.device:
     if checked.type not in ("cpu", "cuda"):
         raise BackendError(f"device {device!r} is not supported; {legal}")
     if checked.type == "cuda" and not torch.cuda.is_available():
-        raise BackendError(f"device {device!r} was asked for and no CUDA device is there; use device='cpu'")
+        raise BackendError(f"device {device!r} was requested, but no CUDA device is available; use device='cpu'")
     if checked.type == "cuda" and (checked.index or 0) >= torch.cuda.device_count():
-        raise BackendError(f"device {device!r} was asked for and there are {torch.cuda.device_count()} CUDA devices")
+        raise BackendError(f"device {device!r} was requested, but there are {torch.cuda.device_count()} CUDA devices")
     return checked

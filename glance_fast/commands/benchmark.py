@@ -21,7 +21,7 @@ from rich.progress import track
 
 from glance_fast.backends.base import cpu_threads
 from glance_fast.backends.registry import RUNTIME_DEVICE, installed, runnable
-from glance_fast.commands.energy import EnergyMeter
+from glance_fast.commands.energy import EnergyMeter, RunCost
 from glance_fast.commands.peak_memory import peak_rss_of
 from glance_fast.data.images import Pixels
 from glance_fast.engine import Engine
@@ -68,23 +68,22 @@ def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: 
     size = next(iter(engines.values())).config.image_size
     images = images or [np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)]
     differences = _checked_differences(engines, images[0])
-    runs: dict[BackendKey, list[tuple[float, float | None]]] = {key: [] for key in engines}
+    runs: dict[BackendKey, list[RunCost]] = {key: [] for key in engines}
     meter = EnergyMeter()
     rounds = [(turn, image) for turn in range(turns) for image in images]
     for _, image in track(rounds, "Timing", console=Console(stderr=True), disable=not progress, transient=True):
         for key, engine in engines.items():
-            seconds, joules = meter.measure(partial(engine.score, image))
-            runs[key].append((seconds * 1e3, joules))
+            runs[key].append(meter.measure(partial(engine.score, image)))
     return [
         BackendTiming(
             *key,
-            **_summary(turns),
+            **_summary(costs),
             load_seconds=loads[key],
             difference=differences[key],
             within=tolerance("trained map", key[1]),
             memory=_peak_memory(folder, key),
         )
-        for key, turns in runs.items()
+        for key, costs in runs.items()
     ]
 
 
@@ -124,9 +123,9 @@ def _checked_differences(engines: dict[BackendKey, Engine], image: Pixels) -> di
     return differences
 
 
-def _summary(turns: list[tuple[float, float | None]]) -> dict[str, Any]:
-    times = [ms for ms, _ in turns]
-    energies = [joules for _, joules in turns if joules is not None]
+def _summary(costs: list[RunCost]) -> dict[str, Any]:
+    times = [cost.seconds * 1e3 for cost in costs]
+    energies = [cost.joules for cost in costs if cost.joules is not None]
     p50, p95, p99 = (float(value) for value in np.percentile(times, [50, 95, 99]))
     rate = {"images": len(times), "images_per_second": 1e3 * len(times) / sum(times)}
     return {"p50": p50, "p95": p95, "p99": p99, **rate, "joules": mean(energies) if energies else None}

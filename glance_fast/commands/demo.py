@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -58,18 +59,28 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
     evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", metadata=engine.metadata())
     score_files(engine, expand([data / "test"]), output)
     console.print(evaluation_table(evaluation))
-    dense, loop, difference = compare(engine, read_image(test_samples(data)[0].path))
+    methods = compare(engine, read_image(test_samples(data)[0].path))
+    dense, loop = methods.dense_seconds, methods.loop_seconds
     console.print(f"image AUROC {evaluation.image_auroc:.3f}")
     console.print(
         f"one image of {SIDE}x{SIDE}: per-patch loop {loop * 1e3:.0f} ms, dense pass {dense * 1e3:.1f} ms "
-        f"({loop / dense:.0f} times faster), maps differ by {difference:.1e} of the largest value"
+        f"({loop / dense:.0f} times faster), maps differ by {methods.difference:.1e} of the largest value"
     )
     console.print(f"report    {output / 'report.html'}\noverlays  {output / 'overlays'}\nmodel     {model}")
     console.print(f"total time {time.monotonic() - started:.0f} s")
 
 
-def compare(engine: Engine, image: NDArray[np.uint8]) -> tuple[float, float, float]:
+@dataclass(frozen=True)
+class MethodComparison:
     """Seconds of the dense pass (median of 5) and of the loop, and the relative error of the dense pass's map."""
+
+    dense_seconds: float
+    loop_seconds: float
+    difference: float
+
+
+def compare(engine: Engine, image: NDArray[np.uint8]) -> MethodComparison:
+    """Score one image by the dense pass and by the loop."""
     seconds, maps = {}, {}
     for method, runs in (("dense", 5), ("loop", 1)):
         engine.score(image, "dense")  # untimed: the first call also makes caches and thread pools
@@ -79,7 +90,7 @@ def compare(engine: Engine, image: NDArray[np.uint8]) -> tuple[float, float, flo
             maps[method] = engine.score(image, method).map
             times.append(time.perf_counter() - start)
         seconds[method] = median(times)
-    return seconds["dense"], seconds["loop"], relative_error(maps["dense"], maps["loop"])
+    return MethodComparison(seconds["dense"], seconds["loop"], relative_error(maps["dense"], maps["loop"]))
 
 
 def make_data(folder: Path, texture: str, seed: int = 0) -> None:

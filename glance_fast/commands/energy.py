@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Seconds and joules of one run; no joules without energy counters."""
+
+    seconds: float
+    joules: float | None
 
 
 class EnergyMeter:
@@ -34,12 +43,12 @@ class EnergyMeter:
             return None
         return sum((now[zone] - start[zone]) % (self._ranges[zone] + 1) for zone in now) / 1e6
 
-    def measure(self, run: Callable[[], object]) -> tuple[float, float | None]:
-        """Seconds and joules of one run."""
+    def measure(self, run: Callable[[], object]) -> RunCost:
+        """Run once, and measure it."""
         energy, start = self.read(), time.perf_counter()
         run()
         seconds = time.perf_counter() - start
-        return seconds, self.since(energy)
+        return RunCost(seconds, self.since(energy))
 
 
 def _packages(powercap: Path) -> list[Path]:

@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Images per batch where scores do not depend on it: few enough for the memory, enough to keep a device busy.
-BATCH = 8
+SCORING_BATCH = 8
 
 
 @overload
@@ -21,7 +21,7 @@ def batched(items: NDArray[Scalar], size: int = ...) -> Iterator[NDArray[Scalar]
 def batched(items: Sequence[Item], size: int = ...) -> Iterator[Sequence[Item]]: ...
 
 
-def batched(items: Any, size: int = BATCH) -> Iterator[Any]:
+def batched(items: Any, size: int = SCORING_BATCH) -> Iterator[Any]:
     """Consecutive slices of a sequence or of an array's first axis, each of `size` items; the last may be shorter.
 
     `itertools.batched` gives tuples, and is of Python 3.12.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glance_fast.models.context_net import ContextNet
 from glance_fast.models.inverted_bottleneck import BlockSpec, InvertedBottleneck
-from glance_fast.models.patch_encoder import PatchEncoder, Stem, Taps
+from glance_fast.models.patch_encoder import LinearInputs, PatchEncoder, Stem, Taps
 from glance_fast.plan.patches import FeatureMapSpec
 
 
@@ -28,17 +28,18 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """(stride, dilation) of each block, and the pixels between neighbouring cells of its output."""
+class BlockSampling:
+    """How a block runs on an image: stride, dilation, and the pixels between neighbouring cells of its output."""
 
-    blocks: tuple[tuple[int, int], ...]
-    spacings: tuple[int, ...]
+    stride: int
+    dilation: int
+    spacing: int
 
 
 STEM = 32
 STEM_STRIDE = 2
 RELU6_MAX = 6.0
-BLOCKS = (
+LOCAL_NET_BLOCKS = (
     BlockSpec(3, 1, STEM, 1, 16),
     BlockSpec(3, 2, 16, 6, 24),
     BlockSpec(3, 1, 24, 6, 24),
@@ -54,7 +55,7 @@ TAPS = (Tap(5, 1), Tap(4, 3), Tap(2, 5), Tap(2, 17))
 def _receptive_fields() -> tuple[list[int], list[int]]:
     """Receptive field of a cell and pixels between cells behind each block."""
     field, jump, fields, jumps = 3, 2, [], []
-    for block in BLOCKS:
+    for block in LOCAL_NET_BLOCKS:
         field, jump = field + (block.kernel - 1) * jump, jump * block.stride
         fields.append(field)
         jumps.append(jump)
@@ -63,12 +64,12 @@ def _receptive_fields() -> tuple[list[int], list[int]]:
 
 FIELDS, JUMPS = _receptive_fields()
 PATCH = FIELDS[-1]
-WIDTH = sum(BLOCKS[tap.block].after for tap in TAPS)
+WIDTH = sum(LOCAL_NET_BLOCKS[tap.block].after for tap in TAPS)
 
 
 def feature_map_spec(block: int) -> FeatureMapSpec:
     """The map behind a block, for Global-Net to read."""
-    return FeatureMapSpec(FIELDS[block], JUMPS[block], BLOCKS[block].after)
+    return FeatureMapSpec(FIELDS[block], JUMPS[block], LOCAL_NET_BLOCKS[block].after)
 
 
 class PretrainedLocalNet(PatchEncoder):
@@ -88,7 +89,7 @@ class PretrainedLocalNet(PatchEncoder):
         self.register_buffer("feature_map_mean", torch.zeros(self.feature_map_spec.channels, 1, 1))
         self.register_buffer("feature_map_std", torch.ones(self.feature_map_spec.channels, 1, 1))
         self.stem_conv = nn.Conv2d(3, STEM, 3)
-        self.blocks = nn.ModuleList(InvertedBottleneck(spec) for spec in BLOCKS)
+        self.blocks = nn.ModuleList(InvertedBottleneck(spec) for spec in LOCAL_NET_BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
         self.context_net = ContextNet(context_features) if context_features else None
         # One 256x256 image with its border padding, 2 cores: 15 ms in this layout, 26 ms in the default layout.
@@ -108,10 +109,10 @@ class PretrainedLocalNet(PatchEncoder):
         # A stem of h cells is that of 2h + 1 or 2h + 2 pixels, which hold as many patches, as steps are even.
         grid = [(2 * side + 1 - PATCH) // step + 1 for side in stem.shape[2:]]
         x, maps, sampling = stem, [], self.sampling(step)
-        for block, (stride, dilation) in zip(self.blocks, sampling.blocks, strict=True):
-            x = block(x, stride, dilation)
+        for block, sampled in zip(self.blocks, sampling, strict=True):
+            x = block(x, sampled.stride, sampled.dilation)
             maps.append(x)
-        taps = [_mean(maps[tap.block], tap, *middle(sampling.spacings[tap.block], tap, step)) for tap in TAPS]
+        taps = [_mean(maps[tap.block], tap, middle(sampling[tap.block].spacing, tap, step)) for tap in TAPS]
         features = torch.cat([tap[:, :, : grid[0], : grid[1]] for tap in taps], dim=1)
         return Taps(features, self._standardised(maps[self.feature_block]))
 
@@ -128,25 +129,43 @@ class PretrainedLocalNet(PatchEncoder):
     @staticmethod
     def last_tap(taps: Tensor) -> Tensor:
         """The tap of the last block, [B, 80, gy, gx] of all taps [B, WIDTH, gy, gx]."""
-        return taps[:, : BLOCKS[-1].after]
+        return taps[:, : LOCAL_NET_BLOCKS[-1].after]
+
+    def teacher_layers(self) -> list[nn.Conv2d]:
+        parts = [self.stem_conv, self.blocks, *([self.context_net.blocks] if self.context_net else [])]
+        return [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
+
+    def linear_inputs(self, images: Tensor, step: int) -> LinearInputs:
+        output = self.taps_from_stem(self.stem(images, step), step)
+        assert output.feature_map is not None
+        context = self.context_net.block_features(self.last_tap(output.features), step) if self.context_net else None
+        return LinearInputs(output.features, output.feature_map, context)
+
+    def set_feature_map_statistics(self, mean: Tensor, std: Tensor) -> None:
+        self.feature_map_mean.copy_(mean[:, None, None])
+        self.feature_map_std.copy_(std[:, None, None])
+
+    @property
+    def context_project(self) -> nn.Conv2d | None:
+        return self.context_net.project if self.context_net else None
 
     def feature_map(self, images: Tensor) -> Tensor:
         x = self.stem(images)
-        for block, spec in zip(self.blocks[: self.feature_block + 1], BLOCKS, strict=False):
+        for block, spec in zip(self.blocks[: self.feature_block + 1], LOCAL_NET_BLOCKS, strict=False):
             x = block(x, spec.stride, 1)
         return self._standardised(x)
 
     @staticmethod
-    def sampling(step: int) -> Sampling:
-        """How the blocks run on an image whose patches are `step` pixels apart."""
-        spacing, jump, blocks, spacings = 2, 2, [], []
-        for spec in BLOCKS:
+    def sampling(step: int) -> tuple[BlockSampling, ...]:
+        """How each block runs on an image whose patches are `step` pixels apart."""
+        spacing, jump, blocks = 2, 2, []
+        for spec in LOCAL_NET_BLOCKS:
             # A stride that would skip patches becomes dilation of the blocks after it: the same function of a patch.
             stride = spec.stride if step % (spacing * spec.stride) == 0 else 1
-            blocks.append((stride, jump // spacing))
+            dilation = jump // spacing
             spacing, jump = spacing * stride, jump * spec.stride
-            spacings.append(spacing)
-        return Sampling(tuple(blocks), tuple(spacings))
+            blocks.append(BlockSampling(stride, dilation, spacing))
+        return tuple(blocks)
 
     def _standardised(self, feature_map: Tensor) -> Tensor:
         return (feature_map - self.feature_map_mean) / self.feature_map_std
@@ -155,29 +174,38 @@ class PretrainedLocalNet(PatchEncoder):
         """Multiply-adds of one image, its border padding included in `image_size`; the means are not counted."""
         height, width = ((side - 3) // 2 + 1 for side in image_size)
         total = height * width * self.stem_conv.weight.numel()
-        for spec, (stride, dilation) in zip(BLOCKS, self.sampling(step).blocks, strict=True):
-            expanded, reach = spec.before * spec.expand, (spec.kernel - 1) * dilation
+        for spec, block in zip(LOCAL_NET_BLOCKS, self.sampling(step), strict=True):
+            expanded, reach = spec.before * spec.expand, (spec.kernel - 1) * block.dilation
             total += height * width * spec.before * expanded * (spec.expand > 1)
-            height, width = (height - reach - 1) // stride + 1, (width - reach - 1) // stride + 1
+            height, width = (height - reach - 1) // block.stride + 1, (width - reach - 1) // block.stride + 1
             total += height * width * expanded * (spec.kernel**2 + spec.after)
         rows, cols = ((side - PATCH) // step + 1 for side in image_size)
         context = self.context_net.macs((rows, cols), step) if self.context_net else 0
         return total + rows * cols * self.project.weight.numel() + context
 
 
-def middle(spacing: int, tap: Tap, step: int) -> tuple[int, int, int]:
-    """First cell, dilation and stride of the mean over the middle cells of each patch.
+@dataclass(frozen=True)
+class MiddleCells:
+    """The mean over the middle cells of each patch, as a convolution: its first cell, dilation and stride."""
+
+    first: int
+    dilation: int
+    stride: int
+
+
+def middle(spacing: int, tap: Tap, step: int) -> MiddleCells:
+    """The middle cells of each patch.
 
     For patches `step` pixels apart in a map whose cells are `spacing` pixels apart.
     """
     jump = JUMPS[tap.block]
     cells = (PATCH - FIELDS[tap.block]) // jump + 1
-    return (cells - tap.cells) // 2 * jump // spacing, jump // spacing, step // spacing
+    return MiddleCells((cells - tap.cells) // 2 * jump // spacing, jump // spacing, step // spacing)
 
 
-def _mean(x: Tensor, tap: Tap, first: int, dilation: int, stride: int) -> Tensor:
-    x = x[:, :, first:, first:]
-    if dilation == 1:
-        return F.avg_pool2d(x, tap.cells, stride)
+def _mean(x: Tensor, tap: Tap, cells: MiddleCells) -> Tensor:
+    x = x[:, :, cells.first :, cells.first :]
+    if cells.dilation == 1:
+        return F.avg_pool2d(x, tap.cells, cells.stride)
     weight = x.new_full((x.shape[1], 1, tap.cells, tap.cells), 1 / tap.cells**2)
-    return F.conv2d(x, weight, stride=stride, dilation=dilation, groups=x.shape[1])
+    return F.conv2d(x, weight, stride=cells.stride, dilation=cells.dilation, groups=x.shape[1])

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from glance_fast.models.inverted_bottleneck import BlockSpec, InvertedBottleneck
 
-BLOCKS = (
+CONTEXT_BLOCKS = (
     BlockSpec(3, 1, 80, 6, 80),
     BlockSpec(3, 1, 80, 6, 80),
     BlockSpec(5, 1, 80, 6, 112),
     BlockSpec(5, 1, 112, 6, 112),
     BlockSpec(5, 1, 112, 6, 112),
 )
-WIDTH = BLOCKS[-1].after
+WIDTH = CONTEXT_BLOCKS[-1].after
 # Pixels between cells of the map that the teacher's blocks were trained on.
 SPACING = 16
 
@@ -30,7 +30,7 @@ class ContextNet(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(InvertedBottleneck(spec, padded=True) for spec in BLOCKS)
+        self.blocks = nn.ModuleList(InvertedBottleneck(spec, padded=True) for spec in CONTEXT_BLOCKS)
         self.project = nn.Conv2d(WIDTH, features, 1)
 
     def forward(self, cells: Tensor, step: int) -> Tensor:

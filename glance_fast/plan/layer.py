@@ -37,8 +37,7 @@ class Layer:
 def conv(channels: int, kernel: int = 3) -> Layer:
     """A partial convolution that keeps the size, followed by ReLU."""
     if kernel % 2 == 0 or kernel < 1 or channels < 1:
-        given = f"kernel {kernel}, channels {channels}"
-        raise ConfigError(f"conv needs an odd kernel and channels >= 1, got {given}")
+        raise ConfigError(f"conv needs an odd kernel and channels >= 1, got kernel {kernel}, channels {channels}")
     return Layer("conv", kernel, 1, kernel // 2, channels)
 
 

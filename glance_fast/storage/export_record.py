@@ -13,7 +13,7 @@ from glance_fast.storage.atomic_write import replace_file
 from glance_fast.storage.checked_files import faults, read_checked, sha256
 from glance_fast.version import __version__
 
-FORMAT = 1
+EXPORT_RECORD_FORMAT = 1
 FOLDER = "exports"
 # The formats to export to, and the precisions of each.
 EXPORT_FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -94,7 +94,7 @@ def write_export(
     for suffix, data in files.items():
         replace_file(path.with_suffix(suffix), data)
     record = ExportRecord(
-        format=FORMAT,
+        format=EXPORT_RECORD_FORMAT,
         version=__version__,
         form=export_format,
         precision=precision,
@@ -140,10 +140,10 @@ def _read_record(path: Path, remedy: str) -> ExportRecord:
 
 
 def _check_record(record: ExportRecord, path: Path, export_format: str, precision: str, remedy: str) -> None:
-    if record.format != FORMAT:
+    if record.format != EXPORT_RECORD_FORMAT:
         raise ModelFolderError(
             f"{path} has format {record.format}, written by glance_fast {record.version}; this is glance_fast "
-            f"{__version__}, which reads format {FORMAT}: install the matching version, or {remedy}"
+            f"{__version__}, which reads format {EXPORT_RECORD_FORMAT}: install the matching version, or {remedy}"
         )
     if (record.form, record.precision) != (export_format, precision):
         raise ModelFolderError(f"{path} is an export to {record.form} at {record.precision}; {remedy}")

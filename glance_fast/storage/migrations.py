@@ -10,7 +10,7 @@ from glance_fast.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 2
+MODEL_FOLDER_FORMAT = 2
 READABLE_FORMATS = (1, 2)
 # Format 1: names of tensors, and beginnings of names that end in a dot.
 FORMER_TENSORS = {
@@ -27,13 +27,13 @@ FORMER_TENSORS = {
 
 def upgrade_config(config: dict[str, Any], source: str) -> dict[str, Any]:
     """config.json of any readable format as format 2; ConfigError, which names `source`, for an unknown setting."""
-    if config["format"] == FORMAT:
+    if config["format"] == MODEL_FOLDER_FORMAT:
         return config
     settings = {
         table: _upgrade_settings(kind, config[table], f"{source}, {table}")
         for table, kind in (("model", ModelConfig), ("train", TrainConfig))
     }
-    return config | settings | {"format": FORMAT}
+    return config | settings | {"format": MODEL_FOLDER_FORMAT}
 
 
 def _upgrade_settings(kind: type[ModelConfig | TrainConfig], values: dict[str, Any], source: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _upgrade_value(kind: type[ModelConfig | TrainConfig], name: str, value: Any)
 
 def upgrade_weights(weights: dict[str, Tensor], written_as: int) -> dict[str, Tensor]:
     """A model's tensors, written in format `written_as`, by the names of format 2."""
-    if written_as == FORMAT:
+    if written_as == MODEL_FOLDER_FORMAT:
         return weights
     return {_upgrade_tensor_name(name): tensor for name, tensor in weights.items()}
 

@@ -16,7 +16,7 @@ from glance_fast.config import ModelConfig, TrainConfig, checked
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.storage.checked_files import faults, read_checked, sha256
-from glance_fast.storage.migrations import FORMAT, READABLE_FORMATS, upgrade_config, upgrade_weights
+from glance_fast.storage.migrations import MODEL_FOLDER_FORMAT, READABLE_FORMATS, upgrade_config, upgrade_weights
 from glance_fast.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ModelFiles:
     metadata: dict[str, str]
     calibration: Calibration
     digest: str
-    written_as: int = FORMAT
+    written_as: int = MODEL_FOLDER_FORMAT
 
     def weights(self) -> bytes:
         """The bytes of the safetensors file, checked; raises ModelFolderError."""
@@ -55,7 +55,7 @@ def write_model(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     files = {WEIGHTS: save(state), CALIBRATION: calibration.model_dump_json(indent=1).encode()}
     config = {
-        "format": FORMAT,
+        "format": MODEL_FOLDER_FORMAT,
         "version": __version__,
         "model": model.config.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),

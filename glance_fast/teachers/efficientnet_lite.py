@@ -15,7 +15,7 @@ from glance_fast.teachers.base import Teacher, TeacherStage, Weights, fit_weight
 NAME = "efficientnet-lite0"
 PUBLISHED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # Number of blocks up to the last one at stride 8 and at stride 16, and the channels of those two maps.
-BLOCKS, CHANNELS = (5, 11), (40, 112)
+STAGE_BLOCKS, STAGE_CHANNELS = (5, 11), (40, 112)
 
 
 def load_efficientnet_lite0(path: Path | None = None) -> Teacher:
@@ -53,15 +53,15 @@ def _stages(network: nn.Module) -> list[TeacherStage]:
     blocks = network.get_submodule("_blocks")
     assert isinstance(blocks, nn.ModuleList)
     fold_batch_norm(network, "_conv_stem", "_bn0")
-    for block in blocks[: BLOCKS[1]]:
+    for block in blocks[: STAGE_BLOCKS[1]]:
         for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
             if hasattr(block, conv):
                 fold_batch_norm(block, conv, norm)
-    first = nn.Sequential(network.get_submodule("_conv_stem"), nn.ReLU6(), *blocks[: BLOCKS[0]])
-    second = nn.Sequential(*blocks[BLOCKS[0] : BLOCKS[1]])
+    first = nn.Sequential(network.get_submodule("_conv_stem"), nn.ReLU6(), *blocks[: STAGE_BLOCKS[0]])
+    second = nn.Sequential(*blocks[STAGE_BLOCKS[0] : STAGE_BLOCKS[1]])
     for layer in (*first.modules(), *second.modules()):
         _trim(layer)
-    return [TeacherStage(first, CHANNELS[0]), TeacherStage(second, CHANNELS[1])]
+    return [TeacherStage(first, STAGE_CHANNELS[0]), TeacherStage(second, STAGE_CHANNELS[1])]
 
 
 def _trim(layer: nn.Module) -> None:

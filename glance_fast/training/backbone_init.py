@@ -7,26 +7,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glance_fast.models.backbone_local_net import PretrainedLocalNet
+from glance_fast.models.patch_encoder import PatchEncoder
 from glance_fast.teachers import Teacher
 from glance_fast.training.base_stage import Context, Track
 
 
 def initialise_from_teacher(context: Context, track: Track[NDArray[np.uint8]]) -> None:
-    """Make the pretrained Local-Net of the context's model ready to use; it is not trained afterwards."""
+    """Make a pretrained Local-Net of the context's model ready to use; it is not trained afterwards."""
     net = context.model.local_net
-    assert isinstance(net, PretrainedLocalNet)
+    if not net.teacher_layers():
+        return
     copy_teacher(net, context.teacher)
     fit_to_photographs(net, context, track)
 
 
 @torch.no_grad()
-def copy_teacher(net: PretrainedLocalNet, teacher: Teacher) -> None:
+def copy_teacher(net: PatchEncoder, teacher: Teacher) -> None:
     """Copy the teacher's first convolutions, batch norms folded in, into `net`, and freeze them."""
-    parts = [net.stem_conv, net.blocks, *([net.context_net.blocks] if net.context_net else [])]
-    targets = [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
     sources = [module for module in teacher.stages.modules() if isinstance(module, nn.Conv2d)]
-    for target, source in zip(targets, sources, strict=False):
+    for target, source in zip(net.teacher_layers(), sources, strict=False):
         assert target.bias is not None and source.bias is not None
         target.weight.copy_(source.weight)
         target.bias.copy_(source.bias)
@@ -34,7 +33,7 @@ def copy_teacher(net: PretrainedLocalNet, teacher: Teacher) -> None:
 
 
 @torch.no_grad()
-def fit_to_photographs(net: PretrainedLocalNet, context: Context, track: Track[NDArray[np.uint8]]) -> None:
+def fit_to_photographs(net: PatchEncoder, context: Context, track: Track[NDArray[np.uint8]]) -> None:
     """Fit the linear parts of `net` to the features of the normal photographs.
 
     z_patch: the principal directions in which the taps vary within a location, after each tap is brought to mean 0,
@@ -43,17 +42,15 @@ def fit_to_photographs(net: PretrainedLocalNet, context: Context, track: Track[N
     model, step = context.model, context.model.config.stride
     taps, feature_map, surroundings = _Moments(), _Moments(), _Moments()
     for photos in track(context.photo_batches()):
-        output = net.taps_from_stem(net.stem(model.padded(context.network_input(photos)), step), step)
-        assert output.feature_map is not None
-        taps.add(output.features)
-        feature_map.add(model.cropped(output.feature_map))
-        if net.context_net is not None:
-            surroundings.add(net.context_net.block_features(net.last_tap(output.features), step))
-    net.feature_map_mean.copy_(feature_map.mean[:, None, None])
-    net.feature_map_std.copy_(feature_map.deviation[:, None, None])
+        inputs = net.linear_inputs(model.padded(context.network_input(photos)), step)
+        taps.add(inputs.taps)
+        feature_map.add(model.cropped(inputs.feature_map))
+        if inputs.context is not None:
+            surroundings.add(inputs.context)
+    net.set_feature_map_statistics(feature_map.mean, feature_map.deviation)
     taps.set_principal_directions(net.project)
-    if net.context_net is not None:
-        surroundings.set_principal_directions(net.context_net.project)
+    if net.context_project is not None:
+        surroundings.set_principal_directions(net.context_project)
 
 
 class _Moments:

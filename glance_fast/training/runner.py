@@ -94,8 +94,8 @@ def _resume_position(run: Run) -> tuple[RunPosition, dict[str, Tensor]]:
     position, tensors = read_state(run.state)
     if position.fingerprint != run.fingerprint:
         raise TrainingError(
-            f"{run.folder} holds an unfinished run with other settings or other images; give the same ones to go on, "
-            "or --restart to throw that run away"
+            f"{run.folder} holds an unfinished run with other settings or other images; use the same settings and "
+            "images to resume it, or --restart to discard it"
         )
     return position, tensors
 

@@ -107,7 +107,7 @@ def _read_data(job: Job, model: ModelConfig, train: TrainConfig) -> _Data:
 
 def _fabric(train: TrainConfig) -> Fabric:
     if train.accelerator == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("accelerator = 'cuda' was asked for and no CUDA device is there; use 'cpu' or 'auto'")
+        raise TrainingError("accelerator = 'cuda' was requested, but no CUDA device is available; use 'cpu' or 'auto'")
     fabric = Fabric(accelerator=train.accelerator, devices=train.devices, precision=train.precision)
     fabric.launch()
     return fabric
@@ -122,8 +122,7 @@ def _context(job: Job, model_config: ModelConfig, train: TrainConfig, data: _Dat
     log.info("teacher: %s, %s", teacher.name, teacher.source)
     log.info("images: %d to train on, %d held out for calibration", len(data.split.train), len(data.split.held_out))
     context = Context(model, teacher, train, data.split.train, data.distil_photos, default_stains())
-    if model_config.local_net == "pretrained":
-        initialise_from_teacher(context, lambda photos: track(photos, "fitting z_l", transient=True))
+    initialise_from_teacher(context, lambda photos: track(photos, "fitting z_l", transient=True))
     return context
 
 
@@ -136,7 +135,7 @@ def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
         if job.restart:
             shutil.rmtree(job.work, ignore_errors=True)
         if run.state.exists():
-            log.info("going on with the unfinished run in %s (--restart throws it away)", job.work)
+            log.info("resuming the unfinished run in %s (--restart discards it)", job.work)
         try:
             job.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:

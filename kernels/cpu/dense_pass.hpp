@@ -30,7 +30,7 @@ class DensePass {
         rows_ = (std::size_t(plan_.height) * plan_.width + 1) * image_stride();
         for (const Step& step : plan_.steps) {
             layers_.emplace_back();
-            Layer& layer = layers_.back();
+            LayerWork& layer = layers_.back();
             layer.stride = rounded_up(step.channels, LANES);
             rows_ = std::max(rows_, (std::size_t(step.zero()) + 1) * layer.stride);
             (step.conv ? convolve : pool)(step.base, layer.base);
@@ -65,7 +65,7 @@ class DensePass {
         Level below{}, from = table(0, image_stride());
         read(image, from);
         for (std::size_t i = 0; i < layers_.size(); ++i) {
-            const Layer& layer = layers_[i];
+            const LayerWork& layer = layers_[i];
             const Step& step = plan_.steps[i];
             const Level to = table(i + 1, layer.stride);
             clear(to, step.zero(), step.changes);
@@ -91,7 +91,8 @@ class DensePass {
     }
 
   private:
-    struct Layer {
+    // A step's weights and the work items of its base cells and of its entries.
+    struct LayerWork {
         std::size_t stride;
         std::unique_ptr<Weights<T>> weights;
         std::vector<float> bias;
@@ -104,7 +105,7 @@ class DensePass {
     };
 
     Plan plan_;
-    std::vector<Layer> layers_;
+    std::vector<LayerWork> layers_;
     std::size_t rows_ = 0, sums_ = 0;
     mutable std::mutex lock_;
     mutable std::vector<std::unique_ptr<Workspace<T>>> free_;
@@ -164,7 +165,7 @@ class DensePass {
     // Entries, or base cells, of the convolution `i`; what base cells sum to is kept for the entries.
     void convolved(std::size_t i, const Range& range, const Level& from, T* to, float* sums) const {
         const Step& step = plan_.steps[i];
-        const Layer& layer = layers_[i];
+        const LayerWork& layer = layers_[i];
         const MatmulBlock& block = *range.block;
         const bool base = &block == &step.base;
         const Windows<T> windows{block.recompute ? from.values : from.changes,

@@ -73,32 +73,32 @@ def score_kernel(
     at, at_local = row.to(tl.int64)[:, None] * N, row.to(tl.int64)[:, None] * TOTAL
     hidden = tl.zeros((BLOCK_M, HIDDEN), tl.float32)
     distance = tl.zeros((BLOCK_M,), tl.float32)
-    wide = (unit < WIDTH)[None]
+    unit_mask = (unit < WIDTH)[None]
     for low in tl.range(0, TOTAL, BLOCK_K):
         i = low + k
-        here = live[:, None] & (i < N)[None]
+        feature_mask = live[:, None] & (i < N)[None]
         weight = first + i[:, None] * WIDTH + unit[None]
-        kept = (i < N)[:, None] & wide
-        expected = tl.load(z_global + at + i[None], here, 0.0)
+        weight_mask = (i < N)[:, None] & unit_mask
+        expected = tl.load(z_global + at + i[None], feature_mask, 0.0)
         if WHITENED:
             difference = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
             for before in tl.range(0, low + BLOCK_K, BLOCK_K):
                 j = before + k
-                apart = tl.load(z_local + at_local + j[None], live[:, None] & (j < TOTAL)[None], 0.0)
-                apart -= tl.load(z_global + at + j[None], live[:, None] & (j < N)[None], 0.0)
-                apart -= tl.load(mean + j, j < TOTAL, 0.0)[None]
-                both = (j < TOTAL)[:, None] & (i < TOTAL)[None]
-                turned = tl.load(whiten + j[:, None] * TOTAL + i[None], both, 0.0)
-                difference = tl.dot(apart, turned, difference, input_precision=PRECISION)
+                residual = tl.load(z_local + at_local + j[None], live[:, None] & (j < TOTAL)[None], 0.0)
+                residual -= tl.load(z_global + at + j[None], live[:, None] & (j < N)[None], 0.0)
+                residual -= tl.load(mean + j, j < TOTAL, 0.0)[None]
+                whiten_mask = (j < TOTAL)[:, None] & (i < TOTAL)[None]
+                whiten_block = tl.load(whiten + j[:, None] * TOTAL + i[None], whiten_mask, 0.0)
+                difference = tl.dot(residual, whiten_block, difference, input_precision=PRECISION)
             difference = tl.where(live[:, None], difference, 0.0)
-            hidden = tl.dot(difference, tl.load(weight, kept, 0.0), hidden, input_precision=PRECISION)
+            hidden = tl.dot(difference, tl.load(weight, weight_mask, 0.0), hidden, input_precision=PRECISION)
         else:
-            seen = tl.load(z_local + at_local + i[None], here, 0.0)
-            difference = seen - expected
-            squares = tl.load(weight + 2 * N * WIDTH, kept, 0.0)
-            hidden = tl.dot(seen, tl.load(weight, kept, 0.0), hidden, input_precision=PRECISION)
+            actual = tl.load(z_local + at_local + i[None], feature_mask, 0.0)
+            difference = actual - expected
+            squares = tl.load(weight + 2 * N * WIDTH, weight_mask, 0.0)
+            hidden = tl.dot(actual, tl.load(weight, weight_mask, 0.0), hidden, input_precision=PRECISION)
             hidden = tl.dot(difference * difference, squares, hidden, input_precision=PRECISION)
-        hidden = tl.dot(expected, tl.load(weight + N * WIDTH, kept, 0.0), hidden, input_precision=PRECISION)
+        hidden = tl.dot(expected, tl.load(weight + N * WIDTH, weight_mask, 0.0), hidden, input_precision=PRECISION)
         distance += tl.sum(difference * difference, axis=1)
     hidden = tl.maximum(hidden + tl.load(first_bias + unit, unit < WIDTH, 0.0)[None], 0.0)
     logit = tl.zeros((BLOCK_M,), tl.float32)

@@ -165,15 +165,15 @@ def test_a_folder_without_tests_is_refused(tmp_path: Path) -> None:
 
 def test_the_fairer_split_leaves_out_related_photographs(root: Path, tmp_path: Path) -> None:
     disjoint.main(root / "bottle", tmp_path / "split", r"num_(\d+)", within=60, normal=2)
-    kept = [disjoint.number(s.path, r"num_(\d+)") for s in test_samples(tmp_path / "split") if s.is_normal]
-    left = [disjoint.number(path, r"num_(\d+)") for path in normal_images(tmp_path / "split")]
+    kept = [splits.photograph_number(s.path, r"num_(\d+)") for s in test_samples(tmp_path / "split") if s.is_normal]
+    left = [splits.photograph_number(path, r"num_(\d+)") for path in normal_images(tmp_path / "split")]
     assert len(kept) == 2 and len(left) == 10
     assert min(abs(a - b) for a in kept for b in left) > 60
     assert sum(not s.is_normal for s in test_samples(tmp_path / "split")) == 4
     with pytest.raises(DataError, match="every training image"):
         disjoint.main(root / "bottle", tmp_path / "none", r"num_(\d+)", within=5000, normal=2)
     with pytest.raises(DataError, match="no number"):
-        disjoint.number(tmp_path / "a.png", r"num_(\d+)")
+        splits.photograph_number(tmp_path / "a.png", r"num_(\d+)")
 
 
 def test_related_photographs_lie_in_the_same_part(root: Path) -> None:

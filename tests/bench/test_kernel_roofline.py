@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench import gpu
-from bench.kernel_roofline import H100_BYTES, H100_FLOPS, LaunchCost, fused_cost, launch_costs, main
+from bench.harness.launch_costs import H100_BYTES, H100_FLOPS, LaunchCost, fused_cost, launch_costs
+from bench.kernel_roofline import main
 from glance_fast.config import ModelConfig
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS

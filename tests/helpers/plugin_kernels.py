@@ -10,7 +10,7 @@ import sys
 
 from onnx.reference import ReferenceEvaluator
 
-from bench.compile_kernels import resources
+from bench.harness.ptx import resources
 from tests.helpers import fake_plugin, fake_tensorrt
 
 sys.modules |= {"tensorrt": fake_tensorrt, "tensorrt.plugin": fake_plugin}
@@ -19,13 +19,14 @@ fake_tensorrt.plugin = fake_plugin  # type: ignore[attr-defined]
 import glance_fast.export.tensorrt.plugins  # noqa: E402, F401 - registers them
 from glance_fast.export.graph.pipeline import export_onnx  # noqa: E402
 from glance_fast.export.graph.target import Target  # noqa: E402
+from glance_fast.export.tensorrt.nodes import plugin_scores  # noqa: E402
 from tests.helpers.images import model_images  # noqa: E402
 from tests.helpers.models import PRETRAINED, fitted_model, tiny_calibration  # noqa: E402
 
 if __name__ == "__main__":
     target = int(sys.argv[1])
     model = fitted_model({"image_size": (98, 115), **PRETRAINED, "context_features": 5})
-    graph = export_onnx(model, tiny_calibration(), Target("tensorrt", "fp16", target))
+    graph = export_onnx(model, tiny_calibration(), Target("tensorrt", "fp16", target), plugin_scores)
     ReferenceEvaluator(graph, new_ops=fake_plugin.operators()).run(None, {"image": model_images(model, 1)})
     rows = [(*row, resources(row[1], target)[0]) for row in fake_plugin.compiled]
     json.dump(rows, sys.stdout)

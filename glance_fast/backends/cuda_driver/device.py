@@ -26,7 +26,7 @@ class Cuda:
         except driver.Error as error:
             raise BackendError(f"no CUDA device can be used: {error}; use device='cpu'") from None
         if not 0 <= index < count:
-            raise BackendError(f"device 'cuda:{index}' was asked for and there are {count} CUDA devices")
+            raise BackendError(f"device 'cuda:{index}' was requested, but there are {count} CUDA devices")
         self._device = driver.Device(index)
         self._context = self._device.retain_primary_context()
 
