@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glance_fast.data.batches import BATCH
+from glance_fast.data.batches import SCORING_BATCH
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.evaluation.tolerances import tolerance
@@ -97,7 +97,7 @@ def test_a_letterboxed_image_is_scored_as_in_its_frame(tmp_path: Path, size: tup
 
 
 def test_a_list_or_a_batch_gives_what_single_images_give(engine: Engine) -> None:
-    mixed = [textured_image(*SIZES[i % len(SIZES)], seed=i) for i in range(2 * BATCH + 1)]
+    mixed = [textured_image(*SIZES[i % len(SIZES)], seed=i) for i in range(2 * SCORING_BATCH + 1)]
     results = engine.score(mixed)
     assert len(results) == len(mixed)
     for result, image in zip(results, mixed, strict=True):
@@ -135,7 +135,7 @@ def test_an_unknown_method_backend_or_device_lists_the_legal_ones(engine: Engine
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 def test_a_missing_gpu_is_reported(tiny_folder: Path) -> None:
-    with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
+    with pytest.raises(BackendError, match="no CUDA device is available; use device='cpu'"):
         Engine.load(tiny_folder, device="cuda")
 
 

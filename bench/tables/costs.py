@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 
-from bench.kernel_roofline import launch_costs
+from bench.harness.launch_costs import launch_costs
 from glance_fast.config import ModelConfig
 from glance_fast.export.graph.dense_pass_node import MIN_KEYS
 from glance_fast.models.backbone_local_net import PretrainedLocalNet

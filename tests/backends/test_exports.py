@@ -74,7 +74,7 @@ def test_bfloat16_runs_where_the_cpu_has_it_and_is_refused_where_not(
         messages[0].startswith("openvino at bf16 is left out: this CPU multiplies no bfloat16") and len(messages) == 1
     )
     for backend in ("auto", "openvino"):
-        with pytest.raises(BackendError, match=r"'bf16' was asked for; this CPU .* use 'fp32', .*--precision fp32"):
+        with pytest.raises(BackendError, match=r"'bf16' was requested; this CPU .* use 'fp32', .*--precision fp32"):
             Engine.load(exported_folder, backend, precision="bf16")
 
 
@@ -104,9 +104,9 @@ def test_the_loop_is_torchs(exported_folder: Path) -> None:
         ({"backend": "openvino", "device": "cuda"}, r"runs on the CPU"),
         ({"backend": "torch", "precision": "bf16"}, r"'torch' runs at fp32"),
         ({"precision": "fp8"}, r"unknown precision 'fp8'; legal are bf16, fp16, fp32, int8"),
-        ({"backend": "torch", "streams": 2}, r"'torch' has one stream, and 2 were asked for; use 'openvino' or"),
-        ({"backend": "openvino", "streams": 0}, r"0 streams were asked for; legal are 1 to \d+, the cores"),
-        ({"backend": "onnxruntime", "streams": 10_000}, r"10000 streams were asked for; legal are 1 to \d+, the cores"),
+        ({"backend": "torch", "streams": 2}, r"'torch' has one stream, and 2 were requested; use 'openvino' or"),
+        ({"backend": "openvino", "streams": 0}, r"0 streams were requested; legal are 1 to \d+, the cores"),
+        ({"backend": "onnxruntime", "streams": 10_000}, r"10000 streams were requested; legal are 1 to \d+, the cores"),
     ],
 )
 def test_a_missing_export_names_the_command_that_builds_it(

@@ -1,4 +1,4 @@
-"""The backend of TensorRT on a faked device and library: numbers, threads, plans built elsewhere."""
+"""The backend of TensorRT on a faked device and library: numbers, threads, TensorRT engines built elsewhere."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.helpers.reference import loop_grids
 from tests.helpers.tolerances import assert_close, assert_same_result
 
 
-def test_the_plan_gives_the_loops_numbers_in_batches_and_one_by_one(plan_folder: Path) -> None:
-    backend = Engine.load(plan_folder, "tensorrt", "cuda").backend
+def test_the_engine_gives_the_loops_numbers_in_batches_and_one_by_one(engine_folder: Path) -> None:
+    backend = Engine.load(engine_folder, "tensorrt", "cuda").backend
     model = fitted_model({"smoothing_sigma": 0.5})
     images = model_images(model, 8)
     reference = loop_grids(model, images)
@@ -37,8 +37,8 @@ def test_the_plan_gives_the_loops_numbers_in_batches_and_one_by_one(plan_folder:
         assert_close(actual, reference[:count], torch.float32)
 
 
-def test_any_thread_may_score(plan_folder: Path) -> None:
-    engine = Engine.load(plan_folder, "tensorrt", "cuda")
+def test_any_thread_may_score(engine_folder: Path) -> None:
+    engine = Engine.load(engine_folder, "tensorrt", "cuda")
     images = [textured_image(48, 56, seed) for seed in range(10)]
     expected = [engine.score(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -46,8 +46,8 @@ def test_any_thread_may_score(plan_folder: Path) -> None:
             assert_same_result(actual, result)
 
 
-def test_a_program_may_run_the_plan_on_its_memory(plan_folder: Path) -> None:
-    backend: Any = Engine.load(plan_folder, "tensorrt", "cuda").backend
+def test_a_program_may_run_the_engine_on_its_memory(engine_folder: Path) -> None:
+    backend: Any = Engine.load(engine_folder, "tensorrt", "cuda").backend
     images = model_images(fitted_model({}), 2)
     with backend._cuda.current():
         stream = FakeStream()
@@ -63,31 +63,31 @@ def test_a_program_may_run_the_plan_on_its_memory(plan_folder: Path) -> None:
         after = view(addresses["anomaly_grid"], (2, 5, 6), np.float32)
     assert not np.array_equal(before, after)
     np.testing.assert_array_equal(after, backend.grids(list(images)))
-    with pytest.raises(BackendError, match="addresses were given of image"):
+    with pytest.raises(BackendError, match="got addresses of image"):
         backend.enqueue({"image": 1}, 1, stream.handle, context)
-    with pytest.raises(BackendError, match="1 to 3 images a launch, and 4"):
+    with pytest.raises(BackendError, match="1 to 3 images per launch, got 4"):
         backend.enqueue(addresses, 4, stream.handle, context)
     with pytest.raises(BackendError, match="refuses the address 0x0 of 'image'"):
         backend.enqueue(addresses | {"image": 0}, 1, stream.handle, context)
 
 
-def test_auto_takes_the_plan_on_a_gpu(plan_folder: Path) -> None:
-    engine = Engine.load(plan_folder, device="cuda")
+def test_auto_takes_the_engine_on_a_gpu(engine_folder: Path) -> None:
+    engine = Engine.load(engine_folder, device="cuda")
     assert engine.backend.name == "tensorrt" and engine.backend.device_description == "cuda at fp32"
-    assert Engine.load(plan_folder).backend.name == "torch"
+    assert Engine.load(engine_folder).backend.name == "torch"
 
 
-def test_a_plan_for_any_version_runs_in_the_lean_runtime(plan_folder: Path, machine: Machine) -> None:
-    export(plan_folder, "tensorrt", tensorrt=TensorRtOptions(any_version=True))
+def test_an_engine_for_any_version_runs_in_the_lean_runtime(engine_folder: Path, machine: Machine) -> None:
+    export(engine_folder, "tensorrt", tensorrt=TensorRtOptions(any_version=True))
     with pytest.raises(MissingDependencyError, match="tensorrt_lean"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
     machine.version = "11.9.0.1"
     machine.install("tensorrt_lean")
-    assert Engine.load(plan_folder, "tensorrt", "cuda").score(textured_image(48, 56)).map.shape == (48, 56)
+    assert Engine.load(engine_folder, "tensorrt", "cuda").score(textured_image(48, 56)).map.shape == (48, 56)
     machine.version = "12.0.0.1"
     machine.install("tensorrt_lean")
     with pytest.raises(ModelFolderError, match=r"built with TensorRT 11\.4\.0\.106, and this is 12\.0\.0\.1"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
 
 
 def other_version(machine: Machine) -> None:
@@ -105,68 +105,68 @@ def other_gpu(machine: Machine) -> None:
         (other_gpu, r"NVIDIA L4 \(compute capability 8\.9\), and this is NVIDIA H100 \(9\.0\); build it here with"),
     ],
 )
-def test_a_plan_from_elsewhere_names_the_command_that_builds_it(
-    plan_folder: Path, machine: Machine, change: Callable[[Machine], None], message: str
+def test_an_engine_from_elsewhere_names_the_command_that_builds_it(
+    engine_folder: Path, machine: Machine, change: Callable[[Machine], None], message: str
 ) -> None:
     change(machine)
     machine.install()
     with pytest.raises(ModelFolderError, match=message):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
 
 
-def test_the_command_that_rebuilds_a_plan_has_its_options(plan_folder: Path, machine: Machine) -> None:
-    export(plan_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
+def test_the_command_that_rebuilds_an_engine_has_its_options(engine_folder: Path, machine: Machine) -> None:
+    export(engine_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
     machine.version = "10.16.1.11"
     machine.install()
     with pytest.raises(ModelFolderError, match=r"--to tensorrt --precision fp32 --any-gpu$"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
 
 
-def test_a_plan_for_any_gpu_runs_from_ampere_on(plan_folder: Path, machine: Machine) -> None:
-    export(plan_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
+def test_an_engine_for_any_gpu_runs_from_ampere_on(engine_folder: Path, machine: Machine) -> None:
+    export(engine_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True))
     other_gpu(machine)
     machine.install()
-    assert Engine.load(plan_folder, "tensorrt", "cuda").score(textured_image(48, 56)).map.shape == (48, 56)
+    assert Engine.load(engine_folder, "tensorrt", "cuda").score(textured_image(48, 56)).map.shape == (48, 56)
     machine.gpus = [("Tesla T4", (7, 5))]
     machine.install()
     with pytest.raises(ModelFolderError, match="this is Tesla T4"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
 
 
 @pytest.mark.parametrize("changes", [{}, {"tensorrt": "11"}, None])
-def test_a_record_that_does_not_say_what_it_was_built_for(plan_folder: Path, changes: dict[str, str] | None) -> None:
-    path = export_path(plan_folder, "tensorrt", "fp32")
+def test_a_record_that_does_not_say_what_it_was_built_for(engine_folder: Path, changes: dict[str, str] | None) -> None:
+    path = export_path(engine_folder, "tensorrt", "fp32")
     record = json.loads(path.read_text())
     built = record["built_for"] | {"batch": "many"} if changes is None else changes
     path.write_text(json.dumps(record | {"built_for": built}))
-    with pytest.raises(ModelFolderError, match="does not say what its plan was built for; build it here"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+    with pytest.raises(ModelFolderError, match="does not say what its TensorRT engine was built for; build it here"):
+        Engine.load(engine_folder, "tensorrt", "cuda")
 
 
-def test_a_plan_that_tensorrt_refuses_is_named(plan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_tensorrt_refuses_is_named(engine_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt.Runtime, "deserialize_cuda_engine", lambda self, data: None)
-    with pytest.raises(ModelFolderError, match="TensorRT cannot read this plan: it gives no reason"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+    with pytest.raises(ModelFolderError, match="TensorRT cannot read this engine: it gives no reason"):
+        Engine.load(engine_folder, "tensorrt", "cuda")
     monkeypatch.undo()
 
 
-def test_a_missing_gpu_or_package_says_what_to_do(plan_folder: Path, machine: Machine) -> None:
+def test_a_missing_gpu_or_package_says_what_to_do(engine_folder: Path, machine: Machine) -> None:
     with pytest.raises(BackendError, match=r"device 'cpu' is no GPU; legal are cuda and cuda:<index>"):
-        Engine.load(plan_folder, "tensorrt")
-    with pytest.raises(BackendError, match=r"'cuda:1' was asked for and there are 1 CUDA devices"):
-        Engine.load(plan_folder, "tensorrt", "cuda:1")
+        Engine.load(engine_folder, "tensorrt")
+    with pytest.raises(BackendError, match=r"'cuda:1' was requested, but there are 1 CUDA devices"):
+        Engine.load(engine_folder, "tensorrt", "cuda:1")
     machine.library.fails["cuStreamEndCapture"] = 901
     with pytest.raises(BackendError, match="cuStreamEndCapture failed with status 901"):
-        Engine.load(plan_folder, "tensorrt", "cuda").score(textured_image(48, 56))
+        Engine.load(engine_folder, "tensorrt", "cuda").score(textured_image(48, 56))
     machine.gpus = []
     machine.install()
     with pytest.raises(BackendError, match="no CUDA device can be used: cuInit failed"):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
     machine.patch.setitem(sys.modules, "pycuda.driver", None)
     machine.patch.setitem(sys.modules, "pycuda", None)
     machine.patch.delitem(sys.modules, "glance_fast.backends.cuda_driver.device")
     message = r"'pycuda'; install it with: pip install '\.\[tensorrt\]'"
     with pytest.raises(MissingDependencyError, match=message):
-        Engine.load(plan_folder, "tensorrt", "cuda")
+        Engine.load(engine_folder, "tensorrt", "cuda")
     with pytest.raises(MissingDependencyError, match=message):
-        export(plan_folder, "tensorrt")
+        export(engine_folder, "tensorrt")

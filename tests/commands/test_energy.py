@@ -51,6 +51,6 @@ def test_no_energy_without_readable_counters(tmp_path: Path, broken: str) -> Non
 
 def test_a_run_is_measured_in_seconds_and_joules(tmp_path: Path) -> None:
     counter = zone(tmp_path, "intel-rapl:0", "package-0", "100")
-    seconds, joules = EnergyMeter(tmp_path).measure(lambda: counter.write_text("350"))
-    assert seconds > 0 and joules == pytest.approx(250e-6)
-    assert EnergyMeter(tmp_path / "none").measure(lambda: None)[1] is None
+    cost = EnergyMeter(tmp_path).measure(lambda: counter.write_text("350"))
+    assert cost.seconds > 0 and cost.joules == pytest.approx(250e-6)
+    assert EnergyMeter(tmp_path / "none").measure(lambda: None).joules is None

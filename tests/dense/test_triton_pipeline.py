@@ -166,9 +166,9 @@ def test_compile_takes_the_whole_pass_as_one_graph() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_engine_reports_a_missing_gpu(tmp_path: Any) -> None:
     folder = save_tiny(tmp_path / "model", fitted_model({}))
-    with pytest.raises(BackendError, match="no CUDA device is there; use device='cpu'"):
+    with pytest.raises(BackendError, match="no CUDA device is available; use device='cpu'"):
         Engine.load(folder, "cuda", "cuda")
-    with pytest.raises(BackendError, match="runs on a GPU, and device 'cpu' was asked for"):
+    with pytest.raises(BackendError, match="runs on a GPU, and device 'cpu' was requested"):
         Engine.load(folder, "cuda")
     with pytest.raises(BackendError, match="'cuda' runs at fp32, fp16, bf16, and int8"):
         Engine.load(folder, "cuda", "cuda", "int8")

@@ -1,5 +1,5 @@
-"""Fixtures of the tests of exports: a faked machine with TensorRT, and a model folder with a plan for it."""
+"""Fixtures of the tests of exports: a faked machine with TensorRT, and a model folder with an engine for it."""
 
-from tests.helpers.fake_machine import machine, plan_folder
+from tests.helpers.fake_machine import engine_folder, machine
 
-__all__ = ["machine", "plan_folder"]
+__all__ = ["engine_folder", "machine"]

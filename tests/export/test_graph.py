@@ -15,7 +15,7 @@ import torch
 from glance_fast.config import ModelConfig
 from glance_fast.errors import ConfigError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
-from glance_fast.export.graph.pipeline import export_onnx
+from glance_fast.export.graph.pipeline import GRAPH_FORMAT, export_onnx
 from glance_fast.export.graph.target import Target
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import Patches
@@ -32,6 +32,30 @@ from tests.helpers.models import (
 )
 from tests.helpers.reference import loop_grids
 from tests.helpers.tolerances import assert_close, assert_near
+
+# Names of the settings in the metadata of a graph of format 2.
+FORMAT_2_SETTINGS = {
+    "image_size",
+    "resize",
+    "patch",
+    "stride",
+    "border_padding",
+    "center_offset",
+    "features",
+    "local_net",
+    "feature_block",
+    "local_channels",
+    "global_channels",
+    "global_convs",
+    "readout",
+    "dad_width",
+    "context_features",
+    "location_whitening",
+    "iad_weight",
+    "smoothing_sigma",
+    "top_k",
+    "teacher",
+}
 
 
 def session(model: GlanceModel) -> onnxruntime.InferenceSession:
@@ -120,10 +144,17 @@ def test_a_target_that_no_graph_can_have_is_refused(target: tuple[Any, ...], mes
         Target(*target)
 
 
+def test_nodes_of_plugins_are_for_tensorrt_alone() -> None:
+    for target, plugin_scores in ((Target("tensorrt", "fp32", 90), None), (Target(), lambda *values: "scores")):
+        with pytest.raises(ConfigError, match="plugin_scores is for graphs of kind 'tensorrt'"):
+            export_onnx(fitted_model({}), tiny_calibration(), target, plugin_scores)
+
+
 def test_the_file_says_what_it_is() -> None:
     model = fitted_model({})
     metadata = {entry.key: entry.value for entry in export_onnx(model, tiny_calibration()).metadata_props}
-    assert metadata["glance_fast.format"] == "1" and metadata["glance_fast.version"]
+    assert metadata["glance_fast.format"] == str(GRAPH_FORMAT) == "2" and metadata["glance_fast.version"]
+    assert set(json.loads(metadata["glance_fast.model"])) == FORMAT_2_SETTINGS, "other names need another format"
     assert ModelConfig.model_validate_json(metadata["glance_fast.model"]) == tiny_config()
     assert json.loads(metadata["glance_fast.calibration"])["threshold"] == tiny_calibration().threshold
 

@@ -1,4 +1,4 @@
-"""Building plans for TensorRT, on a faked device and library: options, 8 bits, what stops a build."""
+"""Building TensorRT engines, on a faked device and library: options, 8 bits, what stops a build."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.helpers.models import fitted_model, save_tiny
 from tests.helpers.tolerances import assert_near
 
 
-def test_the_onnx_file_is_enough_to_build_a_plan(plan_folder: Path) -> None:
+def test_the_onnx_file_is_enough_to_build_an_engine(engine_folder: Path) -> None:
     for precision in ("fp32", "fp16"):
-        export(plan_folder, "onnx", precision)
-    (plan_folder / WEIGHTS).unlink()
-    export_path(plan_folder, "tensorrt", "fp32").unlink()
-    export(plan_folder, "tensorrt")
-    reference = Engine.load(plan_folder, "tensorrt", "cuda").score(textured_image(48, 56))
-    export(plan_folder, "tensorrt", "fp16")
-    half = Engine.load(plan_folder, "tensorrt", "cuda", "fp16").score(textured_image(48, 56))
+        export(engine_folder, "onnx", precision)
+    (engine_folder / WEIGHTS).unlink()
+    export_path(engine_folder, "tensorrt", "fp32").unlink()
+    export(engine_folder, "tensorrt")
+    reference = Engine.load(engine_folder, "tensorrt", "cuda").score(textured_image(48, 56))
+    export(engine_folder, "tensorrt", "fp16")
+    half = Engine.load(engine_folder, "tensorrt", "cuda", "fp16").score(textured_image(48, 56))
     assert 0 < relative_error(half.score, reference.score) < tolerance("output", "fp16")
 
 
@@ -52,43 +52,43 @@ def test_int8_is_modelopts_with_photographs_and_the_onnx_files_without(machine: 
     assert not np.array_equal(maps[0], maps[1])
 
 
-def test_options_reach_the_builder(plan_folder: Path, tmp_path: Path) -> None:
+def test_options_reach_the_builder(engine_folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "timings"
     options = TensorRtOptions(4, any_version=True, any_gpu=True, timing_cache=cache)
     for contents in (b"t", b"tt"):
-        export(plan_folder, "tensorrt", tensorrt=options)
+        export(engine_folder, "tensorrt", tensorrt=options)
         assert cache.read_bytes() == contents
     config = fake_tensorrt.Builder.last
     assert config.profiles[0].shapes == {"image": ((1, 48, 56, 3), (1, 48, 56, 3), (4, 48, 56, 3))}
     assert [flag.name for flag in config.set] == ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
-    export(plan_folder, "tensorrt")
+    export(engine_folder, "tensorrt")
     assert fake_tensorrt.Builder.last.set == []
     assert fake_tensorrt.Builder.last.hardware_compatibility_level.name == "NONE"
 
 
-def test_nodes_that_the_parser_refuses_are_named(plan_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_that_the_parser_refuses_are_named(engine_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt.OnnxParser, "refused", ("TopK",))
     with pytest.raises(BackendError, match=r"cannot read the graph: node 'TopK_\d+' \(TopK\): no such operator"):
-        export(plan_folder, "tensorrt")
+        export(engine_folder, "tensorrt")
 
 
-def test_build_failures_are_reported(plan_folder: Path, tmp_path: Path, machine: Machine) -> None:
+def test_build_failures_are_reported(engine_folder: Path, tmp_path: Path, machine: Machine) -> None:
     machine.patch.setattr(fake_tensorrt.Builder, "fails", True)
-    with pytest.raises(BackendError, match="cannot build a plan: out of memory"):
-        export(plan_folder, "tensorrt")
+    with pytest.raises(BackendError, match="cannot build a TensorRT engine: out of memory"):
+        export(engine_folder, "tensorrt")
     cache = tmp_path / "timings"
     cache.write_bytes(b"other gpu")
     with pytest.raises(ConfigError, match="no timing cache of TensorRT 11"):
-        export(plan_folder, "tensorrt", tensorrt=TensorRtOptions(timing_cache=cache))
+        export(engine_folder, "tensorrt", tensorrt=TensorRtOptions(timing_cache=cache))
     with pytest.raises(ConfigError, match="batch must be from 1 to 256, got 0"):
         TensorRtOptions(batch=0)
     with pytest.raises(ConfigError, match="are settings of tensorrt, and not of onnx"):
-        export(plan_folder, "onnx", tensorrt=TensorRtOptions())
+        export(engine_folder, "onnx", tensorrt=TensorRtOptions())
 
     def no_builder(self: object, logger: object) -> None:
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     machine.patch.setattr(fake_tensorrt.Builder, "__init__", no_builder)
     with pytest.raises(BackendError, match="cannot build here"):
-        export(plan_folder, "tensorrt")
+        export(engine_folder, "tensorrt")

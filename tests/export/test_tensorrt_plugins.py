@@ -1,4 +1,4 @@
-"""Plugins of a plan for TensorRT: kernels as TensorRT launches them, in the interpreter, and compiled."""
+"""Plugins of a TensorRT engine: kernels as TensorRT launches them, in the interpreter, and compiled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ PLUGIN_MODELS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", PLUGIN_MODELS, ids=str)
-def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_an_engine_of_plugins_gives_the_loops_numbers(
+    machine: Machine, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     """Kernels as TensorRT launches them: shapes, grids, constants and the order of arguments, in the interpreter."""
     model = fitted_model(changes)
     folder = save_tiny(tmp_path / "model", model)
@@ -46,7 +48,7 @@ def test_a_plan_of_plugins_gives_the_loops_numbers(machine: Machine, tmp_path: P
     assert nodes == {"partial_conv_base", "partial_conv_entries", "max_pool_entries", "score"}
 
 
-def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp_path: Path) -> None:
+def test_an_engine_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp_path: Path) -> None:
     model = fitted_model(PLUGIN_MODELS[0])
     folder = save_tiny(tmp_path / "model", model)
     export(folder, "tensorrt", "fp16", tensorrt=TensorRtOptions(1), plugins=True)
@@ -58,7 +60,7 @@ def test_a_plan_of_plugins_in_half_floats_is_near_the_loop(machine: Machine, tmp
 
 @pytest.mark.parametrize("target", [80, 90, 120])
 def test_the_plugins_kernels_take_what_tensorrt_passes(target: int, tmp_path: Path) -> None:
-    """Compiled as for a plan: each entry has a parameter an argument, an assembler takes it, 48 KB are enough."""
+    """Compiled as for an engine: each entry has a parameter an argument, an assembler takes it, 48 KB are enough."""
     rows = compile_in_process(["-m", "tests.helpers.plugin_kernels", str(target)], tmp_path)
     assert {row[0] for row in rows} == {"base_kernel", "entries_kernel", "pool_kernel", "score_kernel"}
     for name, ptx, passed, shared, registers in rows:
@@ -67,14 +69,14 @@ def test_the_plugins_kernels_take_what_tensorrt_passes(target: int, tmp_path: Pa
         assert shared <= 48 * 1024 and registers
 
 
-def test_plugins_that_cannot_be_are_refused(plan_folder: Path, machine: Machine) -> None:
+def test_plugins_that_cannot_be_are_refused(engine_folder: Path, machine: Machine) -> None:
     with pytest.raises(ConfigError, match="compiled for the GPU at hand"):
-        export(plan_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True), plugins=True)
+        export(engine_folder, "tensorrt", tensorrt=TensorRtOptions(any_gpu=True), plugins=True)
     with pytest.raises(ConfigError, match="plugins compute in fp32 or fp16"):
-        export(plan_folder, "tensorrt", "int8", plugins=True)
+        export(engine_folder, "tensorrt", "int8", plugins=True)
     with pytest.raises(ConfigError, match="openvino and tensorrt know, and onnx"):
-        export(plan_folder, "onnx", plugins=True)
+        export(engine_folder, "onnx", plugins=True)
     machine.patch.setattr(fake_tensorrt, "NetworkDefinitionCreationFlag", IntEnum("Flags", {"STRONGLY_TYPED": 0}))
     machine.install()
     with pytest.raises(BackendError, match=r"TensorRT 11\.4\.0\.106 takes no plugins"):
-        export(plan_folder, "tensorrt", plugins=True)
+        export(engine_folder, "tensorrt", plugins=True)

@@ -67,8 +67,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture
-def plan_folder(tmp_path: Path, machine: Machine) -> Path:
-    """A model with a plan for the machine's GPU."""
+def engine_folder(tmp_path: Path, machine: Machine) -> Path:
+    """A model with a TensorRT engine for the machine's GPU."""
     path = save_tiny(tmp_path / "model", fitted_model({"smoothing_sigma": 0.5}))
     export(path, "tensorrt", tensorrt=TensorRtOptions(batch=3))
     return path

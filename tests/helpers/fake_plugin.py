@@ -27,7 +27,7 @@ KIND = {np.dtype(numpy): kind for kind, numpy in NUMPY.items()}
 
 
 class ShapeExpr:
-    """A number that may hang on the batch, which is known when a plan runs."""
+    """A number that may hang on the batch, which is known when an engine runs."""
 
     def __init__(self, value: int | ShapeExpr | Callable[[int], int]) -> None:
         if isinstance(value, ShapeExpr):

@@ -1,4 +1,4 @@
-"""TensorRT on the host, to run what drives it: a "plan" is the ONNX graph behind a header, run by ONNX Runtime.
+"""TensorRT on the host, to run what drives it: an "engine" is the ONNX graph behind a header, run by ONNX Runtime.
 
 Names and parameters are TensorRT's own: `tests/export/test_fake_tensorrt.py` holds every class here to the members
 that the Python bindings 11.4.0.106 and 10.16.1.11 have (`tests/helpers/tensorrt_api.json`, recorded from them).
@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.helpers.fake_cuda import need_context, streams, view
 
-HEADER = b"a plan of "
+HEADER = b"engine of "
 # What https://docs.nvidia.com/deeplearning/tensorrt's operator table lists for the types that exported graphs use.
 OPERATORS = {
     "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Expand", "Gather", "Greater", "Identity",

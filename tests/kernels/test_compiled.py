@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.compile_kernels import DTYPES, TARGETS, Part, Shape, Stem, parts
+from bench.compile_kernels import DTYPES, TARGETS, ConvCase, Part, StemCase, parts
 from glance_fast.plan.patches import IMAGE
 from tests.helpers.compilers import KERNELS
 
@@ -25,9 +25,9 @@ def rows() -> list[dict[str, Any]]:
 
 def launched(part: Part) -> tuple[str, ...]:
     """The kernels that a part of a preset needs."""
-    if isinstance(part, Stem):
+    if isinstance(part, StemCase):
         return KERNELS["stem"]
-    if isinstance(part, Shape):
+    if isinstance(part, ConvCase):
         conditions = {"layer of pixels": part.before == IMAGE.channels, "layer and its pooling": part.pooled}
         return sum((KERNELS[name] for name, holds in conditions.items() if holds), KERNELS["layer"])
     return KERNELS["heads"]

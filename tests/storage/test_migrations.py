@@ -14,7 +14,7 @@ from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
-from glance_fast.storage.migrations import FORMAT, FORMER_TENSORS, upgrade_config, upgrade_weights
+from glance_fast.storage.migrations import FORMER_TENSORS, MODEL_FOLDER_FORMAT, upgrade_config, upgrade_weights
 from glance_fast.storage.model_folder import CONFIG
 from tests.helpers.models import save_tiny, tiny_model
 
@@ -36,7 +36,13 @@ def test_settings_of_format_1_become_those_of_format_2(preset: str) -> None:
         kind.model_validate(PRESETS[preset][table]).model_dump(mode="json")
         for table, kind in (("model", ModelConfig), ("train", TrainConfig))
     )
-    config = {"format": FORMAT, "version": "0.1.0", "model": model, "train": train, "facts": {"data": "tiles"}}
+    config = {
+        "format": MODEL_FOLDER_FORMAT,
+        "version": "0.1.0",
+        "model": model,
+        "train": train,
+        "facts": {"data": "tiles"},
+    }
     assert upgrade_config(as_format_1(config), "config.json") == config
     assert upgrade_config(config, "config.json") == config
 
@@ -70,7 +76,7 @@ def test_tensors_of_format_1_become_those_of_format_2(preset: str) -> None:
     weights = {name: torch.tensor(i) for i, name in enumerate(old)}
     assert [int(tensor) for tensor in upgrade_weights(weights, 1).values()] == list(range(len(names)))
     assert list(upgrade_weights(weights, 1)) == names
-    assert upgrade_weights(weights, FORMAT) is weights
+    assert upgrade_weights(weights, MODEL_FOLDER_FORMAT) is weights
 
 
 def as_former_tensor(name: str) -> str:
