@@ -36,7 +36,7 @@ def test_an_unfinished_run_of_version_0_1_0_is_refused(training_images: Path, tm
     position = json.dumps({"stage": 0, "step": 1, "fingerprint": "x"})
     save_file({"module.weight": torch.zeros(1)}, work / "state.safetensors", metadata={"place": position})
     with pytest.raises(
-        TrainingError, match="of an earlier version of glance_fast; finish it with that version, or use"
+        TrainingError, match="of glance_fast 0.1.0, which this version cannot continue; finish it with 0.1.0, or use"
     ):
         train_model(Job(training_images, tmp_path / "model"), tiny_config(), TRAIN)
 
