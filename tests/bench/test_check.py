@@ -19,10 +19,13 @@ def test_the_committed_counts_are_this_codes() -> None:
     assert check.changed(check.counts(), exact) == []
     counted = {name.split()[0] for name in expected["exact"] if "kernel" in name}
     assert counted == {kernel for kernels in KERNELS.values() for kernel in kernels}
-    assert set(expected["ratios"]) == set(check.RATIOS)
-    assert all(0.1 <= row["noise"] < 0.5 for row in expected["ratios"].values())
-    # Everything that is compared is slower than ours.
-    assert all(row["ratio"] > 1 for row in expected["ratios"].values())
+    for flags, of_cpu in expected["cpus"].items():
+        assert of_cpu["machine"]["flags"] == flags
+        ratios = {name: slow for name, slow in check.RATIOS.items() if "avx512_bf16" in flags or "bf16" not in name}
+        assert set(of_cpu["ratios"]) == set(ratios)
+        assert all(0.1 <= row["noise"] < 0.5 for row in of_cpu["ratios"].values())
+        # Everything that is compared is slower than ours.
+        assert all(row["ratio"] > 1 for row in of_cpu["ratios"].values())
 
 
 def test_a_loss_beyond_the_noise_and_another_count_are_reported() -> None:
@@ -49,3 +52,23 @@ def test_the_command_fails_on_a_loss_and_update_makes_it_pass(
     with pytest.raises(typer.Exit):
         check.main()
     assert "which is 20% less than 10.00" in capsys.readouterr().out
+
+
+def test_each_cpu_has_expectations_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "EXPECTED", tmp_path / "expected.json")
+    monkeypatch.setattr(check, "counts", lambda: {"multiply-adds": 5})
+    monkeypatch.setattr(check, "resources", dict)
+    monkeypatch.setattr(check, "ratios", lambda turns: {"a": 10.0})
+    monkeypatch.setattr(check, "environment", lambda: {"flags": "avx2"})
+    check.main(update=True)
+    monkeypatch.setattr(check, "environment", lambda: {"flags": "asimd"})
+    check.main()
+    assert "NO TIMES WERE COMPARED" in capsys.readouterr().out
+    monkeypatch.setattr(check, "ratios", lambda turns: {"a": 2.0})
+    check.main(update=True)
+    check.main()
+    assert "nothing is slower" in capsys.readouterr().out
+    of_cpus = json.loads(check.EXPECTED.read_text())["cpus"]
+    assert {flags: of_cpu["ratios"]["a"]["ratio"] for flags, of_cpu in of_cpus.items()} == {"avx2": 10.0, "asimd": 2.0}
