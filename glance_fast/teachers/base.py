@@ -17,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from glance_fast.data.regular_file import read_regular
 from glance_fast.errors import ImageError, ModelFolderError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -147,15 +148,11 @@ def _bytes(path: Path) -> bytes:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise ModelFolderError(f"{path} is no weights file by its name; give a .pth, .pt or .safetensors")
     try:
-        if not path.is_file():
-            raise ModelFolderError(f"{path} is not there or no file; give the path of a weights file")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
-        raise ModelFolderError(f"{path} cannot be read ({error.strerror}); check its rights") from error
-    if len(data) > MAX_BYTES:
-        raise ModelFolderError(f"{path} is larger than {MAX_BYTES} bytes; give a state dict alone")
-    return data
+        raise ModelFolderError(
+            f"{path} cannot be read: {error.strerror}; give the path of a state dict alone"
+        ) from error
 
 
 def _tensors(path: Path, data: bytes) -> dict[str, Any]:

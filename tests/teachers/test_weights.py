@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -104,15 +105,18 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes, suffix: str) 
 
 def test_no_weights_file_at_all(tmp_path: Path) -> None:
     for path, words in [
-        (tmp_path / "none.pth", "not there"),
+        (tmp_path / "none.pth", "No such file"),
         (tmp_path / "model.ckpt", "by its name"),
         (tmp_path / ("x" * 300 + ".pth"), "cannot be read"),
     ]:
         with pytest.raises(ModelFolderError, match=words):
             load_teacher("resnet18", path)
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(ModelFolderError, match="no file"):
+    with pytest.raises(ModelFolderError, match="Is a directory"):
         load_teacher("resnet18", tmp_path / "folder.pth")
+    os.mkfifo(tmp_path / "fifo.pth")
+    with pytest.raises(ModelFolderError, match="a FIFO, not a regular file"):
+        load_teacher("resnet18", tmp_path / "fifo.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(ModelFolderError, match="holds a list"):
         load_teacher("resnet18", tmp_path / "list.pth")
@@ -156,7 +160,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, form: str) -> N
 def test_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_module, "MAX_BYTES", 10_000)
     (tmp_path / "large.pth").write_bytes(bytes(10_001))
-    with pytest.raises(ModelFolderError, match="larger than 10000 bytes"):
+    with pytest.raises(ModelFolderError, match="at most 10,000 are read"):
         load_teacher("resnet18", tmp_path / "large.pth")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
