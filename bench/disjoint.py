@@ -41,13 +41,14 @@ def main(
         raise DataError(f"every training image of {data} is related to a kept one; lower --within or --normal")
     with replace_folder(out) as folder:
         for path in train:
-            _link(path, folder / path.relative_to(data))
+            _link(path, folder / "train" / "good" / path.name)
         for path in kept:
-            _link(path, folder / path.relative_to(data))
+            _link(path, folder / "test" / "good" / path.name)
         for sample in samples:
             if not sample.is_normal:
-                for path in (sample.path, *sample.masks):
-                    _link(path, folder / path.relative_to(data))
+                _link(sample.path, folder / "test" / sample.defect / sample.path.name)
+                if sample.mask is not None:
+                    _link(sample.mask, folder / "ground_truth" / sample.defect / sample.mask.name)
     print(f"{len(train)} training images, {len(kept)} normal test images")
 
 

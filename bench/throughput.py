@@ -23,6 +23,7 @@ from bench.harness.environment import append_rows, use_all_cores
 from glance_fast.commands.score_files import score_files
 from glance_fast.data.datasets import expand
 from glance_fast.data.images import read_image
+from glance_fast.data.prefetch import READ_AHEAD
 from glance_fast.engine import Engine
 
 REST = 0.5
@@ -82,8 +83,8 @@ def ways_of(engine: Engine, folder: Engine, paths: list[Path], scratch: Path) ->
     return {
         "engine alone, decoded images": (engine, lambda by: [by.score(image) for image in pixels]),
         "read, then score, one by one": (engine, lambda by: [by.score(path) for path in paths]),
-        "Engine.stream of paths": (engine, lambda by: list(by.stream(paths))),
-        "Engine.stream, streams=None": (folder, lambda by: list(by.stream(paths))),
+        "Engine.stream of paths": (engine, lambda by: list(by.stream(paths, ahead=READ_AHEAD))),
+        "Engine.stream, streams=None": (folder, lambda by: list(by.stream(paths, ahead=READ_AHEAD))),
         "score without pictures": (folder, lambda by: score(by, "none")),
         "score with pictures of anomalous images": (folder, lambda by: score(by, "anomalous")),
         "score with pictures of all": (folder, lambda by: score(by, "all")),

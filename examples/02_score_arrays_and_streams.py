@@ -35,18 +35,20 @@ def main() -> None:
     for image in (path, Image.open(path), pixels, pixels.astype(np.float32) / 255):
         print(f"{type(image).__name__:>12}: {engine.score(image).score:.4f}")
 
-    # A list gives a list. An array of four axes is a list along its first axis.
-    results = engine.score([pixels, pixels[:, ::-1]])
-    print(f"list: {[round(result.score, 4) for result in results]}")
+    # A list gives a list. An array of four axes is a list along its first axis. An image that cannot be read or judged
+    # has a result of its own, which holds the error.
+    results = engine.score([pixels, pixels[:, ::-1], pixels[:5, :5]])
+    print(f"list: {[result.verdict for result in results]}")
 
     # An image of another size is resized for the networks; the map has the image's own size.
     large = Image.open(path).resize((200, 160))
     print(f"image of 160x200 pixels: map {engine.score(large).map.shape}")
 
-    # A stream gives results in order. The next frames are read while the engine scores; memory stays bounded.
-    # With an export to OpenVINO, Engine.load(..., streams=2) scores two frames at once on a CPU.
-    for number, result in enumerate(engine.stream(frames(options.data / "test" / "hole"))):
-        print(f"frame {number}: {result.score:.3f} {'anomalous' if result.is_anomalous else 'normal'}")
+    # A stream gives results in order. With `ahead`, the next frames are read while the engine scores: more frames per
+    # second in bounded memory. With an export to OpenVINO, Engine.load(..., streams=2) scores two at once on a CPU.
+    with engine.stream(frames(options.data / "test" / "hole"), ahead=8) as stream:
+        for number, result in enumerate(stream):
+            print(f"frame {number}: {result.score:.3f} {result.verdict}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Run: python examples/05_embed_in_a_line.py parts.model parts
 
-The loop is where a camera's driver and the line's controller are connected. Frames are scored one by one: the next
-frame exists only after the part has moved on, so there is nothing to read ahead.
+The loop is where a camera's driver and the line's controller are connected. A stream gives a result as soon as its
+frame is scored, and then asks for the next: it exists only after the part has moved on.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glance_fast import Engine, GlanceError
+from glance_fast import Engine
 
 
-def camera(folder: Path) -> Iterator[NDArray[np.uint8]]:
-    """In place of a camera's driver: the test photographs, uint8 [H, W, 3]."""
+def camera(folder: Path, arrivals: list[float]) -> Iterator[NDArray[np.uint8]]:
+    """In place of a camera's driver: the test photographs, uint8 [H, W, 3]; notes when each of them came."""
     for path in sorted(folder.glob("test/*/*.png")):
-        yield np.asarray(Image.open(path))
+        frame = np.asarray(Image.open(path))
+        arrivals.append(time.perf_counter())
+        yield frame
 
 
 def main() -> None:
@@ -38,18 +40,21 @@ def main() -> None:
     # The first score also fills caches and thread pools; it must not be the first part's time.
     engine.score(np.zeros((*engine.config.image_size, 3), np.uint8))
 
-    accepted, rejected, times = 0, 0, []
-    for number, frame in enumerate(camera(options.data)):
-        start = time.perf_counter()
-        try:
-            score = engine.score(frame).score
-        except GlanceError as error:  # for example a frame that is smaller than one patch
-            print(f"part {number}: no verdict, rejected: {error}")
-            rejected += 1
-            continue
-        times.append(time.perf_counter() - start)
-        accepted, rejected = accepted + (score <= threshold), rejected + (score > threshold)
-        print(f"part {number}: {score:.3f} {'reject' if score > threshold else 'accept'}")
+    accepted, rejected = 0, 0
+    arrivals: list[float] = []
+    times = []
+    with engine.stream(camera(options.data, arrivals)) as results:
+        for number, result in enumerate(results):
+            times.append(time.perf_counter() - arrivals[-1])
+            if result.error is not None:  # for example a frame that is smaller than one patch
+                rejected += 1
+                print(f"part {number}: no verdict, rejected: {result.error}")
+            elif result.score > threshold:
+                rejected += 1
+                print(f"part {number}: {result.score:.3f} reject")
+            else:
+                accepted += 1
+                print(f"part {number}: {result.score:.3f} accept")
     print(f"{accepted} accepted, {rejected} rejected; slowest {1e3 * max(times):.0f} ms")
 
 

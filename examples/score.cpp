@@ -10,6 +10,7 @@
 // The photograph is a binary PPM (P6, 8 bits) at the model's size. Printed are its score and whether it is above the
 // threshold; the map is in the output `anomaly_map`, float32 [1, H, W].
 
+#include <cmath>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
@@ -47,6 +48,8 @@ int main(int argc, char* argv[]) try {
     request.set_tensor("image", read_ppm(argv[2], shape.to_shape()));
     request.infer();
     const float score = request.get_tensor("pred_score").data<float>()[0];
+    // NaN is above no threshold: without this it would be normal.
+    if (!std::isfinite(score)) throw std::runtime_error("the score is not finite; this photograph cannot be judged");
     const bool anomalous = request.get_tensor("pred_label").data<char>()[0] != 0;
     std::cout << std::setprecision(9) << score << (anomalous ? " anomalous" : " normal") << std::endl;
     return 0;

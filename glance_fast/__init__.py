@@ -12,11 +12,12 @@ from glance_fast.version import __version__
 if TYPE_CHECKING:
     from glance_fast.engine import Engine
     from glance_fast.export.export import export as export_model
-    from glance_fast.postprocessing.result import Result
+    from glance_fast.postprocessing.result import FailedResult, Result
     from glance_fast.training.train import Job, train_model
 
 __all__ = [
     "Engine",
+    "FailedResult",
     "GlanceError",
     "Job",
     "ModelConfig",
@@ -30,6 +31,7 @@ __all__ = [
 # Module and name of what is imported when it is first used: `import glance_fast` takes milliseconds, PyTorch seconds.
 _LAZY = {
     "Engine": ("glance_fast.engine", "Engine"),
+    "FailedResult": ("glance_fast.postprocessing.result", "FailedResult"),
     "Result": ("glance_fast.postprocessing.result", "Result"),
     "Job": ("glance_fast.training.train", "Job"),
     "export_model": ("glance_fast.export.export", "export"),

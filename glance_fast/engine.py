@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image as PilImage
 
 from glance_fast.backends.base import METHODS, Backend
+from glance_fast.backends.process import require_own_runtimes
 from glance_fast.backends.registry import make_backend
+from glance_fast.config import ModelConfig
 from glance_fast.data.batches import batched
 from glance_fast.data.images import ImageInput
-from glance_fast.data.prefetch import prefetch_map
-from glance_fast.data.prepare import image_list, prepare, rgb
-from glance_fast.errors import BackendError, ConfigError, ModelFolderError
+from glance_fast.data.latest import Latest
+from glance_fast.data.owned import owned, settle
+from glance_fast.data.prefetch import Prefetch
+from glance_fast.data.prepare import Prepared, image_list, prepare
+from glance_fast.data.source import Source
+from glance_fast.data.stream import Stream, check_stream
+from glance_fast.errors import BackendError, ConfigError, GlanceError, ImageError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
-from glance_fast.postprocessing.result import Result, finish
+from glance_fast.postprocessing.result import FailedResult, Result, attempt, finish
 from glance_fast.storage.model_folder import CONFIG, ModelFiles, read_model
 
 if TYPE_CHECKING:
@@ -28,7 +35,9 @@ if TYPE_CHECKING:
 class Engine:
     """Scores images with one trained model; create it with `Engine.load(folder)`.
 
-    Thread-safe: it has no mutable state of its own, and backends lend their memory to one thread at a time.
+    Thread-safe: it has no mutable state of its own, and backends lend their memory to one thread at a time. In a
+    process that was forked after `load` it raises BackendError. Pickled or copied, it carries its folder and the
+    settings of `load`, and is loaded anew.
     """
 
     def __init__(self, files: ModelFiles, backend: Backend) -> None:
@@ -36,6 +45,7 @@ class Engine:
         self.config = files.model
         self.calibration: Calibration = files.calibration
         self.backend = backend
+        self._load_arguments: dict[str, Any] | None = None
 
     @classmethod
     def load(
@@ -54,11 +64,29 @@ class Engine:
         cores; that scores more images per second, and each image takes longer. None: the number that scores a folder
         fastest. Raises ModelFolderError for a damaged folder, BackendError, and MissingDependencyError.
         """
+        require_own_runtimes()
         files = read_model(Path(folder))
         try:
-            return cls(files, make_backend(files, backend, device, precision, streams))
+            engine = cls(files, make_backend(files, backend, device, precision, streams))
         except ConfigError as error:
             raise ModelFolderError(f"{files.path / CONFIG}, model: {error}") from error
+        engine._load_arguments = {
+            "folder": files.path.absolute(),
+            "backend": engine.backend.name,
+            "device": device,
+            "precision": precision,
+            "streams": streams,
+        }
+        return engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._load_arguments is None:
+            raise BackendError(
+                "an engine that was made without Engine.load cannot be pickled or copied: nothing says how to make it "
+                "again; use Engine.load"
+            )
+        expected = (self.files.digest, self.config)
+        return _load_again, (type(self), self._load_arguments, expected), {"calibration": self.calibration}
 
     def __repr__(self) -> str:
         height, width = self.config.image_size
@@ -94,15 +122,63 @@ class Engine:
     @overload
     def score(self, img: ImageInput, method: str = ...) -> Result[NDArray[np.float32]]: ...
     @overload
-    def score(self, img: list[Any] | tuple[Any, ...], method: str = ...) -> list[Result[Any]]: ...
+    def score(self, img: list[Any] | tuple[Any, ...], method: str = ...) -> list[Result[Any] | FailedResult]: ...
 
     def score(self, img: Any, method: str = "dense") -> Any:
         """Score one image, or a list of them (an array or tensor of four axes is a list along its first).
 
         An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a
         path, or a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop"
-        runs the paper's per-patch loop instead of the dense pass. Raises ImageError, BackendError.
+        runs the paper's per-patch loop instead of the dense pass.
+
+        An image that cannot be read or judged is an ImageError; in a list it is a FailedResult among the results of the
+        others. Raises BackendError.
         """
+        self._check_method(method)
+        require_own_runtimes()
+        images = image_list(img)
+        if images is not None:
+            return [result for batch in batched(images) for result in self._score(batch, method)]
+        result = self._score([img], method)[0]
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def stream(
+        self, images: Iterable[Any], method: str = "dense", ahead: int = 0, latest: bool = False
+    ) -> Stream[Result[Any] | FailedResult]:
+        """Score a stream of images, in order; an image that cannot be read or judged gives a FailedResult.
+
+        `images` may be endless, and of every kind that `score` takes. A result is given as soon as its image is scored,
+        before the next image is asked for. With `ahead` a thread asks for as many images while others are scored, which
+        scores more images per second; with `latest` it asks for all of them, and only the newest is scored. Both copy
+        an image before they ask for the next. Errors of `images` itself, and all that `score` raises for reasons other
+        than the image, come after the results of all earlier images and end the stream. Raises ConfigError.
+        """
+        self._check_method(method)
+        require_own_runtimes()
+        check_stream(images, ahead, latest)
+
+        def judge(image: Prepared | FailedResult) -> Result[Any] | FailedResult:
+            return self._judge([image], method)[0]
+
+        def score(image: Any) -> Result[Any] | FailedResult:
+            return judge(self._prepare(image))
+
+        if ahead:
+            steps = Prefetch(
+                Source(images, self._take),
+                lambda image: _settled(self._prepare(image)),
+                lambda image: _settled(judge(image)),
+                lambda result: result,
+                self.backend.streams,
+                ahead,
+            )
+            return Stream(steps, steps, require_own_runtimes)
+        source: Source[Any] | Latest[Any] = Latest(Source(images, self._take)) if latest else Source(images)
+        return Stream(map(score, source), source, require_own_runtimes)
+
+    def _check_method(self, method: str) -> None:
         if method not in METHODS:
             raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")
         if method not in self.backend.methods:
@@ -110,26 +186,26 @@ class Engine:
                 f"method {method!r} needs the backend torch, and this engine runs {self.backend.name}; "
                 "use Engine.load(..., backend='torch')"
             )
-        images = image_list(img)
-        if images is None:
-            return self._score([img], method)[0]
-        return [result for batch in batched(images) for result in self._score(batch, method)]
 
-    def stream(self, images: Iterable[Any], method: str = "dense") -> Iterator[Result[Any]]:
-        """Score a stream of images in order, while the next images are read and decoded.
+    def _score(self, images: Sequence[Any], method: str) -> list[Result[Any] | FailedResult]:
+        return self._judge([self._prepare(image) for image in images], method)
 
-        `images` may be endless, and of every kind that `score` takes. About 8 images are read ahead: a source that
-        waits for a result before it yields the next image needs `score`. Raises what `score` raises, at that image's
-        turn.
-        """
-        concurrency = self.backend.streams
-        return prefetch_map(images, rgb, lambda pixels: self.score(pixels, method), lambda result: result, concurrency)
+    def _take(self, image: Any) -> Any:
+        """What later changes of an image do not reach: a copy; a PIL image, which may turn its page, is prepared."""
+        return self._prepare(image) if isinstance(image, PilImage) else owned(image)
 
-    def _score(self, images: Sequence[Any], method: str) -> list[Result[Any]]:
-        prepared = [prepare(image, self.config, self.backend.takes_tensors) for image in images]
-        grids = self._grids([image.input for image in prepared], method)
-        pairs = zip(grids, prepared, strict=True)
-        return [finish(grid, image, self.config, self.calibration) for grid, image in pairs]
+    def _prepare(self, image: Any) -> Prepared | FailedResult:
+        if isinstance(image, Prepared | FailedResult):
+            return image
+        return attempt(_read, image, self.config, self.backend.takes_tensors)
+
+    def _judge(self, images: Sequence[Prepared | FailedResult], method: str) -> list[Result[Any] | FailedResult]:
+        inputs = [image.input for image in images if isinstance(image, Prepared)]
+        grids = iter(self._grids(inputs, method) if inputs else ())
+        return [
+            attempt(finish, next(grids), image, self.config, self.calibration) if isinstance(image, Prepared) else image
+            for image in images
+        ]
 
     def _grids(self, inputs: Sequence[Any], method: str) -> Sequence[Any]:
         """Score grids of prepared inputs; as many are scored concurrently as the backend has streams."""
@@ -138,3 +214,38 @@ class Engine:
             return self.backend.grids(inputs, method)
         with ThreadPoolExecutor(concurrency) as pool:
             return [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]
+
+
+def _settled(outcome: Any) -> Any:
+    """What a thread hands to another: a prepared image or a result, whose tensors the GPU has computed."""
+    if not isinstance(outcome, FailedResult):
+        settle(outcome.input if isinstance(outcome, Prepared) else outcome.map)
+    return outcome
+
+
+def _read(image: Any, config: ModelConfig, keep_tensor: bool) -> Prepared:
+    """`prepare`, where whatever an image's own class or library raises is an ImageError too."""
+    try:
+        return prepare(image, config, keep_tensor)
+    except (GlanceError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(
+            f"a {type(image).__name__} cannot be read as an image: {type(error).__name__}: {error}; give an array, a "
+            "PIL image, a path or a torch tensor"
+        ) from error
+
+
+def _load_again(cls: type[Engine], arguments: dict[str, Any], expected: tuple[str, ModelConfig]) -> Engine:
+    """The engine that was pickled or copied; raises ModelFolderError where its folder has another model by now."""
+    carried = "an engine that was pickled or copied is loaded anew from its folder"
+    try:
+        engine = cls.load(**arguments)
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{error}; {carried}, which must be at the same path") from error
+    if (engine.files.digest, engine.config) != expected:
+        raise ModelFolderError(
+            f"{arguments['folder']} holds another model by now; {carried}: load the new model with Engine.load, and "
+            "send that engine"
+        )
+    return engine

@@ -15,6 +15,10 @@ class ImageError(GlanceError, ValueError):
     """An image that cannot be read or scored."""
 
 
+class ScoreError(ImageError):
+    """An image whose score or map is not finite: it cannot be judged."""
+
+
 class DataError(GlanceError, ValueError):
     """A data folder that cannot be trained or evaluated on."""
 

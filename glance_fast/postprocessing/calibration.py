@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from glance_fast.errors import DataError
+from glance_fast.errors import DataError, ScoreError
 
 
 class Calibration(BaseModel):
@@ -36,7 +36,12 @@ class Calibration(BaseModel):
         return self
 
     def p_value(self, score: float) -> float:
-        """Share of normal images that score at least this high; the scored image counts as one of them."""
+        """Share of normal images that score at least this high; the scored image counts as one of them.
+
+        Raises ScoreError for a score that is not finite.
+        """
+        if not math.isfinite(score):
+            raise ScoreError(f"a score of {score} has no p-value; legal are finite scores")
         higher = len(self.scores) - bisect_left(self.scores, score)
         return (1 + higher) / (1 + len(self.scores))
 

@@ -1,10 +1,12 @@
-"""The result of an image: score, decision and anomaly map, from the scores of its patches."""
+"""The result of an image: score, verdict and anomaly map, or the error for which it cannot be judged."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from glance_fast.config import ModelConfig
 from glance_fast.data.images import is_tensor
 from glance_fast.data.prepare import Prepared
+from glance_fast.errors import ImageError, ScoreError
 from glance_fast.postprocessing.anomaly_map import bilinear_indices, image_score, interpolate, map_weights
 from glance_fast.postprocessing.calibration import Calibration
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Map = TypeVar("Map", NDArray[np.float32], "Tensor")
+Value = TypeVar("Value")
+Arguments = ParamSpec("Arguments")
 
 
 # A line's images have one size: the indices of 1024 x 1024 pixels take longer to compute than to use.
@@ -46,11 +51,59 @@ class Result(Generic[Map]):
         """Pixels whose map value is above the pixel threshold, bool [H, W]."""
         return self.map > self.pixel_threshold
 
+    @property
+    def verdict(self) -> Literal["normal", "anomalous"]:
+        """`is_anomalous` in a word; that of a `FailedResult` is "cannot judge"."""
+        return "anomalous" if self.is_anomalous else "normal"
+
+    @property
+    def error(self) -> None:
+        """The error of an image that cannot be judged: None, for this image was."""
+        return None
+
+
+@dataclass(frozen=True)
+class FailedResult:
+    """In place of a `Result`, of an image in a list or a stream that could not be read or scored, and why.
+
+    It is neither normal nor anomalous: all of a result's other attributes raise `error`.
+    """
+
+    error: ImageError
+
+    @property
+    def verdict(self) -> Literal["cannot judge"]:
+        """The third verdict, beside a result's "normal" and "anomalous"."""
+        return "cannot judge"
+
+    def _raise(self) -> NoReturn:
+        raise self.error
+
+    score = p_value = threshold = is_anomalous = map = mask = pixel_threshold = property(_raise)
+
+
+def attempt(
+    step: Callable[Arguments, Value], *arguments: Arguments.args, **options: Arguments.kwargs
+) -> Value | FailedResult:
+    """What `step` returns; a FailedResult where it raises an ImageError."""
+    try:
+        return step(*arguments, **options)
+    except ImageError as error:
+        return FailedResult(error)
+
 
 def finish(grid: Any, image: Prepared, config: ModelConfig, calibration: Calibration) -> Result[Any]:
-    """The result of an image from its grid of scores, float32 [gy, gx], an array or a tensor."""
+    """The result of an image from its grid of scores, float32 [gy, gx], an array or a tensor.
+
+    Raises ScoreError unless the scores are finite; the map, which interpolates between them, then is finite too.
+    """
     scores = grid.cpu().numpy() if is_tensor(grid) else grid
     score = image_score(scores, config.top_k)
+    if not (math.isfinite(score) and np.isfinite(scores).all()):
+        raise ScoreError(
+            "the networks score this image NaN or infinite, so it cannot be judged; if others fail too, load the model "
+            "at precision 'fp32', restore its folder from a copy or train it again"
+        )
     return Result(
         score=score,
         p_value=calibration.p_value(score),

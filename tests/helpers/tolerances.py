@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from glance_fast.evaluation.tolerances import Compared, relative_error, tolerance
-from glance_fast.postprocessing.result import Result
+from glance_fast.postprocessing.result import FailedResult, Result
 
 # What every path on a CPU computes in. (Triton's interpreter multiplies the bits of bfloat16 as integers, so without a
 # GPU that dtype is compiled and not run.)
@@ -29,7 +29,7 @@ def assert_near(actual: Any, reference: Any, compared: Compared = "output") -> N
     assert error <= limit, f"off by {error:.2e} of the largest value, not {limit:.0e}"
 
 
-def assert_same_result(actual: Result[Any], reference: Result[Any]) -> None:
+def assert_same_result(actual: Result[Any] | FailedResult, reference: Result[Any] | FailedResult) -> None:
     """Hold the map and the score of a result to another's; p-value and verdict are equal."""
     assert_near(actual.map, reference.map)
     assert_near(actual.score, reference.score)
