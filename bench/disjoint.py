@@ -41,14 +41,13 @@ def main(
         raise DataError(f"every training image of {data} is related to a kept one; lower --within or --normal")
     with replace_folder(out) as folder:
         for path in train:
-            _link(path, folder / "train" / "good" / path.name)
+            _link(path, folder / path.relative_to(data))
         for path in kept:
-            _link(path, folder / "test" / "good" / path.name)
+            _link(path, folder / path.relative_to(data))
         for sample in samples:
             if not sample.is_normal:
-                _link(sample.path, folder / "test" / sample.defect / sample.path.name)
-                if sample.mask is not None:
-                    _link(sample.mask, folder / "ground_truth" / sample.defect / sample.mask.name)
+                for path in (sample.path, *sample.masks):
+                    _link(path, folder / path.relative_to(data))
     print(f"{len(train)} training images, {len(kept)} normal test images")
 
 

@@ -22,10 +22,12 @@ app = typer.Typer(
     help="Detect and locate defects in photographs with a model trained on normal photographs alone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is plain text, in which [model] is no markup
 )
 
-out = Console()
-err = Console(stderr=True)
+# Texts are printed as they are: paths and settings may hold what rich would take for markup or an emoji.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="The model folder.")]
 Backend = Annotated[str, typer.Option(help="Backend: auto, torch, cuda, openvino, onnxruntime or tensorrt.")]
@@ -39,13 +41,13 @@ def main() -> None:
     try:
         app()
     except GlanceError as error:
-        err.print("[bold red]error:[/]", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        err.print("error:", style="bold red", end=" ")
+        err.print(str(error), highlight=False, soft_wrap=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "glance_fast":
             raise
-        err.print(f"error: package {error.name!r} is missing; {install_hint('train')}", markup=False)
+        err.print(f"error: package {error.name!r} is missing; {install_hint('train')}")
         sys.exit(1)
 
 
@@ -72,7 +74,7 @@ def train(
     data: Annotated[Path, typer.Argument(help="Folder of normal images, or a data set in MVTec AD's layout.")],
     model: ModelFolder,
     preset: Annotated[str, typer.Option(help=f"Preset of settings: {', '.join(PRESETS)}.")] = DEFAULT,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings, with the tables model and train.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with the tables [model] and [train].")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be repeated.")] = None,
     effort: Annotated[float, typer.Option(help="Factor on the steps of every stage: 0.2 for a quick trial.")] = 1.0,
     teacher_weights: Annotated[Path | None, typer.Option(help="File of the teacher's weights.")] = None,
@@ -96,7 +98,7 @@ def train(
 
 @app.command()
 def score(
-    images: Annotated[list[str], typer.Argument(help="Image files, folders and globs.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders (any depth) and globs (** is any depth).")],
     model: ModelFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder for overlays and tables.")],
     backend: Backend = "auto",

@@ -159,6 +159,26 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("name", [command.callback.__name__ for command in cli.app.registered_commands])
+def test_help_shows_every_text_whole(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also what would be markup, as the tables [model] and [train]."""
+    run_command(name, "--help")
+    printed = " ".join(capfd.readouterr().out.split())
+    command = typer.main.get_group(cli.app).commands[name]
+    texts = [text for parameter in command.params if (text := getattr(parameter, "help", None))]
+    assert command.help and " ".join(command.help.split()) in printed
+    assert texts and all(" ".join(text.split()) in printed for text in texts)
+    assert name != "train" or "[model] and [train]" in printed
+
+
+@pytest.mark.parametrize("name", ["[bold]part[/bold]", "a [red] :warning: photo"])
+def test_messages_print_names_as_they_are(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_command("score", tmp_path / name, "--model", "m", "--output", "o", status=1)
+    assert f"error: {tmp_path / name} leads to no image" in capfd.readouterr().err
+    cli.out.print(tmp_path / name, soft_wrap=True)
+    assert str(tmp_path / name) in capfd.readouterr().out
+
+
 def test_settings_of_the_command_override_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SETTINGS)
     model, train = cli.read_settings(tmp_path / "s.toml", ["patch=24", "precision=bf16-mixed"], 0.5, "paper")
@@ -209,7 +229,7 @@ def test_the_demos_data_is_in_the_layout_and_shares_no_crop(tmp_path: Path) -> N
     assert len(normal_images(tmp_path)) == TRAIN_CROPS
     samples = test_samples(tmp_path)
     assert len(samples) == TEST_CROPS * (1 + len(DEFECTS))
-    assert all(np.asarray(Image.open(s.mask)).any() for s in samples if s.mask is not None)
+    assert all(np.asarray(Image.open(mask)).any() for s in samples for mask in s.masks)
 
 
 def readme_commands() -> list[str]:

@@ -9,18 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from glance_fast.commands.benchmark import BackendTiming
+from glance_fast.data.text import printable
 from glance_fast.evaluation.parity import Parity
-from glance_fast.evaluation.report import printable
 from glance_fast.evaluation.results import PRO_LIMIT, DefectRow, Evaluation
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Metrics of an evaluation: one row per defect class, and one for all of them."""
     timing, pixel = evaluation.timing, evaluation.pixel
-    table = Table(title=Text(f"{printable(evaluation.data)}: {timing.images} images"), caption_justify="left")
-    table.add_column("defect")
-    for heading in ("images", "image AUROC", "pixel AUROC", f"AUPRO {PRO_LIMIT}", "detected"):
-        table.add_column(heading, justify="right")
+    headings = ("images", "image\nAUROC", "pixel\nAUROC", f"AUPRO\n{PRO_LIMIT}", "detected")
+    table = _table(f"{printable(evaluation.data)}: {timing.images} images", "defect", headings)
     for row in evaluation.defects:
         table.add_row(Text(printable(row.defect)), *_cells(row))
     table.add_section()
@@ -50,13 +48,12 @@ def _cells(row: DefectRow) -> list[str]:
 
 def parity_table(rows: Sequence[Parity]) -> Table:
     """The parity report: one row per export, and one for the per-patch loop."""
-    table = _narrow_table("Exports against PyTorch's dense pass", "export", 18)
-    for heading in ("images", "largest", "within", "mean", "score", "rank", "ms"):
-        table.add_column(heading, justify="right")
+    headings = ("images", "largest", "within", "mean", "score", "rank", "ms")
+    table = _table("Exports against PyTorch's dense pass", "export", headings)
     for row in rows:
         largest, within = f"{row.largest:.1e}", f"{row.within:g}"
-        others = f"{row.mean:.1e}", f"{row.score:.1e}", f"{row.rank:.6f}", f"{row.ms:.1f}"
-        table.add_row(row.name, str(row.images), largest, within, *others)
+        others = f"{row.mean:.1e}", f"{row.score:.1e}", f"{row.rank:.6f}", _short(row.ms, 1)
+        table.add_row(Text(row.name), str(row.images), largest, within, *others)
     table.caption = (
         "largest, mean, score: differences over the reference's largest map value\n"
         "within: the precision's tolerance for the largest\n"
@@ -67,15 +64,14 @@ def parity_table(rows: Sequence[Parity]) -> Table:
 
 def timing_table(rows: Sequence[BackendTiming]) -> Table:
     """Times of all backends: one row per backend and precision."""
-    table = _narrow_table("Engine.score in ms, one image per call", "backend", 16)
-    for heading in ("p50", "p95", "p99", "img/s", "load s", "MB", "J", "error", "within"):
-        table.add_column(heading, justify="right")
+    headings = ("p50", "p95", "p99", "img/s", "load\ns", "MB", "J", "error", "within")
+    table = _table("Engine.score in ms, one image per call", "backend", headings)
     for row in rows:
-        times = (f"{value:.1f}" for value in (row.p50, row.p95, row.p99, row.images_per_second))
+        times = (_short(value, 1) for value in (row.p50, row.p95, row.p99, row.images_per_second))
         memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
-        joules = "-" if row.joules is None else f"{row.joules:.2f}"
-        costs = (f"{row.load_seconds:.2f}", memory, joules)
-        name, check = f"{row.backend} {row.precision}", (f"{row.difference:.0e}", f"{row.within:g}")
+        joules = "-" if row.joules is None else _short(row.joules, 2)
+        costs = (_short(row.load_seconds, 2), memory, joules)
+        name, check = Text(f"{row.backend} {row.precision}"), (f"{row.difference:.0e}", f"{row.within:g}")
         table.add_row(name, *times, *costs, *check)
     table.caption = (
         f"{rows[0].images} images per backend, interleaved; img/s: images per second\n"
@@ -87,10 +83,22 @@ def timing_table(rows: Sequence[BackendTiming]) -> Table:
     return table
 
 
-def _narrow_table(title: str, first: str, width: int) -> Table:
-    """A table with many columns for a terminal of 80; `first` heads the names, of `width` characters."""
+def _table(title: str, first: str, headings: Sequence[str]) -> Table:
+    """A table that 80 columns show whole: only the names, headed by `first`, go on in further lines."""
     table = Table(
-        title=title, caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+        title=Text(title),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column(first, min_width=width)
+    table.add_column(first, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def _short(value: float, digits: int) -> str:
+    """A number with `digits` decimals, and without them if it is large: 5 characters below 100,000."""
+    return f"{value:.{digits}f}" if value < 10 ** (4 - digits) else f"{value:.0f}"

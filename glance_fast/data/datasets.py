@@ -1,29 +1,37 @@
-"""Images, classes and masks by their paths: MVTec AD's layout, a plain folder of normal images, files and globs."""
+"""Layouts of data sets: a plain folder of normal images, MVTec AD's layout and its relatives; files and globs to score.
+
+`glance_fast.data.image_files` is the rule by which a folder's images are found, `glance_fast.data.masks` that of masks.
+"""
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from glance_fast.data.images import IMAGE_SUFFIXES, read_gray
+from glance_fast.data.image_files import ImageSearch
+from glance_fast.data.images import IMAGE_SUFFIXES
+from glance_fast.data.masks import masks_of
 from glance_fast.errors import DataError
 
 NORMAL = "good"
+# Names of folders, in any case, that say what their images are: normal, defective, or masks.
+NORMAL_NAMES = frozenset({NORMAL, "normal", "ok"})
+DEFECTIVE_NAMES = frozenset(
+    {"anomalies", "anomalous", "anomaly", "bad", "defect", "defective", "defects", "ko", "ng", "nok", "rejects"}
+)
+MASK_NAMES = frozenset({"ground_truth", "gt", "mask", "masks"})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A test image, its class ("good" if normal) and the path of its mask, None if it has no mask."""
+    """A test image, its class ("good" if normal) and the paths of its masks, which mark its defects together."""
 
     path: Path
     defect: str
-    mask: Path | None
+    masks: tuple[Path, ...] = ()
 
     @property
     def is_normal(self) -> bool:
@@ -32,108 +40,144 @@ class Sample:
 
 
 def normal_images(folder: Path) -> list[Path]:
-    """The normal images to train on, sorted: `train/good` of MVTec AD's layout, or a plain folder's own images.
+    """The normal images to train on, sorted: those below `train/good`, else `train`, else `folder`, at any depth.
 
-    Raises DataError for a missing folder and for a folder without images.
+    Raises DataError for a missing folder, one without images, and one whose subfolders' names say that it holds other
+    images than normal ones. Logs what is left out.
     """
     _require_folder(folder)
-    candidates = (folder / "train" / NORMAL, folder / "train", folder)
-    directory = next(candidate for candidate in candidates if candidate.is_dir())
-    paths = _images_in(directory)
+    search = ImageSearch()
+    directory = _normal_folder(folder, search)
+    paths = search.images(directory)
     if not paths:
         raise DataError(
-            f"{directory} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); put normal photographs into "
-            f"{folder / 'train' / NORMAL}, or name a folder that holds them"
+            f"{directory} holds no images ({_suffixes()}); put normal photographs into "
+            f"{folder / 'train' / NORMAL}, or name a folder that holds them{search.left_out()}"
         )
+    _require_normal(paths, directory)
+    search.report(directory, len(paths))
     return paths
 
 
 def test_samples(folder: Path) -> list[Sample]:
-    """All test images of MVTec AD's layout: `test/<class>`, masks in `ground_truth/<class>/<stem>_mask.png`.
+    """All test images of MVTec AD's layout and its relatives: `test/<class>`, masks in `ground_truth/<class>`.
 
     A class without a `ground_truth` folder has no masks. Raises DataError for a missing folder, an image without
-    its mask, and a mask without its image.
+    its mask, a mask without its image, and an image in two classes. Logs what is left out.
     """
     _require_folder(folder)
     if not (folder / "test").is_dir():
         raise DataError(f"{folder} has no test folder; MVTec AD's layout has test/{NORMAL} and test/<defect>")
-    classes = sorted(path for path in (folder / "test").iterdir() if path.is_dir())
+    search = ImageSearch()
+    classes = search.subfolders(folder / "test")
     masks = folder / "ground_truth"
-    _require_classes(classes, masks)
-    samples = [sample for directory in classes for sample in _samples_in(directory, masks / directory.name)]
+    _require_classes(classes, masks, search)
+    samples = [sample for directory in classes for sample in _samples_in(directory, masks / directory.name, search)]
     if not samples:
-        raise DataError(f"{folder / 'test'} holds no images in folders {NORMAL} and <defect>")
+        raise DataError(f"{folder / 'test'} holds no images in folders {NORMAL} and <defect>{search.left_out()}")
+    _require_one_class(samples)
+    search.report(folder / "test", len(samples))
     return samples
 
 
 test_samples.__test__ = False  # type: ignore[attr-defined]  # its name is the field's; pytest must not collect it
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask, bool [H, W], True on the defect (grey 128 and above).
-
-    Raises DataError for a mask of another size than `size` (height, width), and for a mask that is dark but not black,
-    as masks with the values 0 and 1 are; ImageError for a file that cannot be read.
-    """
-    gray = read_gray(path)
-    mask: NDArray[np.bool_] = gray >= 128
-    if gray.any() and not mask.any():
-        raise DataError(f"{path} is no brighter than {gray.max()} of 255; a mask is white on the defect, else black")
-    if mask.shape != size:
-        raise DataError(
-            f"{path} is {mask.shape[0]}x{mask.shape[1]} pixels and its image {size[0]}x{size[1]} (height x width); "
-            "a mask must have its image's size"
-        )
-    return mask
-
-
 def expand(inputs: Iterable[str | Path]) -> list[Path]:
-    """The image files of paths, folders (searched recursively) and globs, without duplicates, in the order of `inputs`.
+    """The image files of paths, folders (searched to any depth) and globs, each once, in the order of `inputs`.
 
-    Raises DataError naming an input that leads to no image.
+    A file that is named is taken whatever its suffix; a broken link too, so that it is reported like any other image
+    that cannot be read. Raises DataError naming an input that leads to no image. Logs what is left out.
     """
-    unique: dict[Path, None] = {}
+    search, unique = ImageSearch(), dict[str, Path]()
+    inputs = list(inputs)
     for pattern in inputs:
-        paths = _expand(Path(pattern))
+        paths = _expand(pattern, search)
         if not paths:
-            raise DataError(f"{pattern} leads to no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
-        unique.update(dict.fromkeys(paths))
-    return list(unique)
+            raise DataError(f"{pattern} leads to no image ({_suffixes()}); check the path{search.left_out()}")
+        for path in paths:
+            unique.setdefault(os.path.join(os.path.realpath(path.parent), path.name), path)
+    search.report(", ".join(map(str, inputs[:2])) + (", ..." if len(inputs) > 2 else ""), len(unique))
+    return list(unique.values())
 
 
-def _expand(pattern: Path) -> list[Path]:
-    if os.path.isdir(pattern):  # unlike Path.is_dir, no OSError for a name that is too long
-        return sorted(path for path in pattern.rglob("*") if _is_image(path))
-    if os.path.isfile(pattern):
-        return [pattern]
-    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))
-    paths = [path for match in matches for path in (_expand(match) if match.is_dir() else [match])]
-    return [path for path in paths if _is_image(path)]
+def _expand(pattern: str | Path, search: ImageSearch) -> list[Path]:
+    path = Path(pattern)
+    if os.path.isdir(path):  # unlike Path.is_dir, no OSError for a name that is too long
+        return [] if search.is_system(path) else search.images(path)
+    if os.path.lexists(path):
+        return [path]
+    return search.glob(str(pattern)) if has_magic(str(pattern)) else []
 
 
-def _samples_in(directory: Path, masks: Path) -> list[Sample]:
+def _normal_folder(folder: Path, search: ImageSearch) -> Path:
+    """The folder whose images are to be trained on."""
+    train = folder / "train"
+    if not train.is_dir():
+        other = next((name for name in ("test", "ground_truth") if (folder / name).is_dir()), None)
+        if other is not None:
+            raise DataError(
+                f"{folder} has a folder {other} but no folder train; put the normal photographs into "
+                f"{train / NORMAL}, or name the folder that holds them"
+            )
+        return folder
+    normal = [path for path in ImageSearch().subfolders(train) if path.name.casefold() in NORMAL_NAMES]
+    if len(normal) > 1:
+        raise DataError(f"{normal[0]} and {normal[1]} both hold normal images; put them into one folder")
+    return normal[0] if normal else train
+
+
+def _require_normal(paths: Sequence[Path], folder: Path) -> None:
+    """Raise DataError if names of folders below `folder` say that it holds other images than normal ones."""
+    kinds = dict[str, Path]()
+    for path in paths:
+        names = {part.casefold() for part in path.relative_to(folder).parts[:-1]}
+        if names & (DEFECTIVE_NAMES | MASK_NAMES):
+            raise DataError(
+                f"{path.parent} is among the normal images of {folder}, and its name says that it holds defects or "
+                "masks; name the folder of the normal images"
+            )
+        kinds.setdefault("normal" if names & NORMAL_NAMES else "other", path.parent)
+    if len(kinds) > 1:
+        raise DataError(
+            f"{kinds['normal']} holds normal images by its name, {kinds['other']} does not; "
+            f"name {kinds['normal']} to train on its images alone"
+        )
+
+
+def _samples_in(directory: Path, masks: Path, search: ImageSearch) -> list[Sample]:
     """The samples of a class; its name is that of its `directory`."""
-    images = _images_in(directory)
-    if directory.name == NORMAL or not masks.is_dir():
-        return [Sample(path, directory.name, None) for path in images]
-    samples = [Sample(path, directory.name, masks / f"{path.stem}_mask.png") for path in images]
-    expected = {sample.mask for sample in samples}
-    for sample in samples:
-        if sample.mask is not None and not sample.mask.is_file():
-            raise DataError(f"{sample.path} has no mask {sample.mask}; add it, or take the image out")
-    for mask in _images_in(masks):
-        if mask not in expected:
-            raise DataError(f"{mask} has no image {directory / mask.stem.removesuffix('_mask')}.*; take the mask out")
-    return samples
+    images = search.images(directory)
+    for path in images:
+        if any(part.casefold() in MASK_NAMES for part in path.relative_to(directory).parts[:-1]):
+            raise DataError(f"{path.parent} lies among test images; put masks into {masks}")
+    if directory.name.casefold() in NORMAL_NAMES:
+        return [Sample(path, NORMAL) for path in images]
+    if not masks.is_dir():
+        return [Sample(path, directory.name) for path in images]
+    assigned = masks_of(images, directory, search.images(masks), masks)
+    return [Sample(path, directory.name, assigned[path]) for path in images]
 
 
-def _require_classes(classes: list[Path], masks: Path) -> None:
+def _require_classes(classes: Sequence[Path], masks: Path, search: ImageSearch) -> None:
     """Raise DataError for masks of a class without images: the class is misspelt or missing."""
     names = {directory.name for directory in classes}
-    for directory in sorted(masks.iterdir()) if masks.is_dir() else []:
-        if directory.is_dir() and directory.name not in names and _images_in(directory):
+    for directory in search.subfolders(masks):
+        if directory.name not in names and ImageSearch().images(directory):
             raise DataError(
                 f"{directory} has masks but there is no folder test/{directory.name}; add it, or take the masks out"
+            )
+
+
+def _require_one_class(samples: Sequence[Sample]) -> None:
+    """Raise DataError for a file that is in two classes, through a link."""
+    by_file = dict[str, Sample]()
+    for sample in samples:
+        other = by_file.setdefault(os.path.realpath(sample.path), sample)
+        if other.defect != sample.defect:
+            raise DataError(
+                f"{other.path} and {sample.path} are one file, of the classes {other.defect} and {sample.defect}; "
+                "take it out of one of them"
             )
 
 
@@ -143,9 +187,5 @@ def _require_folder(folder: Path) -> None:
         raise DataError(f"{folder} {fault}; give a folder of images, or one in MVTec AD's layout")
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_image(path))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+def _suffixes() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))

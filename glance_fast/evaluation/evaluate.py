@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from glance_fast.data.datasets import Sample, read_mask, test_samples
+from glance_fast.data.datasets import Sample, test_samples
 from glance_fast.data.images import read_image
+from glance_fast.data.masks import read_masks
 from glance_fast.errors import DataError, ImageError, SaveError
 from glance_fast.evaluation.metrics import PixelCurve, auroc, f1_max
 from glance_fast.evaluation.report import select_galleries, write_report
@@ -116,7 +117,7 @@ def _score_sample(engine: Scorer, sample: Sample, folder: Path) -> ScoredSample:
 def _mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:
     if sample.is_normal:
         return np.zeros((height, width), np.bool_)
-    return None if sample.mask is None else read_mask(sample.mask, (height, width))
+    return read_masks(sample.masks, (height, width)) if sample.masks else None
 
 
 def summarise(engine: Scorer, folder: Path, scored: Sequence[ScoredSample]) -> Evaluation:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glance_fast.data.images import read_image
+from glance_fast.data.text import printable
 from glance_fast.evaluation.results import PRO_LIMIT, Evaluation, ScoredSample
 from glance_fast.storage.atomic_write import replace_file
 from glance_fast.visualization.overlay import is_wide, side_by_side
@@ -97,11 +98,6 @@ def render_report(evaluation: Evaluation, galleries: Sequence[Gallery], metadata
         plots=_plots(evaluation),
         counts=_counts(evaluation),
     )
-
-
-def printable(text: str) -> str:
-    """The text with control characters, bidirectional marks and bytes outside Unicode spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def select_galleries(scored: Sequence[ScoredSample]) -> list[Gallery]:

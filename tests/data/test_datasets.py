@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from glance_fast.data.datasets import Sample, expand, normal_images, read_mask, test_samples
-from glance_fast.errors import DataError, ImageError
-
-
-def touch(folder: Path, *names: str) -> Path:
-    """Empty files: which file is what depends on names alone."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-def names(paths: Sequence[Path], folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in paths]
+from glance_fast.data.datasets import Sample, normal_images, test_samples
+from glance_fast.errors import DataError
+from tests.helpers.images import empty_files, relative_names
 
 
 @pytest.mark.parametrize("subfolder", ["train/good/", "train/", ""])
 def test_normal_images_are_found_in_every_layout_sorted(tmp_path: Path, subfolder: str) -> None:
     files = [f"{subfolder}{name}" for name in ("b.png", "a.JPG", "c.tiff", ".hidden.png", "notes.txt", "deep/d.png")]
-    assert names(normal_images(touch(tmp_path, *files)), tmp_path) == [
+    assert relative_names(normal_images(empty_files(tmp_path, *files)), tmp_path) == [
         f"{subfolder}a.JPG",
         f"{subfolder}b.png",
         f"{subfolder}c.tiff",
+        f"{subfolder}deep/d.png",
     ]
 
 
 def test_test_images_are_never_trained_on(tmp_path: Path) -> None:
-    touch(tmp_path, "train/good/0.png", "train/bad/1.png", "test/good/2.png", "test/crack/3.png", "4.png")
-    assert names(normal_images(tmp_path), tmp_path) == ["train/good/0.png"]
+    empty_files(tmp_path, "train/good/0.png", "train/bad/1.png", "test/good/2.png", "test/crack/3.png", "4.png")
+    assert relative_names(normal_images(tmp_path), tmp_path) == ["train/good/0.png"]
 
 
 @pytest.mark.parametrize("file", ["notes.txt", "train/good/notes.txt", "train/notes.txt", "train/good/x.png/y.txt"])
 def test_a_folder_without_normal_images_is_an_error(tmp_path: Path, file: str) -> None:
     with pytest.raises(DataError, match="holds no images") as caught:
-        normal_images(touch(tmp_path, file))
+        normal_images(empty_files(tmp_path, file))
     assert str(tmp_path) in str(caught.value)
 
 
 def test_an_empty_train_folder_is_not_passed_over(tmp_path: Path) -> None:
-    (touch(tmp_path, "0.png") / "train").mkdir()
+    (empty_files(tmp_path, "0.png") / "train").mkdir()
     with pytest.raises(DataError, match=r"train holds no images"):
         normal_images(tmp_path)
 
@@ -57,7 +43,7 @@ def test_an_empty_train_folder_is_not_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("find", [normal_images, test_samples])
 def test_what_is_no_folder_is_an_error(tmp_path: Path, find: object) -> None:
     assert callable(find)
-    touch(tmp_path, "file.png")
+    empty_files(tmp_path, "file.png")
     with pytest.raises(DataError, match=r"none does not exist"):
         find(tmp_path / "none")
     with pytest.raises(DataError, match=r"file\.png is a file"):
@@ -65,7 +51,7 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path, find: object) -> None:
 
 
 def mvtec(folder: Path) -> Path:
-    return touch(
+    return empty_files(
         folder,
         *("test/good/1.png", "test/good/0.png", "test/crack/0.png", "test/crack/1.jpg", "test/notes.txt"),
         *("ground_truth/crack/0_mask.png", "ground_truth/crack/1_mask.png"),
@@ -75,22 +61,22 @@ def mvtec(folder: Path) -> Path:
 def test_samples_have_their_class_and_mask(tmp_path: Path) -> None:
     test, masks = mvtec(tmp_path) / "test", tmp_path / "ground_truth" / "crack"
     assert test_samples(tmp_path) == [
-        Sample(test / "crack" / "0.png", "crack", masks / "0_mask.png"),
-        Sample(test / "crack" / "1.jpg", "crack", masks / "1_mask.png"),
-        Sample(test / "good" / "0.png", "good", None),
-        Sample(test / "good" / "1.png", "good", None),
+        Sample(test / "crack" / "0.png", "crack", (masks / "0_mask.png",)),
+        Sample(test / "crack" / "1.jpg", "crack", (masks / "1_mask.png",)),
+        Sample(test / "good" / "0.png", "good"),
+        Sample(test / "good" / "1.png", "good"),
     ]
     assert [sample.is_normal for sample in test_samples(tmp_path)] == [False, False, True, True]
 
 
 def test_a_class_without_a_mask_folder_has_no_masks(tmp_path: Path) -> None:
-    touch(mvtec(tmp_path), "test/hole/0.png")
-    assert {sample.mask for sample in test_samples(tmp_path) if sample.defect == "hole"} == {None}
+    empty_files(mvtec(tmp_path), "test/hole/0.png")
+    assert {sample.masks for sample in test_samples(tmp_path) if sample.defect == "hole"} == {()}
 
 
 def test_masks_of_normal_images_are_not_used(tmp_path: Path) -> None:
-    touch(mvtec(tmp_path), "ground_truth/good/0_mask.png")
-    assert {sample.mask for sample in test_samples(tmp_path) if sample.is_normal} == {None}
+    empty_files(mvtec(tmp_path), "ground_truth/good/0_mask.png")
+    assert {sample.masks for sample in test_samples(tmp_path) if sample.is_normal} == {()}
 
 
 def test_a_missing_mask_is_an_error_that_names_image_and_mask(tmp_path: Path) -> None:
@@ -99,15 +85,97 @@ def test_a_missing_mask_is_an_error_that_names_image_and_mask(tmp_path: Path) ->
         test_samples(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["7_mask.png", "0.png", "0_mask.bmp"])
+@pytest.mark.parametrize("name", ["7_mask.png", "7.png", "7/0.png", "0/deep/0.png"])
 def test_a_mask_without_its_image_is_an_error(tmp_path: Path, name: str) -> None:
-    touch(mvtec(tmp_path), f"ground_truth/crack/{name}")
+    empty_files(mvtec(tmp_path), f"ground_truth/crack/{name}")
     with pytest.raises(DataError, match=rf"crack/{name} has no image"):
         test_samples(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ["crack/0_mask.png", "crack/1_mask.jpg"],
+        ["crack/0.bmp", "crack/1.PNG"],
+        ["crack/0_MASK.tiff", "crack/1/000.png", "crack/1/001.png"],
+    ],
+)
+def test_masks_are_found_as_users_name_them(tmp_path: Path, masks: list[str]) -> None:
+    empty_files(tmp_path, "test/crack/0.png", "test/crack/1.jpg", *(f"ground_truth/{mask}" for mask in masks))
+    expected = [{mask for mask in masks if mask.startswith(f"crack/{stem}")} for stem in "01"]
+    actual = [set(relative_names(s.masks, tmp_path / "ground_truth")) for s in test_samples(tmp_path)]
+    assert actual == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["test/crack/0.png", "ground_truth/crack/0.png", "ground_truth/crack/0_mask.png"], "0.png has several masks"),
+        (["test/crack/0.png", "ground_truth/crack/0.png", "ground_truth/crack/0/1.png"], "0.png has several masks"),
+        (["test/crack/0.png", "test/crack/0.jpg", "ground_truth/crack/0.png"], "would have the same mask"),
+        (["test/crack/0.png", "test/crack/0_mask.png", "ground_truth/crack/0_mask.png"], "could belong to"),
+        (["test/crack/0.png", "test/crack/masks/0.png"], "put masks into .*ground_truth/crack"),
+    ],
+)
+def test_masks_that_could_mean_two_things_are_an_error(tmp_path: Path, files: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        test_samples(empty_files(tmp_path, *files))
+
+
+def test_masks_lie_in_folders_as_their_images_do(tmp_path: Path) -> None:
+    empty_files(tmp_path, "test/crack/monday/0.png", "ground_truth/crack/monday/0_mask.png")
+    (sample,) = test_samples(tmp_path)
+    assert relative_names(sample.masks, tmp_path) == ["ground_truth/crack/monday/0_mask.png"]
+
+
+def test_normal_images_may_be_called_ok(tmp_path: Path) -> None:
+    empty_files(tmp_path, "train/ok/0.bmp", "test/ok/1.bmp", "test/ko/2.bmp", "ground_truth/ko/2.png")
+    assert relative_names(normal_images(tmp_path), tmp_path) == ["train/ok/0.bmp"]
+    assert [(sample.defect, sample.is_normal, len(sample.masks)) for sample in test_samples(tmp_path)] == [
+        ("ko", False, 1),
+        ("good", True, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["0.png", "test/good/1.png"], "has a folder test but no folder train"),
+        (["0.png", "ground_truth/crack/1.png"], "has a folder ground_truth but no folder train"),
+        (["train/good/0.png", "train/OK/1.png"], "both hold normal images"),
+        (["0.png", "Bad/1.png"], "Bad is among the normal images"),
+        (["train/a/0.png", "train/a/masks/0.png"], "masks is among the normal images"),
+        (["Data/Images/Normal/0.JPG", "Data/Images/Scratch/1.JPG"], "name .*Normal to train on its images alone"),
+    ],
+)
+def test_images_that_may_not_be_normal_are_not_trained_on(tmp_path: Path, files: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        normal_images(empty_files(tmp_path, *files))
+
+
+def test_hidden_and_system_folders_are_no_classes(tmp_path: Path) -> None:
+    hidden = [
+        f"{split}/{name}/0.png" for split in ("test", "ground_truth") for name in (".ipynb_checkpoints", "@eaDir")
+    ]
+    empty_files(mvtec(tmp_path), *hidden, "test/crack/.thumbnails/0.png", "ground_truth/crack/._0_mask.png")
+    assert {sample.defect for sample in test_samples(tmp_path)} == {"good", "crack"}
+    assert len(test_samples(tmp_path)) == 4
+
+
+def test_a_file_of_two_classes_is_an_error(tmp_path: Path) -> None:
+    (mvtec(tmp_path) / "test" / "good" / "2.png").symlink_to(tmp_path / "test" / "crack" / "0.png")
+    with pytest.raises(DataError, match="are one file, of the classes crack and good"):
+        test_samples(tmp_path)
+
+
+def test_images_outside_of_classes_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="glance_fast"):
+        test_samples(empty_files(mvtec(tmp_path), "test/2.png", "ground_truth/2.png"))
+    assert "beside the folders of classes: 2" in caplog.text
+
+
 def test_masks_of_a_class_without_images_are_an_error(tmp_path: Path) -> None:
-    touch(mvtec(tmp_path), "ground_truth/craks/0_mask.png")
+    empty_files(mvtec(tmp_path), "ground_truth/craks/0_mask.png")
     with pytest.raises(DataError, match=r"craks has masks but there is no folder test/craks"):
         test_samples(tmp_path)
 
@@ -118,101 +186,4 @@ def test_masks_of_a_class_without_images_are_an_error(tmp_path: Path) -> None:
 )
 def test_a_folder_without_test_images_is_an_error(tmp_path: Path, file: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        test_samples(touch(tmp_path, file))
-
-
-def test_a_mask_is_true_from_the_middle_grey(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 127, 128], [255, 1, 200]], np.uint8)).save(tmp_path / "m.png")
-    mask = read_mask(tmp_path / "m.png", (2, 3))
-    assert mask.dtype == np.bool_ and mask.tolist() == [[False, False, True], [True, False, True]]
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
-def test_a_mask_of_any_mode_is_read(tmp_path: Path, mode: str) -> None:
-    expected = np.random.default_rng(0).random((5, 9)) > 0.5
-    Image.fromarray(expected).convert(mode).save(tmp_path / "m.png")
-    assert (read_mask(tmp_path / "m.png", (5, 9)) == expected).all()
-
-
-def test_a_mask_of_16_bits_is_read(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png", (1, 2)).tolist() == [[False, True]]
-
-
-def test_a_black_mask_marks_nothing(tmp_path: Path) -> None:
-    Image.new("L", (3, 2)).save(tmp_path / "m.png")
-    assert not read_mask(tmp_path / "m.png", (2, 3)).any()
-
-
-def test_a_mask_of_class_numbers_is_an_error(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=r"m\.png is no brighter than 1 of 255"):
-        read_mask(tmp_path / "m.png", (1, 2))
-
-
-def test_a_mask_of_another_size_is_an_error_that_names_both_sizes(tmp_path: Path) -> None:
-    Image.new("L", (9, 5)).save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=r"m\.png is 5x9 pixels and its image 9x5 \(height x width\)"):
-        read_mask(tmp_path / "m.png", (9, 5))
-
-
-def test_a_mask_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"m\.png is empty"):
-        read_mask(touch(tmp_path, "m.png") / "m.png", (1, 1))
-
-
-def test_files_folders_and_globs_expand_in_their_order(tmp_path: Path) -> None:
-    touch(tmp_path, "b/1.png", "b/deep/0.jpg", "b/notes.txt", "a/2.png", "a/3.bmp", "a/.4.png", "c.png")
-    actual = expand([tmp_path / "c.png", str(tmp_path / "b"), f"{tmp_path}/a/*"])
-    assert names(actual, tmp_path) == ["c.png", "b/1.png", "b/deep/0.jpg", "a/2.png", "a/3.bmp"]
-
-
-def test_a_file_named_twice_is_listed_once(tmp_path: Path) -> None:
-    touch(tmp_path, "a/0.png", "a/1.png")
-    actual = expand([tmp_path / "a" / "1.png", tmp_path / "a", f"{tmp_path}/*/*.png"])
-    assert names(actual, tmp_path) == ["a/1.png", "a/0.png"]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("**/*.png", ["a/0.png", "a/deep/1.png"]),
-        ("a", ["a/0.png", "a/deep/1.png"]),
-        ("?", ["a/0.png", "a/deep/1.png"]),
-        ("a/[0-3].png", ["a/0.png"]),
-        ("a/0*", ["a/0.png"]),
-    ],
-)
-def test_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, expected: list[str]) -> None:
-    monkeypatch.chdir(touch(tmp_path, "a/0.png", "a/deep/1.png", "a/0.txt"))
-    assert [path.as_posix() for path in expand([pattern])] == expected
-
-
-def test_names_with_the_signs_of_a_glob_are_files_first(tmp_path: Path) -> None:
-    touch(tmp_path, "[1]/a[0].png", "[1]/a0.png")
-    assert names(expand([tmp_path / "[1]" / "a[0].png"]), tmp_path) == ["[1]/a[0].png"]
-    assert names(expand([tmp_path / "[1]"]), tmp_path) == ["[1]/a0.png", "[1]/a[0].png"]
-
-
-def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
-    assert names(expand([touch(tmp_path, "photo.raw") / "photo.raw"]), tmp_path) == ["photo.raw"]
-
-
-def test_a_name_outside_unicode_is_listed(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.png")
-    assert names(expand([touch(tmp_path, name)]), tmp_path) == [name]
-
-
-@pytest.mark.parametrize("pattern", ["none.png", "*.jpg", "empty", "empty/*", "text/*", "a\0b", "x" * 300])
-def test_an_input_without_images_is_an_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
-) -> None:
-    monkeypatch.chdir(touch(tmp_path, "0.png", "text/a.txt"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="leads to no image") as caught:
-        expand(["0.png", pattern])
-    assert pattern in str(caught.value)
-
-
-def test_no_inputs_are_no_images() -> None:
-    assert expand([]) == []
+        test_samples(empty_files(tmp_path, file))

@@ -19,9 +19,10 @@ from PIL import Image
 from rich.console import Console
 
 from glance_fast.commands.tables import evaluation_table
+from glance_fast.data.text import printable
 from glance_fast.errors import DataError, ImageError, SaveError
 from glance_fast.evaluation.evaluate import evaluate
-from glance_fast.evaluation.report import PICTURE_BYTES, Gallery, Picture, jpeg, printable, render_report, write_report
+from glance_fast.evaluation.report import PICTURE_BYTES, Gallery, Picture, jpeg, render_report, write_report
 from glance_fast.evaluation.results import Evaluation
 from tests.helpers.images import save_image
 

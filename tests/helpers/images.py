@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,16 @@ def save_image(path: Path, pixels: NDArray[Any]) -> Path:
 def save_images(folder: Path, count: int, size: tuple[int, int] = (48, 56)) -> list[Path]:
     """Textured images as 00.png, 01.png, ... of a folder."""
     return [save_image(folder / f"{seed:02}.png", textured_image(*size, seed)) for seed in range(count)]
+
+
+def empty_files(folder: Path, *names: str) -> Path:
+    """Empty files below a folder, for tests in which names alone decide; returns the folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def relative_names(paths: Sequence[Path], folder: Path) -> list[str]:
+    """The paths as they are below a folder."""
+    return [path.relative_to(folder).as_posix() for path in paths]
