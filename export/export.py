@@ -57,7 +57,7 @@ def export(
             files, built_for = _openvino(job), {"plugins": "True"} if plugins else {}
         else:
             files, built_for = {".onnx": _onnx(job)}, {}
-    path = write_export(job.files.path, to, precision, job.files.digest, files, built_for)
+    path = write_export(job.files.path, to, precision, job.files.digests, files, built_for)
     log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, files.values())) / 1e6, path.parent)
     return path
 
@@ -174,7 +174,7 @@ def _tensorrt(job: ExportJob, options: TensorRtOptions) -> tuple[dict[str, bytes
         graph = _onnx(job, sm=int(cuda.capability.replace(".", "")))
     elif job.has_graph and job.photographs() is None:
         # A machine with the GPU may have no PyTorch to write the graph with.
-        graph = read_export(files.path, "onnxruntime", job.precision, files.digest).files[".onnx"]
+        graph = read_export(files, "onnxruntime", job.precision).files[".onnx"]
     else:
         graph = _onnx(job)
     engine, built_for = build_engine(graph, files.model.image_size, options, job.plugins, cuda)

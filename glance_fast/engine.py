@@ -85,7 +85,7 @@ class Engine:
                 "an engine that was made without Engine.load cannot be pickled or copied: nothing says how to make it "
                 "again; use Engine.load"
             )
-        expected = (self.files.digest, self.config)
+        expected = (self.files.digests.weights, self.config)
         return _load_again, (type(self), self._load_arguments, expected), {"calibration": self.calibration}
 
     def __repr__(self) -> str:
@@ -243,7 +243,7 @@ def _load_again(cls: type[Engine], arguments: dict[str, Any], expected: tuple[st
         engine = cls.load(**arguments)
     except ModelFolderError as error:
         raise ModelFolderError(f"{error}; {carried}, which must be at the same path") from error
-    if (engine.files.digest, engine.config) != expected:
+    if (engine.files.digests.weights, engine.config) != expected:
         raise ModelFolderError(
             f"{arguments['folder']} holds another model by now; {carried}: load the new model with Engine.load, and "
             "send that engine"

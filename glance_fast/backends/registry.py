@@ -157,14 +157,14 @@ def _openvino(files: ModelFiles, device: str, precision: str, streams: int) -> B
     if reason := unsupported_reason("openvino", precision):
         instead = export_command(files.path, "openvino", "fp32")
         raise BackendError(f"precision {precision!r} was requested; {reason}: use 'fp32', exported with: {instead}")
-    return OpenVinoBackend.load(read_export(files.path, "openvino", precision, files.digest), streams)
+    return OpenVinoBackend.load(read_export(files, "openvino", precision), streams)
 
 
 def _onnxruntime(files: ModelFiles, device: str, precision: str, streams: int) -> Backend:
     _require_cpu("onnxruntime", device)
     with _package("onnxruntime"):
         from glance_fast.backends.onnxruntime_backend import OnnxRuntimeBackend
-    return OnnxRuntimeBackend.load(read_export(files.path, "onnxruntime", precision, files.digest), streams)
+    return OnnxRuntimeBackend.load(read_export(files, "onnxruntime", precision), streams)
 
 
 def _tensorrt(files: ModelFiles, device: str, precision: str) -> Backend:
@@ -172,7 +172,7 @@ def _tensorrt(files: ModelFiles, device: str, precision: str) -> Backend:
         from glance_fast.backends.cuda_driver.device import Cuda, device_index
         from glance_fast.backends.tensorrt_backend import TensorRtBackend
     cuda = Cuda(device_index(device))
-    export = read_export(files.path, "tensorrt", precision, files.digest)
+    export = read_export(files, "tensorrt", precision)
     # An engine built for any version runs in the lean runtime alone, which runs no other engines.
     lean = export.record.built_for.get("any_version") == "True"
     with _package("tensorrt"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.storage.atomic_write import replace_file
-from glance_fast.storage.checked_files import faults, read_checked, sha256
+from glance_fast.storage.checked_files import faults, read_checked, read_file, sha256
+from glance_fast.storage.config_file import ModelDigests
+from glance_fast.storage.model_folder import ModelFiles
+from glance_fast.storage.strict_json import parse_object
 from glance_fast.version import __version__
 
-EXPORT_RECORD_FORMAT = 1
+EXPORT_RECORD_FORMAT = 2
+# The newest format of model folders whose exports may have records of format 1, which name the weights alone.
+FORMER_FOLDER_FORMAT = 2
 FOLDER = "exports"
+MAX_RECORD_BYTES = 2**16
+# The most that an ONNX graph can take, of which all exports are made.
+MAX_EXPORT_BYTES = 2**31
 # The formats to export to, and the precisions of each.
 EXPORT_FORMATS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("fp32", "fp16", "int8"),
@@ -31,18 +40,20 @@ class ExportRecord(BaseModel):
     """The content of `exports/<form>-<precision>.json`.
 
     `format` and `version`: of the record and of the glance_fast that wrote it. `form`: the export's format, of
-    `EXPORT_FORMATS`. `model`: SHA-256 of the weights that were exported. `sha256`: of each file, by suffix.
-    `built_for`: of an engine the TensorRT version, the GPU and the build options; whether our kernels are nodes of the
-    export. Empty for portable exports.
+    `EXPORT_FORMATS`. `model`, `settings`, `calibration`: SHA-256 of what was exported, as in `ModelDigests`; format 1
+    has the first alone, of the weights. `sha256`: of each file, by suffix. `built_for`: of an engine the TensorRT
+    version, the GPU and the build options; whether our kernels are nodes of the export. Empty for portable exports.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: int
     version: str
     form: str
     precision: str
     model: str
+    settings: str | None = None
+    calibration: str | None = None
     sha256: dict[str, str]
     built_for: dict[str, str] = {}
 
@@ -73,7 +84,7 @@ def export_path(folder: Path, export_format: str, precision: str) -> Path:
 def exported_precisions(folder: Path, export_format: str) -> list[str]:
     """The precisions at which a model folder has an export to `export_format`."""
     legal = EXPORT_FORMATS[export_format]
-    return [precision for precision in legal if export_path(folder, export_format, precision).is_file()]
+    return [precision for precision in legal if os.path.lexists(export_path(folder, export_format, precision))]
 
 
 def export_command(folder: Path, export_format: str, precision: str) -> str:
@@ -85,11 +96,11 @@ def write_export(
     folder: Path,
     export_format: str,
     precision: str,
-    model: str,
+    model: ModelDigests,
     files: Mapping[str, bytes],
     built_for: Mapping[str, str],
 ) -> Path:
-    """Write an export into its model's folder, the record last; raises SaveError when the disk refuses."""
+    """Write an export of `model` into its folder, the record last; raises SaveError when the disk refuses."""
     path = export_path(folder, export_format, precision)
     for suffix, data in files.items():
         replace_file(path.with_suffix(suffix), data)
@@ -98,7 +109,9 @@ def write_export(
         version=__version__,
         form=export_format,
         precision=precision,
-        model=model,
+        model=model.weights,
+        settings=model.settings,
+        calibration=model.calibration,
         sha256={suffix: sha256(data) for suffix, data in files.items()},
         built_for=dict(built_for),
     )
@@ -106,15 +119,15 @@ def write_export(
     return path
 
 
-def read_export(folder: Path, backend: str, precision: str, model: str) -> Export:
-    """The export that a backend runs, checked.
+def read_export(model: ModelFiles, backend: str, precision: str) -> Export:
+    """The export of a model that a backend runs, checked.
 
-    `model`: SHA-256 of the weights that the folder holds now. Raises BackendError where there is no such export, and
-    ModelFolderError for an export that is damaged, incomplete, foreign, of another format number or of other weights.
+    Raises BackendError where there is no such export, and ModelFolderError for an export that is damaged, incomplete,
+    foreign, of another format number, or of other weights, settings or another calibration than the folder holds now.
     """
-    export_format = RUNTIME_FORMAT[backend]
+    export_format, folder = RUNTIME_FORMAT[backend], model.path
     path, rebuild = export_path(folder, export_format, precision), export_command(folder, export_format, precision)
-    if not path.is_file():
+    if not os.path.lexists(path):
         others = [f"{export_format} at {other}" for other in exported_precisions(folder, export_format)]
         present = ", ".join(others) or f"no {export_format} export"
         raise BackendError(
@@ -126,27 +139,44 @@ def read_export(folder: Path, backend: str, precision: str, model: str) -> Expor
         rebuild += " --plugins"
     remedy = f"make it again with: {rebuild}"
     _check_record(record, path, export_format, precision, remedy)
-    if record.model != model:
-        raise ModelFolderError(f"{path} was made from other weights than {folder} holds now; {remedy}")
+    _check_model(record, path, model, remedy)
     return Export(record, path, _read_files(record, path, remedy), rebuild)
 
 
 def _read_record(path: Path, remedy: str) -> ExportRecord:
+    data = read_file(path, MAX_RECORD_BYTES, remedy)
     try:
-        return ExportRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else faults(error)
-        raise ModelFolderError(f"{path} is no record of an export: {reason}; {remedy}") from None
+        return ExportRecord.model_validate(parse_object(data))
+    except ValidationError as error:
+        fault = faults(error)
+    except ValueError as error:
+        fault = str(error)
+    raise ModelFolderError(f"{path} is no record of an export: {fault}; {remedy}")
 
 
 def _check_record(record: ExportRecord, path: Path, export_format: str, precision: str, remedy: str) -> None:
-    if record.format != EXPORT_RECORD_FORMAT:
+    if record.format not in (1, EXPORT_RECORD_FORMAT):
         raise ModelFolderError(
             f"{path} has format {record.format}, written by glance_fast {record.version}; this is glance_fast "
-            f"{__version__}, which reads format {EXPORT_RECORD_FORMAT}: install the matching version, or {remedy}"
+            f"{__version__}, which reads formats 1 and {EXPORT_RECORD_FORMAT}: install the matching version, or "
+            f"{remedy}"
         )
     if (record.form, record.precision) != (export_format, precision):
         raise ModelFolderError(f"{path} is an export to {record.form} at {record.precision}; {remedy}")
+
+
+def _check_model(record: ExportRecord, path: Path, model: ModelFiles, remedy: str) -> None:
+    """Raise ModelFolderError unless the record is of the weights, the settings and the calibration of `model`."""
+    recorded = {"weights": record.model, "settings": record.settings, "calibration": record.calibration}
+    expected: dict[str, str | None] = vars(model.digests)
+    if record.format == 1:
+        if model.written_as > FORMER_FOLDER_FORMAT:
+            raise ModelFolderError(f"{path} does not say which settings and calibration it was made from; {remedy}")
+        expected = expected | {"settings": None, "calibration": None}
+    if other := [name for name, digest in recorded.items() if digest != expected[name]]:
+        raise ModelFolderError(
+            f"{path} was made from other {' and '.join(other)} than {model.path} holds now; {remedy}"
+        )
 
 
 def _read_files(record: ExportRecord, path: Path, remedy: str) -> dict[str, bytes]:
@@ -159,6 +189,6 @@ def _read_files(record: ExportRecord, path: Path, remedy: str) -> dict[str, byte
         if suffix not in record.sha256:
             raise ModelFolderError(f"{path} does not list {path.with_suffix(suffix).name}; {remedy}")
     return {
-        suffix: read_checked(path.with_suffix(suffix), record.sha256[suffix], "was exported", remedy)
+        suffix: read_checked(path.with_suffix(suffix), MAX_EXPORT_BYTES, record.sha256[suffix], "was exported", remedy)
         for suffix in suffixes
     }

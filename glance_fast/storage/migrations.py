@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from glance_fast.config import ModelConfig, TrainConfig
+from glance_fast.config import Settings
 from glance_fast.errors import ConfigError
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Value = TypeVar("Value")
 
-MODEL_FOLDER_FORMAT = 2
-READABLE_FORMATS = (1, 2)
+MODEL_FOLDER_FORMAT = 3
+READABLE_FORMATS = (1, 2, 3)
+# Format 1 has other names.
+RENAMED_SINCE = 2
 # Format 1: names of tensors, and beginnings of names that end in a dot.
 FORMER_TENSORS = {
     "usual": "score_offset",
@@ -25,19 +26,13 @@ FORMER_TENSORS = {
 }
 
 
-def upgrade_config(config: dict[str, Any], source: str) -> dict[str, Any]:
-    """config.json of any readable format as format 2; ConfigError, which names `source`, for an unknown setting."""
-    if config["format"] == MODEL_FOLDER_FORMAT:
-        return config
-    settings = {
-        table: _upgrade_settings(kind, config[table], f"{source}, {table}")
-        for table, kind in (("model", ModelConfig), ("train", TrainConfig))
-    }
-    return config | settings | {"format": MODEL_FOLDER_FORMAT}
+def upgrade_settings(kind: type[Settings], values: dict[str, Any], written_as: int, source: str) -> dict[str, Any]:
+    """Settings written in format `written_as`, by the names and values of today.
 
-
-def _upgrade_settings(kind: type[ModelConfig | TrainConfig], values: dict[str, Any], source: str) -> dict[str, Any]:
-    """Settings of format 1, by the names and values of format 2; ConfigError for a name that format 1 has not."""
+    Raises ConfigError, which names `source`, for a name that format 1 has not.
+    """
+    if written_as >= RENAMED_SINCE:
+        return values
     names = {field: field for field in kind.model_fields if field not in kind.former_names.values()} | kind.former_names
     unknown = [name for name in values if name not in names]
     if unknown:
@@ -47,13 +42,13 @@ def _upgrade_settings(kind: type[ModelConfig | TrainConfig], values: dict[str, A
     return {names[name]: _upgrade_value(kind, names[name], value) for name, value in values.items()}
 
 
-def _upgrade_value(kind: type[ModelConfig | TrainConfig], name: str, value: Any) -> Any:
+def _upgrade_value(kind: type[Settings], name: str, value: Any) -> Any:
     return kind.former_values.get(name, {}).get(value, value) if isinstance(value, str) else value
 
 
-def upgrade_weights(weights: dict[str, Tensor], written_as: int) -> dict[str, Tensor]:
-    """A model's tensors, written in format `written_as`, by the names of format 2."""
-    if written_as == MODEL_FOLDER_FORMAT:
+def upgrade_weights(weights: dict[str, Value], written_as: int) -> dict[str, Value]:
+    """What belongs to a model's tensors by name, written in format `written_as`, by the names of today."""
+    if written_as >= RENAMED_SINCE:
         return weights
     return {_upgrade_tensor_name(name): tensor for name, tensor in weights.items()}
 

@@ -1,36 +1,55 @@
 """The model folder: config.json, weights.safetensors, calibration.json; written completely or not at all.
 
-config.json contains the SHA-256 of the other files, so a truncated, changed or swapped file is refused at load.
+config.json contains the SHA-256 of the other files and of its own parts, so what is loaded is what was saved.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from glance_fast.config import ModelConfig, TrainConfig, checked
+from glance_fast.config import ModelConfig, Settings, TrainConfig, checked
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
-from glance_fast.storage.checked_files import faults, read_checked, sha256
-from glance_fast.storage.migrations import MODEL_FOLDER_FORMAT, READABLE_FORMATS, upgrade_config, upgrade_weights
+from glance_fast.storage.checked_files import faults, read_checked
+from glance_fast.storage.config_file import (
+    CALIBRATION,
+    CONFIG,
+    WEIGHTS,
+    ConfigFile,
+    ModelDigests,
+    config_text,
+    read_config,
+)
+from glance_fast.storage.migrations import MODEL_FOLDER_FORMAT, upgrade_settings, upgrade_weights
+from glance_fast.storage.strict_json import parse_object
+from glance_fast.storage.tensor_file import MAX_HEADER_BYTES, read_header
 from glance_fast.version import __version__
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from glance_fast.models.model import GlanceModel
 
-WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "config.json"
+__all__ = ["CALIBRATION", "CONFIG", "WEIGHTS", "ModelFiles", "build_model", "read_model", "write_model"]
+
+# 800,000 scores.
+MAX_CALIBRATION_BYTES = 2**24
+# Of a number in the widest type that weights may have.
+MAX_NUMBER_BYTES = 8
 
 
 @dataclass(frozen=True)
 class ModelFiles:
     """A model folder's checked contents.
 
-    `metadata` is shown in reports. `digest` is the SHA-256 of the weights file, which is read when needed; `written_as`
-    is the format that the folder was written in.
+    `metadata` is shown in reports. `digests` identify the model; the weights file is read when needed. `written_as` is
+    the format that the folder was written in.
     """
 
     path: Path
@@ -38,12 +57,12 @@ class ModelFiles:
     train: TrainConfig
     metadata: dict[str, str]
     calibration: Calibration
-    digest: str
+    digests: ModelDigests
     written_as: int = MODEL_FOLDER_FORMAT
 
-    def weights(self) -> bytes:
-        """The bytes of the safetensors file, checked; raises ModelFolderError."""
-        return _checked_bytes(self.path / WEIGHTS, self.digest)
+    def weights(self, limit: int) -> bytes:
+        """The bytes of the safetensors file, checked; ModelFolderError for another file and for more than `limit`."""
+        return _checked_bytes(self.path / WEIGHTS, limit, self.digests.weights)
 
 
 def write_model(
@@ -54,95 +73,100 @@ def write_model(
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     files = {WEIGHTS: save(state), CALIBRATION: calibration.model_dump_json(indent=1).encode()}
-    config = {
-        "format": MODEL_FOLDER_FORMAT,
-        "version": __version__,
-        "model": model.config.model_dump(mode="json"),
-        "train": train.model_dump(mode="json"),
-        "facts": metadata,
-        "sha256": {name: sha256(data) for name, data in files.items()},
-    }
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    settings, training = model.config.model_dump(mode="json"), train.model_dump(mode="json")
+    (folder / CONFIG).write_text(config_text(settings, training, metadata, files), encoding="utf-8")
 
 
 def read_model(folder: Path) -> ModelFiles:
     """Read and check a model folder; ModelFolderError names the file that is missing, damaged or foreign."""
-    if not folder.is_dir():
-        hint = f"; {folder}.training holds an unfinished run" if Path(f"{folder}.training").is_dir() else ""
+    if not os.path.isdir(folder):
+        hint = f"; {folder}.training holds an unfinished run" if os.path.isdir(f"{folder}.training") else ""
         raise ModelFolderError(
             f"{folder} is no model folder{hint}; make one with 'glance-fast train DATA --model {folder}'"
         )
-    config = _config(folder / CONFIG)
-    written_as = int(config["format"])
-    calibration = _checked_bytes(folder / CALIBRATION, config["sha256"].get(CALIBRATION))
-    advice = "install the version that wrote it or train the model again"
+    config = read_config(folder / CONFIG)
+    return ModelFiles(
+        path=folder,
+        model=_settings(ModelConfig, config.model, config.format, f"{folder / CONFIG}, model"),
+        train=_settings(TrainConfig, config.train, config.format, f"{folder / CONFIG}, train"),
+        metadata=config.facts,
+        calibration=_calibration(folder, config),
+        digests=config.digests,
+        written_as=config.format,
+    )
+
+
+def _settings(kind: type[Settings], values: dict[str, Any], written_as: int, source: str) -> Settings:
     try:
-        config = upgrade_config(config, str(folder / CONFIG))
-        return ModelFiles(
-            path=folder,
-            model=checked(ModelConfig, config["model"], f"{folder / CONFIG}, model"),
-            train=checked(TrainConfig, config["train"], f"{folder / CONFIG}, train"),
-            metadata={str(name): str(value) for name, value in config["facts"].items()},
-            calibration=_calibration(folder / CALIBRATION, calibration),
-            digest=str(config["sha256"].get(WEIGHTS)),
-            written_as=written_as,
-        )
+        return checked(kind, upgrade_settings(kind, values, written_as, source), source)
     except ConfigError as error:
+        advice = "install the version that wrote it or train the model again"
         raise ModelFolderError(f"{error}; this is glance_fast {__version__}: {advice}") from error
 
 
-def _calibration(path: Path, data: bytes) -> Calibration:
+def _calibration(folder: Path, config: ConfigFile) -> Calibration:
+    path = folder / CALIBRATION
+    data = _checked_bytes(path, MAX_CALIBRATION_BYTES, config.digests.calibration)
     try:
-        return Calibration.model_validate_json(data)
+        return Calibration.model_validate(parse_object(data))
     except ValidationError as error:
-        raise ModelFolderError(
-            f"{path} is no calibration of glance_fast: {faults(error)}; train the model again"
-        ) from None
+        fault = faults(error)
+    except ValueError as error:
+        fault = str(error)
+    raise ModelFolderError(f"{path} is no calibration of glance_fast: {fault}; train the model again")
 
 
-def _config(path: Path) -> dict[str, Any]:
-    advice = "restore the folder from a copy or train the model again"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path} is missing; {path.parent} is no model folder of glance_fast") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} cannot be read ({error}); {advice}") from None
-    if not isinstance(config, dict) or "format" not in config:
-        raise ModelFolderError(f"{path} is not a glance_fast configuration; point --model at a trained model")
-    if config["format"] not in READABLE_FORMATS:
-        readable = " and ".join(str(number) for number in READABLE_FORMATS)
-        raise ModelFolderError(
-            f"{path} has format {config['format']!r}, written by glance_fast {config.get('version')}; "
-            f"this is glance_fast {__version__}, which reads formats {readable}: install the matching version "
-            "or train again"
-        )
-    parts = ("model", "train", "facts", "sha256")
-    if any(not isinstance(config.get(part), dict) for part in parts):
-        raise ModelFolderError(f"{path} lacks one of {', '.join(parts)}; {advice}")
-    return config
-
-
-def _checked_bytes(path: Path, digest: object) -> bytes:
-    return read_checked(path, digest, "this model was saved with", "restore it from a copy or train the model again")
+def _checked_bytes(path: Path, limit: int, digest: str) -> bytes:
+    remedy = "restore it from a copy or train the model again"
+    return read_checked(path, limit, digest, "this model was saved with", remedy)
 
 
 def build_model(files: ModelFiles) -> GlanceModel:
-    """The model of a folder, in eval mode, its weights loaded; ModelFolderError when they do not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+    """The model of a folder, in eval mode, its weights loaded; ModelFolderError when they do not fit.
+
+    Shapes are compared before memory is taken for networks: a small folder cannot ask for large ones.
+    """
+    import torch
 
     from glance_fast.models.model import GlanceModel
 
-    try:
-        weights = load(files.weights())
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelFolderError(f"{files.path / WEIGHTS} is no safetensors file that can be read: {error}") from None
+    with torch.device("meta"):
+        state = GlanceModel(files.model).state_dict()
+    weights = _read_weights(files, {name: tuple(tensor.shape) for name, tensor in state.items()})
     model = GlanceModel(files.model)
-    try:
-        model.load_state_dict(upgrade_weights(weights, files.written_as))
-    except RuntimeError as error:
-        raise ModelFolderError(f"{files.path / WEIGHTS} does not fit {CONFIG}: {error}") from None
+    model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
+
+
+def _read_weights(files: ModelFiles, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of the weights file, by their names of today; ModelFolderError unless they have these shapes."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = files.path / WEIGHTS
+    data = files.weights(MAX_HEADER_BYTES + MAX_NUMBER_BYTES * (1 + sum(map(prod, shapes.values()))))
+    try:
+        found = upgrade_weights(read_header(data).shapes, files.written_as)
+        _check_shapes(found, shapes, path)
+        weights = upgrade_weights(load(data), files.written_as)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelFolderError(f"{path} is no safetensors file that can be read: {error}") from None
+    if whole := [name for name, tensor in weights.items() if not tensor.is_floating_point()]:
+        raise ModelFolderError(f"{path}: {whole[0]} holds {weights[whole[0]].dtype}, and weights are floating")
+    return weights
+
+
+def _check_shapes(given: dict[str, tuple[int, ...]], due: dict[str, tuple[int, ...]], path: Path) -> None:
+    problems = [f"{name} is missing" for name in due if name not in given]
+    problems += [f"{name} is not part of it" for name in given if name not in due]
+    for name in filter(given.__contains__, due):
+        if given[name] != due[name]:
+            problems.append(f"{name} is {list(given[name])} where {list(due[name])} is due")
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ModelFolderError(
+            f"{path} does not fit {CONFIG}: {'; '.join(problems[:4])}{more}; restore the folder from a copy or train "
+            "the model again"
+        )

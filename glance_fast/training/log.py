@@ -2,41 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from glance_fast.data.regular_file import read_regular
+from glance_fast.errors import TrainingError
 from glance_fast.storage.atomic_write import replace_file
+
+# A row takes up to 300 bytes.
+MAX_LOG_BYTES = 2**30
+
+
+class LogDigest(BaseModel):
+    """Size in bytes and SHA-256 of the log after a step: of an empty one by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    size: int = Field(0, ge=0)
+    sha256: str = hashlib.sha256().hexdigest()
 
 
 class TrainingLog:
-    """Appends rows to `log.jsonl`; opened at a stage and step, it drops the rows of steps that will run again."""
+    """Appends rows to `log.jsonl`, which begins with the rows that `kept` describes; later ones will run again.
 
-    def __init__(self, path: Path, stage: int, step: int) -> None:
+    Raises TrainingError where the file does not begin with these rows.
+    """
+
+    def __init__(self, path: Path, kept: LogDigest) -> None:
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _before(line, stage, step)]
-        replace_file(path, "".join(line + "\n" for line in kept).encode())
+        try:
+            data = read_regular(path, MAX_LOG_BYTES)[: kept.size] if kept.size else b""
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
+        self._size, self._hash = len(data), hashlib.sha256(data)
+        if self.digest != kept:
+            raise TrainingError(f"{path} is not the log that this run wrote (wrong SHA-256); {_REMEDY}")
+        replace_file(path, data)
+
+    @property
+    def digest(self) -> LogDigest:
+        """Size and SHA-256 of all rows so far."""
+        return LogDigest(size=self._size, sha256=self._hash.hexdigest())
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append a row; it is on the disk before a checkpoint can vouch for it."""
+        line = (json.dumps(row) + "\n").encode()
+        with self.path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._size += len(line)
+        self._hash.update(line)
+
+
+_REMEDY = "restore the file, or use --restart to discard the unfinished run and train again"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of a log."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _before(line: str, stage: int, step: int) -> bool:
-    """Whether a line is complete and of an earlier step; a kill can leave half a line at the end."""
-    try:
-        row = json.loads(line)
-        return (int(row["stage_index"]), int(row["step"])) < (stage, step)
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:

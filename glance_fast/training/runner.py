@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,12 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import load, save
-from torch import Tensor
 
 from glance_fast.config import TrainConfig
 from glance_fast.errors import TrainingError
-from glance_fast.storage.atomic_write import replace_file
 from glance_fast.training.base_stage import TrainingStage
-from glance_fast.training.checkpoint import RunPosition, load_state, read_state, save_state
-from glance_fast.training.log import TrainingLog
+from glance_fast.training.checkpoint import Checkpoint, RunPosition, damaged, read_state, save_state
+from glance_fast.training.log import LogDigest, TrainingLog
 from glance_fast.training.sampling import step_rng
 
 MAX_GRADIENT_NORM = 5.0
@@ -51,61 +49,86 @@ class Run:
         """The random source of a step on this device."""
         return step_rng(self.train.seed, stage, step, self.fabric.global_rank)
 
-    def position(self, stage: int, step: int) -> RunPosition:
-        """A position in this run."""
-        return RunPosition(stage, step, self.fingerprint)
+    def position(self, stage: int, step: int, log: LogDigest) -> RunPosition:
+        """A position in this run, whose log has come to `log`."""
+        return RunPosition(stage=stage, step=step, fingerprint=self.fingerprint, log=log)
 
 
 @dataclass(frozen=True)
 class _StageStart:
-    """Where a stage begins: its index, the first step to run, and saved tensors if that is not step 0."""
+    """Where a stage begins: its index, the first step to run, and the checkpoint if that is not step 0."""
 
     index: int
     step: int
-    tensors: dict[str, Tensor]
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
 class _Reporter:
-    """The written log and the progress bars of a run."""
+    """The progress bars of a run, and the log, which the first device writes."""
 
-    log: TrainingLog
+    log: TrainingLog | None
     progress: Progress
 
 
 def run_stages(run: Run, stages: list[TrainingStage]) -> None:
     """Train all stages, from the start or from the position in the run's folder."""
-    position, tensors = _resume_position(run)
-    log = TrainingLog(run.folder / "log.jsonl", position.stage, position.step)
+    checkpoint = _unfinished(run, stages)
+    position = checkpoint.position if checkpoint else run.position(0, 0, LogDigest())
+    log = TrainingLog(run.folder / "log.jsonl", position.log) if run.fabric.is_global_zero else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[loss]}"), disable=run.fabric.global_rank > 0) as progress:
-        for stage in stages[: position.stage]:
-            stage.load_state_dict(load(run.finished(stage).read_bytes()))
+        for index, stage in enumerate(stages[: position.stage]):
+            _load_finished(run, stage, index)
             _finalize_statistics(stage, progress)
-        start = _StageStart(position.stage, position.step, tensors)
+        start = _StageStart(position.stage, position.step, checkpoint if position.step else None)
         for stage in stages[position.stage :]:
             _run_stage(run, stage, start, _Reporter(log, progress))
-            start = _StageStart(start.index + 1, 0, {})
+            start = _StageStart(start.index + 1, 0)
 
 
-def _resume_position(run: Run) -> tuple[RunPosition, dict[str, Tensor]]:
-    if not run.state.exists():
-        return run.position(0, 0), {}
-    position, tensors = read_state(run.state)
-    if position.fingerprint != run.fingerprint:
+def _unfinished(run: Run, stages: Sequence[TrainingStage]) -> Checkpoint | None:
+    """The checkpoint in the run's folder, if it has one; TrainingError for a damaged one and for one of another run."""
+    if not os.path.lexists(run.state):
+        return None
+    checkpoint = read_state(run.state, max(map(_max_bytes, stages)))
+    position = checkpoint.position
+    _check_run(run, checkpoint)
+    steps = [*(stage.steps for stage in stages), 0]
+    if position.stage > len(stages) or position.step > steps[position.stage]:
+        raise damaged(run.state, f"it is at step {position.step} of stage {position.stage}, beyond the end")
+    return checkpoint
+
+
+def _load_finished(run: Run, stage: TrainingStage, index: int) -> None:
+    path = run.finished(stage)
+    checkpoint = read_state(path, _max_bytes(stage))
+    _check_run(run, checkpoint)
+    if checkpoint.position.stage != index:
+        raise damaged(path, "it holds another stage")
+    checkpoint.restore_module(stage)
+
+
+def _check_run(run: Run, checkpoint: Checkpoint) -> None:
+    if checkpoint.position.fingerprint != run.fingerprint:
         raise TrainingError(
             f"{run.folder} holds an unfinished run with other settings or other images; use the same settings and "
             "images to resume it, or --restart to discard it"
         )
-    return position, tensors
+
+
+def _max_bytes(stage: TrainingStage) -> int:
+    """Bytes that a checkpoint of a stage cannot exceed: its weights, and a step and two moments of each."""
+    return sum(4 * max(int(tensor.nbytes), 4) for tensor in stage.state_dict().values())
 
 
 def _run_stage(run: Run, stage: TrainingStage, start: _StageStart, reporter: _Reporter) -> None:
     fabric, progress = run.fabric, reporter.progress
     stage.train()
     optimizer = torch.optim.AdamW(stage.parameters(), lr=run.train.learning_rate, weight_decay=WEIGHT_DECAY)
-    if start.tensors:
-        load_state(start.tensors, stage, optimizer)
+    if start.checkpoint is not None:
+        start.checkpoint.restore_module(stage)
+        start.checkpoint.restore_optimizer(optimizer)
     module, wrapped = fabric.setup(stage, optimizer)
     stage.resume([run.rng(start.index, step) for step in range(start.step)])
     task = progress.add_task(f"{stage.name:<9}", total=stage.steps, completed=start.step, loss="")
@@ -121,13 +144,13 @@ def _run_stage(run: Run, stage: TrainingStage, start: _StageStart, reporter: _Re
         fabric.backward(total)
         fabric.clip_gradients(module, wrapped, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False)
         wrapped.step()
-        if fabric.is_global_zero:
+        if reporter.log is not None:
             values = {name: float(loss.detach()) for name, loss in losses.items()}
             row = {"stage": stage.name, "stage_index": start.index, "step": step, "losses": values, "lr": rate}
             reporter.log.write(row)
-            save_state(run.state, run.position(start.index, step + 1), stage, optimizer)
+            save_state(run.state, run.position(start.index, step + 1, reporter.log.digest), stage, optimizer)
             progress.update(task, advance=1, loss="  ".join(f"{n} {v:.4f}" for n, v in values.items()))
-    _finish(run, stage, start.index)
+    _finish(run, stage, start.index, reporter.log)
     _finalize_statistics(stage, progress)
 
 
@@ -144,15 +167,13 @@ def _tracked(batches: Sequence[NDArray[np.uint8]], name: str, progress: Progress
         progress.advance(task)
 
 
-def _finish(run: Run, stage: TrainingStage, index: int) -> None:
+def _finish(run: Run, stage: TrainingStage, index: int, log: TrainingLog | None) -> None:
     """Close a stage: write its weights to their own file first, then move the run's position to the next stage."""
     stage.eval()
     stage.finish()
-    if run.fabric.is_global_zero:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in stage.state_dict().items()}
-        replace_file(run.finished(stage), save(weights))
-        empty = torch.optim.AdamW([torch.zeros(1)])
-        save_state(run.state, run.position(index + 1, 0), torch.nn.Module(), empty)
+    if log is not None:
+        save_state(run.finished(stage), run.position(index, stage.steps, log.digest), stage)
+        save_state(run.state, run.position(index + 1, 0, log.digest), torch.nn.Module())
     run.fabric.barrier()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,24 @@ def save_tiny(path: Path, model: GlanceModel) -> Path:
     with replace_folder(path) as folder:
         write_model(folder, model, TRAIN, tiny_calibration(), METADATA)
     return path
+
+
+def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any], reseal: bool = True) -> None:
+    """Change config.json; with `reseal` its hashes are right again, as someone who means harm would set them."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    if reseal and isinstance(config.get("sha256"), dict):
+        for name in set(config) - {"sha256"}:
+            text = json.dumps(config[name], sort_keys=True, separators=(",", ":"))
+            config["sha256"][name] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(config))
+
+
+def plant(folder: Path, name: str, data: bytes) -> None:
+    """Put a file into a model folder with its right SHA-256."""
+    (folder / name).write_bytes(data)
+    edit_config(folder, lambda config: config["sha256"].update({name: hashlib.sha256(data).hexdigest()}))
 
 
 def fitted_model(changes: Mapping[str, Any]) -> GlanceModel:

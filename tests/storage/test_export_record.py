@@ -38,7 +38,11 @@ def test_a_damaged_export_is_named(exported_copy: Path, backend: str, suffix: st
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"format": 2, "version": "9.9"}, "format 2, written by glance_fast 9.9"),
+        ({"format": 3, "version": "9.9"}, "format 3, written by glance_fast 9.9"),
+        ({"format": 1, "settings": None, "calibration": None}, "does not say which settings and calibration"),
+        ({"settings": "0" * 64}, "made from other settings than .* make it again with: glance-fast export"),
+        ({"calibration": "0" * 64}, "made from other calibration"),
+        ({"model": "0", "settings": "0"}, "made from other weights and settings"),
         ({"precision": "bf16"}, "an export to openvino at bf16"),
         ({"model": "0" * 64}, "made from other weights"),
         ({"sha256": {".py": "0"}}, "no file"),
@@ -47,6 +51,7 @@ def test_a_damaged_export_is_named(exported_copy: Path, backend: str, suffix: st
         ({"sha256": {"": "0"}}, "an export to openvino has no file ''"),
         ({"more": 1}, "no record of an export: more"),
         ({"format": "one"}, "no record of an export: format"),
+        ({"sha256": {}}, "does not list openvino-fp32.xml"),
     ],
 )
 def test_a_foreign_newer_or_stale_record_is_named(exported_copy: Path, changes: dict[str, Any], message: str) -> None:

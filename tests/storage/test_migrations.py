@@ -14,14 +14,15 @@ from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
-from glance_fast.storage.migrations import FORMER_TENSORS, MODEL_FOLDER_FORMAT, upgrade_config, upgrade_weights
+from glance_fast.storage.migrations import FORMER_TENSORS, MODEL_FOLDER_FORMAT, upgrade_settings, upgrade_weights
 from glance_fast.storage.model_folder import CONFIG
 from tests.helpers.models import save_tiny, tiny_model
 
 
 def as_format_1(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json of format 2 in the names of format 1."""
-    old = {**config, "format": 1}
+    """A config.json of format 3 in the names of format 1, which has hashes of the other files alone."""
+    hashes = {name: digest for name, digest in config.get("sha256", {}).items() if "." in name}
+    old = {**config, "format": 1, "sha256": hashes}
     for table, kind in (("model", ModelConfig), ("train", TrainConfig)):
         names = {new: name for name, new in kind.former_names.items()}
         old[table] = {names.get(name, name): value for name, value in config[table].items()}
@@ -36,15 +37,10 @@ def test_settings_of_format_1_become_those_of_format_2(preset: str) -> None:
         kind.model_validate(PRESETS[preset][table]).model_dump(mode="json")
         for table, kind in (("model", ModelConfig), ("train", TrainConfig))
     )
-    config = {
-        "format": MODEL_FOLDER_FORMAT,
-        "version": "0.1.0",
-        "model": model,
-        "train": train,
-        "facts": {"data": "tiles"},
-    }
-    assert upgrade_config(as_format_1(config), "config.json") == config
-    assert upgrade_config(config, "config.json") == config
+    old = as_format_1({"model": model, "train": train})
+    assert upgrade_settings(ModelConfig, old["model"], 1, "config.json") == model
+    assert upgrade_settings(TrainConfig, old["train"], 1, "config.json") == train
+    assert upgrade_settings(ModelConfig, model, 2, "config.json") == model
 
 
 def test_a_folder_of_format_1_is_read_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -62,7 +58,7 @@ def test_a_name_that_format_1_does_not_have_is_refused(name: str, tmp_path: Path
     config = as_format_1(json.loads((folder / CONFIG).read_text()))
     config["model"][name] = 1
     with pytest.raises(ConfigError, match=f"^here, model: unknown setting '{name}'; legal settings of format 1 are "):
-        upgrade_config(config, "here")
+        upgrade_settings(ModelConfig, config["model"], 1, "here, model")
     (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(ModelFolderError, match=f"unknown setting '{name}'.* install the version that wrote it"):
         Engine.load(folder)

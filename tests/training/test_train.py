@@ -14,6 +14,7 @@ from glance_fast.config import ModelConfig
 from glance_fast.errors import DataError, ImageError, SaveError, TrainingError
 from glance_fast.storage.model_folder import read_model
 from glance_fast.training.checkpoint import RunPosition, save_state
+from glance_fast.training.log import LogDigest
 from glance_fast.training.train import Job, train_model
 from tests.helpers.models import tiny_config
 from tests.helpers.training import TRAIN, finish_training, start_training
@@ -22,8 +23,8 @@ from tests.helpers.training import TRAIN, finish_training, start_training
 def test_an_unfinished_run_with_other_settings_is_not_resumed(training_images: Path, tmp_path: Path) -> None:
     work = tmp_path / "model.training"
     work.mkdir()
-    net = nn.Linear(1, 1)
-    save_state(work / "state.safetensors", RunPosition(0, 1, "other"), net, torch.optim.AdamW(net.parameters()))
+    other = RunPosition(stage=0, step=1, fingerprint="other", log=LogDigest())
+    save_state(work / "state.safetensors", other, nn.Linear(1, 1))
     with pytest.raises(TrainingError, match="--restart"):
         train_model(Job(training_images, tmp_path / "model"), tiny_config(), TRAIN)
     train_model(Job(training_images, tmp_path / "model", restart=True), tiny_config(), TRAIN)
