@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -40,8 +41,10 @@ from glance_fast.cli import read_settings
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import DataError
-from glance_fast.evaluation.evaluate import score_samples, summarise, write_evaluation
-from glance_fast.evaluation.results import Evaluation, ScoredSample, Scorer
+from glance_fast.evaluation.evaluate import evaluation_samples, score_samples, write_evaluation
+from glance_fast.evaluation.galleries import Galleries
+from glance_fast.evaluation.results import Evaluation, Scorer
+from glance_fast.evaluation.summary import Summary
 from glance_fast.presets import PRESETS
 from glance_fast.storage.atomic_write import replace_file
 from glance_fast.storage.model_folder import build_model
@@ -139,25 +142,31 @@ def run(trial: Trial) -> list[Row]:
     rows = []
     for name, scorer in scorers.items():
         output = folder if name == trial.method else None  # one report: the heads alone are for the table
-        scored = score_samples(scorer, trial.data)
-        if output is not None:
-            write_evaluation(scorer, trial.data, scored, output, f"{trial.data.name}: {trial.method}", metadata)
-        parts = _parts(trial, scorer, scored)
-        rows.append({"method": name, **_metrics(summarise(scorer, trial.data, scored)), "parts": parts, **common})
+        rows.append({"method": name, **_evaluate(trial, scorer, output, metadata), **common})
         if output is None:
             rows[-1]["ms_per_image"] = rows[0]["ms_per_image"]  # the heads' scores are cached: the time is the method's
     return rows
 
 
-def _parts(trial: Trial, scorer: Scorer, scored: list[ScoredSample]) -> dict[str, Row]:
-    """The metrics of each part that has normal and defective images."""
-    part = part_of([image.sample for image in scored], trial.pattern, trial.within)
-    parts: dict[str, Row] = {}
-    for name in PARTS:
-        members = [image for image in scored if part[image.sample.path] == name]
-        if len({image.sample.is_normal for image in members}) == 2:
-            parts[name] = {"images": len(members), **_metrics(summarise(scorer, trial.data, members))}
-    return parts
+def _evaluate(trial: Trial, scorer: Scorer, output: Path | None, metadata: dict[str, str]) -> Row:
+    """The metrics of all test images, and of each part that has normal and defective ones; a report into `output`."""
+    samples = evaluation_samples(trial.data)
+    part = part_of(samples, trial.pattern, trial.within)
+    galleries = Galleries()
+    with Summary() as whole, ExitStack() as stack:
+        parts = {name: stack.enter_context(Summary()) for name in PARTS}
+        for scored in score_samples(scorer, trial.data, samples):
+            for summary in (whole, parts[part[scored.sample.path]]):
+                summary.add(scored)
+            galleries.add(scored)
+        evaluation = whole.evaluation(scorer, trial.data)
+        by_part = {
+            name: summary.evaluation(scorer, trial.data) for name, summary in parts.items() if summary.has_both_kinds()
+        }
+    if output is not None:
+        write_evaluation(evaluation, galleries, output, f"{trial.data.name}: {trial.method}", metadata)
+    measured = {name: {"images": len(of_part.images), **_metrics(of_part)} for name, of_part in by_part.items()}
+    return {**_metrics(evaluation), "parts": measured}
 
 
 class _CachedHeads(TorchBackend):

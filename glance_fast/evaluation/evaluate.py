@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,18 +19,11 @@ from glance_fast.data.datasets import Sample, test_samples
 from glance_fast.data.images import read_image
 from glance_fast.data.masks import read_masks
 from glance_fast.errors import DataError, ImageError, SaveError
-from glance_fast.evaluation.metrics import PixelCurve, auroc, f1_max
-from glance_fast.evaluation.report import select_galleries, write_report
-from glance_fast.evaluation.results import (
-    PRO_LIMIT,
-    DefectRow,
-    Evaluation,
-    ImageScore,
-    PixelMetrics,
-    ScoredSample,
-    Scorer,
-    Timing,
-)
+from glance_fast.evaluation.array_file import require_room
+from glance_fast.evaluation.galleries import Galleries
+from glance_fast.evaluation.report import write_report
+from glance_fast.evaluation.results import Evaluation, ImageScore, ScoredSample, Scorer
+from glance_fast.evaluation.summary import Summary, values_size
 from glance_fast.storage.atomic_write import replace_file
 
 
@@ -45,40 +38,47 @@ def evaluate(
     """Score every test image of `folder` and compute the metrics.
 
     With an `output` folder it writes `evaluation.json`, `scores.csv` and `report.html` there; the report shows `title`
-    and `metadata`, names with values. Raises DataError without both normal and defective images or with a mask of
-    another size, ImageError for an image that cannot be read or scored, SaveError for an output that cannot be written.
+    and `metadata`, names with values. Images are read and scored one at a time; the values of the maps, four bytes per
+    pixel, go to a temporary file in `output`, or else in the system's folder for temporary files. Raises DataError
+    without both normal and defective images or with a mask of another size, ImageError for an image that cannot be read
+    or scored, SaveError for an output that cannot be written and for values that have no room.
     """
-    samples = _samples(folder)
+    samples = evaluation_samples(folder)
     if output is not None:
         _make_folder(output)
-    scored = score_samples(engine, folder, samples, progress)
-    if output is None:
-        return summarise(engine, folder, scored)
-    return write_evaluation(engine, folder, scored, output, title, metadata or {})
-
-
-def write_evaluation(
-    engine: Scorer, folder: Path, scored: Sequence[ScoredSample], output: Path, title: str, metadata: Mapping[str, str]
-) -> Evaluation:
-    """Write the files of `evaluate` for test images that are scored already; returns the evaluation."""
-    evaluation = summarise(engine, folder, scored)
-    replace_file(output / "evaluation.json", _json(evaluation))
-    replace_file(output / "scores.csv", _csv(evaluation.images))
-    write_report(evaluation, select_galleries(scored), metadata, output / "report.html", title)
+    require_room(values_size(samples), output)
+    galleries = Galleries()
+    with Summary(output) as summary:
+        for scored in score_samples(engine, folder, samples, progress):
+            summary.add(scored)
+            if output is not None:
+                galleries.add(scored)
+            del scored  # before the next image is read
+        evaluation = summary.evaluation(engine, folder)
+    if output is not None:
+        write_evaluation(evaluation, galleries, output, title, metadata or {})
     return evaluation
 
 
+def write_evaluation(
+    evaluation: Evaluation, galleries: Galleries, output: Path, title: str, metadata: Mapping[str, str]
+) -> None:
+    """Write the files of `evaluate`; `galleries` has had every image of the evaluation."""
+    replace_file(output / "evaluation.json", _json(evaluation))
+    replace_file(output / "scores.csv", _csv(evaluation.images))
+    write_report(evaluation, galleries.galleries(evaluation.images), metadata, output / "report.html", title)
+
+
 def score_samples(
-    engine: Scorer, folder: Path, samples: Sequence[Sample] | None = None, progress: bool = True
-) -> list[ScoredSample]:
-    """Score test images of `folder`, all of them without `samples`; raises as `evaluate` does."""
-    samples = samples or _samples(folder)
+    engine: Scorer, folder: Path, samples: Sequence[Sample], progress: bool = True
+) -> Iterator[ScoredSample]:
+    """Score test images of `folder` one at a time; raises as `evaluate` does."""
     engine.score(read_image(samples[0].path))  # untimed: the first call also makes plans, caches and thread pools
     steps = track(samples, "Scoring", console=Console(stderr=True), disable=not progress, transient=True)
-    return [_score_sample(engine, sample, folder) for sample in steps]
+    return (_score_sample(engine, sample, folder) for sample in steps)
 
 
-def _samples(folder: Path) -> list[Sample]:
+def evaluation_samples(folder: Path) -> list[Sample]:
     """All test images of a folder; raises DataError unless normal and defective ones are among them."""
     samples = test_samples(folder)
     normal = sum(sample.is_normal for sample in samples)
@@ -111,73 +111,13 @@ def _score_sample(engine: Scorer, sample: Sample, folder: Path) -> ScoredSample:
     path = sample.path.relative_to(folder).as_posix()
     score, p_value = float(result.score), float(result.p_value)
     image_score = ImageScore(path, sample.defect, score, p_value, bool(result.is_anomalous))
-    return ScoredSample(sample, image_score, result, _mask(sample, image.shape[0], image.shape[1]), seconds)
+    return ScoredSample(sample, image, image_score, result, _mask(sample, image.shape[0], image.shape[1]), seconds)
 
 
 def _mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:
     if sample.is_normal:
         return np.zeros((height, width), np.bool_)
     return read_masks(sample.masks, (height, width)) if sample.masks else None
-
-
-def summarise(engine: Scorer, folder: Path, scored: Sequence[ScoredSample]) -> Evaluation:
-    """Metrics of scored test images, normal and defective; `folder` gives the data's name."""
-    normal = [sample for sample in scored if sample.is_normal]
-    defective = [sample for sample in scored if not sample.is_normal]
-    labels, scores = _labels_and_scores(scored)
-    best_f1, best_threshold = f1_max(labels, scores)
-    names = sorted({sample.defect for sample in defective})
-    classes = [[sample for sample in defective if sample.defect == name] for name in names]
-    return Evaluation(
-        data=folder.resolve().name,
-        threshold=float(engine.threshold),
-        pixel_threshold=float(engine.pixel_threshold),
-        image_auroc=float(auroc(labels, scores)),
-        f1_max=float(best_f1),
-        f1_threshold=float(best_threshold),
-        pixel=_pixel_metrics(scored),
-        false_alarm_rate=_alarm_rate(normal),
-        detection_rate=_alarm_rate(defective),
-        defects=tuple(_defect_row(normal, members) for members in classes),
-        timing=_timing([sample.seconds for sample in scored]),
-        images=tuple(sample.image_score for sample in scored),
-    )
-
-
-def _labels_and_scores(scored: Sequence[ScoredSample]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    return np.array([not sample.is_normal for sample in scored]), np.array([sample.score for sample in scored])
-
-
-def _alarm_rate(scored: Sequence[ScoredSample]) -> float:
-    return sum(sample.is_anomalous for sample in scored) / len(scored)
-
-
-def _defect_row(normal: Sequence[ScoredSample], defective: Sequence[ScoredSample]) -> DefectRow:
-    together = [*normal, *defective]
-    pixel = _pixel_metrics(together)
-    return DefectRow(
-        defect=defective[0].defect,
-        images=len(defective),
-        image_auroc=float(auroc(*_labels_and_scores(together))),
-        pixel_auroc=pixel.auroc if pixel else None,
-        aupro=pixel.aupro if pixel else None,
-        detection_rate=_alarm_rate(defective),
-    )
-
-
-def _pixel_metrics(scored: Sequence[ScoredSample]) -> PixelMetrics | None:
-    """Over the images with a mask, which is empty for normal images; None when no pixel is marked."""
-    pairs = [(sample.mask, sample.result.map) for sample in scored if sample.mask is not None]
-    if not any(mask.any() for mask, _ in pairs):
-        return None
-    curve = PixelCurve([mask for mask, _ in pairs], [anomaly_map for _, anomaly_map in pairs])
-    best_f1, best_threshold = curve.f1_max()
-    return PixelMetrics(float(curve.auroc()), float(curve.aupro(PRO_LIMIT)), float(best_f1), float(best_threshold))
-
-
-def _timing(seconds: Sequence[float]) -> Timing:
-    median, p95 = np.percentile(seconds, [50, 95]) * 1000
-    return Timing(len(seconds), float(median), float(p95), len(seconds) / max(sum(seconds), 1e-9))
 
 
 def _json(evaluation: Evaluation) -> bytes:

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from glance_fast.errors import ConfigError, DataError
+from glance_fast.evaluation.pixel_curve import CurveMetrics
+from glance_fast.evaluation.pixel_pool import ALL, PixelPool
+from glance_fast.evaluation.results import PixelMetrics
 
 Floats = NDArray[np.floating]
 Counts = NDArray[np.int64]
+
+DEFECT = "defect"  # PixelCurve's one class
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -37,31 +41,26 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
 class PixelCurve:
     """The pixel metrics of maps float32 [H, W] with masks bool [H, W], True = defect.
 
-    Sorts the pixels once, for all metrics. A curve can bend only at the values of defect pixels, which are few, so
-    only those points are stored, and it is still exact: pixels with equal values enter in one step.
-    Raises DataError for masks and maps of different numbers or sizes, a value that is not finite, or without
+    The curve is exact: pixels with equal values enter in one step. `evaluate` computes the same metrics without holding
+    the maps. Raises DataError for masks and maps of different numbers or sizes, a value that is not finite, or without
     defect pixels or normal pixels.
     """
 
     def __init__(self, masks: Sequence[NDArray[np.bool_]], maps: Sequence[NDArray[np.floating]]) -> None:
-        _check_maps(masks, maps)
-        normal = np.concatenate([values[~mask] for mask, values in zip(masks, maps, strict=True)])
-        defect = np.concatenate([values[mask] for mask, values in zip(masks, maps, strict=True)])
-        _require_both(len(defect), len(normal), "pixels")
-        normal.sort()
-        self._normal_pixels = len(normal)
-        self._values, index = np.unique(defect, return_inverse=True)
-        self._values = self._values[::-1]
-        shares = np.bincount(index, weights=_region_shares(masks))[::-1].cumsum()
-        self._overlap = shares / shares[-1]  # mean overlap of the regions at or above each value
-        self._detected: Counts = np.bincount(index)[::-1].cumsum()
-        self._alarms = _at_or_above(normal, self._values)
-        self._alarms_above = len(normal) - np.searchsorted(normal, self._values, side="right")
+        if len(masks) != len(maps) or not maps:
+            raise DataError(f"got {len(masks)} masks and {len(maps)} maps; give one mask per map, at least one")
+        with PixelPool() as pool:
+            for index, (mask, values) in enumerate(zip(masks, maps, strict=True)):
+                if not np.isfinite(values).all():
+                    raise DataError(f"map {index} has a value that is not finite; train the model again")
+                pool.add(DEFECT, mask, values, f"mask {index}")
+            self._totals = pool.totals()[ALL]
+            _require_both(self._totals.defect, self._totals.normal, "pixels")
+            self._pieces = [piece for name, piece in pool.pieces() if name == ALL]
 
     def auroc(self) -> float:
         """Area under the ROC curve of all pixels."""
-        area = _area(*self._corners(self._detected / self._detected[-1]))
-        return float(area)
+        return self._metrics(1.0).auroc
 
     def aupro(self, limit: float) -> float:
         """Area under the mean overlap of the defect regions, up to a false-positive rate of `limit`.
@@ -71,26 +70,18 @@ class PixelCurve:
         """
         if not 0 < limit <= 1:
             raise ConfigError(f"the limit of the false-positive rate is {limit}; give one above 0, at most 1")
-        rates, overlaps = self._corners(self._overlap)
-        inside = int(np.searchsorted(rates, limit, side="right"))
-        at_limit = np.interp(limit, rates[inside - 1 : inside + 1], overlaps[inside - 1 : inside + 1])
-        area = _area(np.append(rates[:inside], limit), np.append(overlaps[:inside], at_limit))
-        return area / limit
+        return self._metrics(limit).aupro
 
     def f1_max(self) -> tuple[float, float]:
         """The highest F1 of calling pixels at or above a threshold defective, and that threshold."""
-        return _best_f1(self._values, self._detected, self._alarms)
+        metrics = self._metrics(1.0)
+        return metrics.f1_max, metrics.f1_threshold
 
-    def _corners(self, heights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The corners of a curve over the false-positive rate, from (0, 0) to (1, 1).
-
-        Two per defect value, before and after its pixels: level between values, and a slope where normal
-        pixels have the same value.
-        """
-        before = np.append(0.0, heights[:-1])
-        rates = np.stack([self._alarms_above, self._alarms], 1).ravel() / self._normal_pixels
-        curve = np.stack([before, heights], 1).ravel()
-        return np.concatenate([[0.0], rates, [1.0]]), np.concatenate([[0.0], curve, [1.0]])
+    def _metrics(self, limit: float) -> PixelMetrics:
+        curve = CurveMetrics(self._totals, limit)
+        for piece in self._pieces:
+            curve.add(piece)
+        return curve.result()
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -103,32 +94,9 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], N
     return marked, values
 
 
-def _check_maps(masks: Sequence[NDArray[np.bool_]], maps: Sequence[NDArray[np.floating]]) -> None:
-    if len(masks) != len(maps) or not maps:
-        raise DataError(f"got {len(masks)} masks and {len(maps)} maps; give one mask per map, at least one")
-    for index, (mask, values) in enumerate(zip(masks, maps, strict=True)):
-        if mask.dtype != np.bool_ or mask.ndim != 2 or mask.shape != values.shape:
-            raise DataError(
-                f"mask {index} is {mask.dtype} {list(mask.shape)} and its map {list(values.shape)}; "
-                "give a bool mask [H, W] of the map's size"
-            )
-        if not np.isfinite(values).all():
-            raise DataError(f"map {index} has a value that is not finite; train the model again")
-
-
 def _require_both(defective: int, normal: int, what: str) -> None:
     if not (defective and normal):
         raise DataError(f"got {defective} defective and {normal} normal {what}; the metrics need at least one of each")
-
-
-def _region_shares(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
-    """For every defect pixel, in the order of the masks, its share of its own region."""
-    touching = np.ones((3, 3), np.int64)
-    shares = []
-    for mask in masks:
-        regions = ndimage.label(mask, touching)[0][mask]
-        shares.append(1 / np.bincount(regions)[regions])
-    return np.concatenate(shares)
 
 
 def _distinct(positive: Floats) -> tuple[Floats, Counts]:
@@ -146,7 +114,3 @@ def _best_f1(values: Floats, detected: Counts, alarms: Counts) -> tuple[float, f
     f1 = 2 * detected / (detected + alarms + detected[-1])
     best = int(np.argmax(f1))
     return float(f1[best]), float(values[best])
-
-
-def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return float(np.trapezoid(y, x))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from glance_fast.backends.registry import RUNTIME_DEVICE, runnable
 from glance_fast.data.images import Pixels, read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
+from glance_fast.evaluation.array_file import ArrayFile, StoredArray
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 
 LOOP, REFERENCE = "loop", "torch"
@@ -41,70 +44,92 @@ class Parity:
     ms: float
 
 
-@dataclass(frozen=True)
-class _ScoredImages:
-    """Maps and scores of the same images from one backend, and the median time per image."""
+class _Run:
+    """A backend at a precision that scores images, timed."""
 
-    maps: list[NDArray[np.float32]]
-    scores: list[float]
-    ms: float
+    def __init__(self, name: str, precision: str, score: Callable[[Pixels], object]) -> None:
+        self.name, self.precision, self._score = name, precision, score
+        self._seconds: list[float] = []
+
+    def scored(self, images: Sequence[Path], progress: bool) -> Iterator[tuple[NDArray[np.float32], float]]:
+        """Map and score of each image, which is read at its turn."""
+        if self.name != LOOP:
+            self._score(read_image(images[0]))  # untimed: the first run also makes caches and thread pools
+        for path in track(images, self.name, console=Console(stderr=True), disable=not progress, transient=True):
+            image = read_image(path)
+            start = time.perf_counter()
+            result: Any = self._score(image)
+            self._seconds.append(time.perf_counter() - start)
+            yield result.map, result.score
+
+    @property
+    def ms(self) -> float:
+        """Median time per image."""
+        return median(self._seconds) * 1e3
+
+
+class _Reference:
+    """The reference's maps, in a file, and its scores."""
+
+    def __init__(self, file: ArrayFile) -> None:
+        self._file = file
+        self._maps: list[StoredArray] = []
+        self._scores: list[float] = []
+        self._peaks: list[float] = []
+
+    def add(self, anomaly_map: NDArray[np.float32], score: float) -> None:
+        self._maps.append(self._file.append(anomaly_map))
+        self._scores.append(score)
+        self._peaks.append(float(np.abs(anomaly_map).max()))
+
+    def scored(self) -> Iterator[tuple[NDArray[np.float32], float]]:
+        """Map and score of each image."""
+        return ((self._file.read(stored), score) for stored, score in zip(self._maps, self._scores, strict=True))
+
+    def parity(self, run: _Run, count: int, scored: Iterable[tuple[NDArray[np.float32], float]]) -> Parity:
+        """The row of a run, from its maps and scores of the first `count` images."""
+        from scipy.stats import spearmanr
+
+        scale, expected_scores = max(self._peaks[:count]), self._scores[:count]
+        largest, mean, scores = [], [], []
+        try:
+            for (actual, score), (expected, _) in zip(scored, islice(self.scored(), count), strict=True):
+                largest.append(relative_error(actual, expected, scale))
+                mean.append(np.abs(actual - expected).mean())
+                scores.append(score)
+            score_error = relative_error(scores, expected_scores, scale)
+        except BackendError as error:
+            raise BackendError(f"{run.name}: {error}") from None
+        return Parity(
+            name=f"{LOOP} against {REFERENCE}" if run.name == LOOP else run.name,
+            images=count,
+            largest=max(largest),
+            within=tolerance("trained map", run.precision),
+            mean=float(np.mean(mean)) / scale,
+            score=score_error,
+            rank=float(spearmanr(scores, expected_scores).statistic) if count > 1 else float("nan"),
+            ms=run.ms,
+        )
 
 
 def verify(folder: Path, images: Sequence[Path], loop_images: int = 1, progress: bool = True) -> list[Parity]:
     """Compare every export of a model with PyTorch's dense pass, and that with the loop on the first `loop_images`.
 
-    Exports that cannot run here are left out. Raises BackendError where a map cannot be compared because a value is
-    not finite, and what `Engine.load` and `Engine.score` raise.
+    Images are read one at a time, and the reference's maps are kept in a temporary file, four bytes per pixel. Exports
+    that cannot run here are left out. Raises BackendError where a map cannot be compared because a value is not finite,
+    SaveError where the maps have no room, and what `read_image`, `Engine.load` and `Engine.score` raise.
     """
-    pixels = [read_image(path) for path in images]
     torch = Engine.load(folder, backend="torch")
-    runs: dict[tuple[str, str], Callable[[Pixels], object]] = {(REFERENCE, "fp32"): torch.score}
-    for backend, precision in runnable(folder):
-        engine = Engine.load(folder, backend, RUNTIME_DEVICE[backend], precision)
-        runs[f"{backend} {precision}", precision] = engine.score
-    scored = {key: _score_images(key[0], run, pixels, progress) for key, run in runs.items()}
-    reference = scored[REFERENCE, "fp32"]
-    rows = []
-    if first := pixels[:loop_images]:
-        loop = _score_images(LOOP, lambda image: torch.score(image, method=LOOP), first, progress)
-        rows = [_parity((f"{LOOP} against {REFERENCE}", "fp32"), loop, reference)]
-    return [*rows, *(_parity(key, images, reference) for key, images in scored.items())]
-
-
-def _score_images(
-    name: str, run: Callable[[Pixels], object], images: Sequence[Pixels], progress: bool
-) -> _ScoredImages:
-    run(images[0]) if name != LOOP else None  # untimed: the first run also makes caches and thread pools
-    maps, scores, seconds = [], [], []
-    for image in track(images, name, console=Console(stderr=True), disable=not progress, transient=True):
-        start = time.perf_counter()
-        result = run(image)
-        seconds.append(time.perf_counter() - start)
-        maps.append(result.map)  # type: ignore[attr-defined]
-        scores.append(result.score)  # type: ignore[attr-defined]
-    return _ScoredImages(maps, scores, median(seconds) * 1e3)
-
-
-def _parity(key: tuple[str, str], scored: _ScoredImages, reference: _ScoredImages) -> Parity:
-    """The row of a name and a precision, over the images that were scored by both."""
-    from scipy.stats import spearmanr
-
-    (name, precision), count = key, len(scored.maps)
-    expected, expected_scores = reference.maps[:count], reference.scores[:count]
-    scale = max(float(np.abs(anomaly_map).max()) for anomaly_map in expected)
-    pairs = list(zip(scored.maps, expected, strict=True))
-    try:
-        largest = max(relative_error(actual, anomaly_map, scale) for actual, anomaly_map in pairs)
-        score = relative_error(scored.scores, expected_scores, scale)
-    except BackendError as error:
-        raise BackendError(f"{name}: {error}") from None
-    return Parity(
-        name=name,
-        images=count,
-        largest=largest,
-        within=tolerance("trained map", precision),
-        mean=float(np.mean([np.abs(actual - anomaly_map).mean() for actual, anomaly_map in pairs])) / scale,
-        score=score,
-        rank=float(spearmanr(scored.scores, expected_scores).statistic) if count > 1 else float("nan"),
-        ms=scored.ms,
-    )
+    with ArrayFile() as file:
+        reference, run = _Reference(file), _Run(REFERENCE, "fp32", torch.score)
+        for anomaly_map, score in run.scored(images, progress):
+            reference.add(anomaly_map, score)
+        rows = [reference.parity(run, len(images), reference.scored())]
+        if first := images[:loop_images]:
+            loop = _Run(LOOP, "fp32", lambda image: torch.score(image, method=LOOP))
+            rows.insert(0, reference.parity(loop, len(first), loop.scored(first, progress)))
+        for backend, precision in runnable(folder):
+            engine = Engine.load(folder, backend, RUNTIME_DEVICE[backend], precision)
+            run = _Run(f"{backend} {precision}", precision, engine.score)
+            rows.append(reference.parity(run, len(images), run.scored(images, progress)))
+    return rows

@@ -87,9 +87,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ScoredSample:
-    """A test sample with the engine's result and the seconds it took; `mask` is None where the folder has none."""
+    """A test sample with the engine's result and the seconds it took; `mask` is None where the folder has none.
+
+    `image` is uint8 [H, W, 3]. It is as large as its image and map: take what is needed from it and let it go.
+    """
 
     sample: Sample
+    image: NDArray[np.uint8]
     image_score: ImageScore
     result: Scored
     mask: NDArray[np.bool_] | None

@@ -8,12 +8,16 @@ import io
 import json
 import os
 import re
+import shutil
+import sys
+import tracemalloc
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -21,9 +25,11 @@ from rich.console import Console
 from glance_fast.commands.tables import evaluation_table
 from glance_fast.data.text import printable
 from glance_fast.errors import DataError, ImageError, SaveError
+from glance_fast.evaluation import array_file, pixel_pool
 from glance_fast.evaluation.evaluate import evaluate
-from glance_fast.evaluation.report import PICTURE_BYTES, Gallery, Picture, jpeg, render_report, write_report
-from glance_fast.evaluation.results import Evaluation
+from glance_fast.evaluation.galleries import PICTURE_BYTES, Galleries, Gallery, Picture, _shown, jpeg
+from glance_fast.evaluation.report import render_report, write_report
+from glance_fast.evaluation.results import Evaluation, ImageScore, ScoredSample
 from tests.helpers.images import save_image
 
 BACKGROUND = 100
@@ -148,11 +154,109 @@ def test_the_files_contain_the_evaluation(data: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+class Textures(FakeEngine):
+    """Maps of many distinct values; the image's first pixel chooses the score."""
+
+    def score(self, img: NDArray[np.uint8], /) -> FakeResult:
+        values = np.random.default_rng(img.size).random(img.shape[:2], np.float32)
+        return FakeResult(float(img[0, 0, 0]), values, self.threshold, self.pixel_threshold)
+
+
+def peak_of_evaluation(folder: Path, count: int) -> int:
+    """Peak of the memory that an evaluation of `count` images of each kind allocates, in bytes."""
+    for defect in ("good", "crack"):
+        pixels = np.full((400, 500, 3), BACKGROUND, np.uint8)
+        mask = np.zeros((400, 500), np.uint8)
+        mask[100:200, 100:200] = 255
+        for index in range(count):
+            save_image(folder / "test" / defect / f"{index}.png", pixels)
+            if defect == "crack":
+                save_image(folder / "ground_truth" / defect / f"{index}_mask.png", mask)
+    tracemalloc.start()
+    try:
+        evaluate(Textures(), folder, None, progress=False)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array_file, "MEMORY", 2**18)
+    monkeypatch.setattr(pixel_pool, "BATCH", 2**16)
+    monkeypatch.setattr(pixel_pool, "BLOCK", 2**14)
+    few, many = (peak_of_evaluation(tmp_path / str(count), count) for count in (4, 16))
+    one_map = 400 * 500 * 4
+    assert few > one_map and many - few < one_map / 2, "24 more maps would take 19 MB"
+
+
+def test_maps_go_to_a_file_without_a_name_in_the_output_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_file, "MEMORY", 1)
+    output, open_files = tmp_path / "out", list[str]()
+
+    class Watches(FakeEngine):
+        def score(self, img: NDArray[np.uint8], /) -> FakeResult:
+            open_files.extend(os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.exists())
+            assert [*output.iterdir()] == []
+            return super().score(img)
+
+    evaluate(Watches(), data, output, progress=False)
+    if sys.platform == "linux":
+        assert any(name.startswith(f"{output}/") and name.endswith("(deleted)") for name in open_files)
+
+
+def test_without_room_for_the_maps_nothing_is_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_file, "MEMORY", 1)
+    (data / "test" / "good" / "000.png").write_bytes(b"no image")  # its size is not known; it is refused when read
+    free = 7 * 37 * 45 * 4 - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    engine = FakeEngine()
+    with pytest.raises(SaveError, match="need 0.0 GB in .*out until the evaluation ends, and 0.0 GB are free"):
+        evaluate(engine, data, tmp_path / "out", progress=False)
+    assert engine.shapes == []
+    free += 1
+    with pytest.raises(ImageError, match="000.png"):
+        evaluate(engine, data, tmp_path / "out", progress=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["good", "a", "b", "c"]), st.integers(0, 9)), max_size=60))
+def test_galleries_of_images_one_at_a_time_are_those_of_all_at_once(rows: list[tuple[str, int]]) -> None:
+    images = [ImageScore(str(number), kind, score, 0.5, score > 3) for number, (kind, score) in enumerate(rows)]
+    drawn = list[str]()
+
+    def picture(scored: ScoredSample) -> Picture:
+        drawn.append(scored.image_score.path)
+        return Picture(b"", scored.image_score.path, "")
+
+    galleries = Galleries()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("glance_fast.evaluation.galleries._picture", picture)
+        for image in images:
+            galleries.add(ScoredSample(None, None, image, None, None, 0.0))  # type: ignore[arg-type]
+            assert len(galleries._pictures) <= 18
+    shown = [[picture.title for picture in gallery.pictures] for gallery in galleries.galleries(images)]
+    assert shown == [[image.path for image in group] for group in _shown(images) if group]
+    assert {path for group in shown for path in group} <= set(drawn)
+
+
 def test_a_mask_of_another_size_is_an_error(data: Path, tmp_path: Path) -> None:
     save_image(data / "ground_truth" / "crack" / "000_mask.png", np.full((37, 44), 255, np.uint8))
     with pytest.raises(DataError, match=r"000_mask\.png"):
         evaluate(FakeEngine(), data, tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_map_of_another_size_is_an_error(data: Path) -> None:
+    class Small(FakeEngine):
+        def score(self, img: NDArray[np.uint8], /) -> FakeResult:
+            return super().score(img[:-1])
+
+    with pytest.raises(DataError, match=r"000\.png: its mask is bool \[37, 45\] and its map \[36, 45\]"):
+        evaluate(Small(), data, None, progress=False)
 
 
 @pytest.mark.parametrize("kind", ["good", "crack"])

@@ -12,11 +12,20 @@ from scipy import ndimage
 from sklearn.metrics import f1_score, roc_auc_score
 
 from glance_fast.errors import ConfigError, DataError
+from glance_fast.evaluation import pixel_pool
 from glance_fast.evaluation.metrics import PixelCurve, auroc, f1_max
 from glance_fast.evaluation.tolerances import tolerance
 
 Masks = list[NDArray[np.bool_]]
 Maps = list[NDArray[np.float32]]
+
+
+@pytest.fixture(params=[None, (4, 2, 3), (1, 1, 1)], ids=["one piece", "pieces", "a value per piece"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in memory at a time, so that curves come in one piece or in many."""
+    for name, size in zip(("BLOCK", "SAMPLE", "BATCH"), request.param or (), strict=False):
+        monkeypatch.setattr(pixel_pool, name, size)
+
 
 SIZES = [(1, 1), (7, 13), (16, 5), (11, 11)]
 
@@ -58,6 +67,7 @@ def counted_f1(labels: NDArray[np.bool_], values: NDArray[np.floating]) -> float
     return max(float(f1_score(labels, values >= threshold)) for threshold in np.unique(values))
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("levels", [1, 2, 5, 1000])
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
 def test_aupro_is_the_area_counted_at_every_threshold(levels: int, limit: float) -> None:
@@ -67,6 +77,7 @@ def test_aupro_is_the_area_counted_at_every_threshold(levels: int, limit: float)
         assert PixelCurve(masks, maps).aupro(limit) == pytest.approx(expected, abs=tolerance("metric", "fp64"))
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("levels", [1, 2, 5, 1000])
 def test_pixel_auroc_and_f1_are_those_of_scikit_learn(levels: int) -> None:
     for seed in range(4):
@@ -130,6 +141,7 @@ def test_regions_of_two_images_are_not_joined() -> None:
     assert PixelCurve(masks, maps).aupro(0.3) == pytest.approx(0.5)
 
 
+@pytest.mark.usefixtures("pieces")
 def test_a_perfect_map_is_perfect_and_an_inverted_one_worst() -> None:
     masks, _ = random_maps(0, 2)
     right = PixelCurve(masks, [mask.astype(np.float32) for mask in masks])
@@ -138,6 +150,7 @@ def test_a_perfect_map_is_perfect_and_an_inverted_one_worst() -> None:
     assert wrong.auroc() == 0 and wrong.aupro(0.3) == 0
 
 
+@pytest.mark.usefixtures("pieces")
 def test_a_constant_map_has_the_metrics_of_chance() -> None:
     masks, maps = random_maps(1, 1)
     curve = PixelCurve(masks, [np.full_like(values, 7) for values in maps])
@@ -186,6 +199,7 @@ VALUES = np.array([[1, 0]], np.float32)
         ([MASK, MASK], [VALUES], "2 masks and 1 maps"),
         ([MASK], [VALUES.T], r"mask 0 is bool \[1, 2\] and its map \[2, 1\]"),
         ([MASK, MASK.astype(np.uint8)], [VALUES, VALUES], "mask 1 is uint8"),
+        ([np.array([True, False])], [np.array([1, 0], np.float32)], r"mask 0 is bool \[2\]"),
         ([MASK], [VALUES * np.nan], "map 0 .*not finite"),
         ([MASK, MASK], [VALUES, VALUES + np.float32(np.inf)], "map 1 .*not finite"),
         ([MASK & False], [VALUES], "0 defective and 2 normal pixels"),

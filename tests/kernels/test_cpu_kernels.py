@@ -206,6 +206,12 @@ def no_linux(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(sys, "platform", "win32")
 
 
+def no_private_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "open").mkdir()
+    (folder / "open").chmod(0o777)
+    patch.setattr(build, "_default_folders", lambda: [folder / "open" / "cache"])
+
+
 def no_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
     (folder / "file").touch()
     patch.setattr(build, "user_cache_path", lambda _: folder / "file" / "cache")
@@ -218,6 +224,11 @@ def no_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
         (no_headers, BackendError, r"brings no headers .*pip install --upgrade openvino, or export the model without"),
         (no_code, BackendError, r"cannot compile our kernels, or export the model without plugins.*schedule\.hpp"),
         (no_linux, BackendError, r"compiled on Linux, and this is win32; export the model without plugins"),
+        (
+            no_private_folder,
+            BackendError,
+            r"others may write to .*open\. .*set XDG_CACHE_HOME .*or export",
+        ),
         (no_folder, BackendError, r"cannot hold our compiled kernels: Not a directory; export the model without"),
     ],
 )
