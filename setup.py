@@ -128,6 +128,7 @@ setup(
         "glance_fast.kernels.gpu": ["configurations.json"],
     },
     install_requires=[
+        "filelock>=4.2",
         "numpy>=1.26",
         "openvino>=2025.0",
         "pillow>=10.3",

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness.environment import append_rows, use_all_cores
-from glance_fast.commands.score_files import score_files
+from glance_fast.commands.score_files import ScoreOptions, score_files
 from glance_fast.data.datasets import expand
 from glance_fast.data.images import read_image
 from glance_fast.data.prefetch import READ_AHEAD
@@ -45,8 +45,8 @@ def main(
     logging.disable(logging.INFO)
     engine, folder = (Engine.load(model, backend, precision=precision, streams=streams) for streams in (1, None))
     files = expand(images)
-    paths = [files[i % len(files)] for i in range(count)]
     with tempfile.TemporaryDirectory() as scratch:
+        paths = linked(files, count, Path(scratch))
         ways = ways_of(engine, folder, paths, Path(scratch))
         seconds = time_ways(ways, turns)
     alone = seconds["engine alone, decoded images"]
@@ -59,7 +59,7 @@ def main(
             "backend": engine.backend.name,
             "precision": precision,
             "streams": ways[name][0].backend.streams,
-            "side": "{}x{}".format(*read_image(paths[0]).shape[:2]),
+            "side": "{}x{}".format(*read_image(files[0]).shape[:2]),
             "count": count,
             "turns": turns,
         }
@@ -73,12 +73,21 @@ def main(
         append_rows(output, rows)
 
 
+def linked(files: list[Path], count: int, scratch: Path) -> list[Path]:
+    """`count` links to the files in turn, as `score_files` scores each path once."""
+    paths = [scratch / f"{i:05}{files[i % len(files)].suffix}" for i in range(count)]
+    for i, path in enumerate(paths):
+        path.symlink_to(files[i % len(files)].absolute())
+    return paths
+
+
 def ways_of(engine: Engine, folder: Engine, paths: list[Path], scratch: Path) -> dict[str, Way]:
     """The ways that are timed, by name; `engine` has one stream, `folder` as many as suit a folder of images."""
     pixels = [read_image(path) for path in paths]
 
     def score(by: Engine, overlays: str) -> object:
-        return score_files(by, paths, scratch / f"{overlays}-{by.backend.streams}", overlays=overlays)
+        options = ScoreOptions(overlays=overlays, overwrite=True)
+        return score_files(by, paths, scratch / f"{overlays}-{by.backend.streams}", options)
 
     return {
         "engine alone, decoded images": (engine, lambda by: [by.score(image) for image in pixels]),

@@ -107,20 +107,33 @@ def score(
     method: Method = "dense",
     overlays: Annotated[str, typer.Option(help="Images to draw overlays for: all, anomalous or none.")] = "all",
     streams: Annotated[int | None, typer.Option(help="Images scored concurrently on a CPU; 2 if supported.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the results of earlier runs in the output folder.")] = False,
 ) -> None:
-    """Score images: an overlay of the anomaly map per image, and a table of scores as CSV and JSON lines."""
-    from glance_fast.commands.score_files import score_files
+    """Score images: an overlay of the anomaly map per image, and a table of scores as CSV and JSON lines.
+
+    A stopped run goes on when the same command is given again.
+    """
+    from glance_fast.commands.score_files import ScoreOptions, score_files
+    from glance_fast.commands.score_inputs import outside
+    from glance_fast.commands.stop_signals import stop_on_signals
     from glance_fast.data.datasets import expand
     from glance_fast.engine import Engine
 
-    paths = expand(images)
+    options = ScoreOptions(method, overlays, overwrite)
+    paths = outside(output, expand(images))
     engine = Engine.load(model, backend, device, precision, streams)
-    rows = score_files(engine, paths, output, method, overlays)
+    with stop_on_signals() as stop:
+        rows = score_files(engine, paths, output, options, stop)
     failed = [row for row in rows if row.error is not None]
     anomalous = sum(row.is_anomalous is True for row in rows)
-    for row in failed:
-        err.print(row.error, style="red", markup=False, highlight=False, soft_wrap=True)
+    for row in rows:
+        if row.error is not None or row.overlay_error is not None:
+            message = row.error or f"{row.path} has no overlay: {row.overlay_error}"
+            err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     out.print(f"{len(rows) - len(failed)} images scored, {anomalous} anomalous; tables and overlays in {output}")
+    if stop.number is not None:
+        err.print(f"stopped by a signal after {len(rows)} of {len(paths)} images; the same command goes on")
+        raise typer.Exit(stop.exit_status)
     if failed:
         raise typer.Exit(1)
 

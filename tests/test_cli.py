@@ -23,6 +23,7 @@ from glance_fast.errors import ConfigError
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import grid_starts
 from glance_fast.presets import PRESETS
+from tests.helpers.command_line import run_command
 from tests.helpers.images import save_image
 from tests.helpers.models import save_tiny, tiny_config, tiny_model
 from tests.helpers.tolerances import assert_near
@@ -61,18 +62,6 @@ def data(tmp_path: Path) -> Path:
         save_image(tmp_path / "data" / "test" / "square" / f"{i}.png", pixels)
         save_image(tmp_path / "data" / "ground_truth" / "square" / f"{i}_mask.png", mask)
     return tmp_path / "data"
-
-
-def run_command(*arguments: object, status: int = 0) -> None:
-    """Run the command in this process as a shell would; its exit status must be `status`."""
-    before = sys.argv
-    sys.argv = ["glance-fast", *(str(argument) for argument in arguments)]
-    try:
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    finally:
-        sys.argv = before
-    assert (left.value.code or 0) == status
 
 
 def test_from_photographs_to_a_report(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +148,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("name", [command.callback.__name__ for command in cli.app.registered_commands])
+@pytest.mark.parametrize("name", typer.main.get_group(cli.app).commands)
 def test_help_shows_every_text_whole(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Also what would be markup, as the tables [model] and [train]."""
     run_command(name, "--help")

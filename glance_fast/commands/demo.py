@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
 
-from glance_fast.commands.score_files import score_files
+from glance_fast.commands.score_files import ScoreOptions, score_files
 from glance_fast.commands.tables import evaluation_table
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.datasets import expand, test_samples
@@ -57,7 +57,7 @@ def run_demo(output: Path, texture: str, console: Console) -> None:
     train_model(job, MODEL, TRAIN)
     engine = Engine.load(model)
     evaluation = evaluate(engine, data, output, title=f"Demo: {texture}", metadata=engine.metadata())
-    score_files(engine, expand([data / "test"]), output)
+    score_files(engine, expand([data / "test"]), output, ScoreOptions(overwrite=True))
     console.print(evaluation_table(evaluation))
     methods = compare(engine, read_image(test_samples(data)[0].path))
     dense, loop = methods.dense_seconds, methods.loop_seconds

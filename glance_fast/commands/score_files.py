@@ -1,151 +1,217 @@
-"""Scoring many files: an overlay per file, and a table of all as CSV and JSON lines."""
+"""Scoring many files: an overlay per file, and a table of all as CSV and JSON lines; a stopped run goes on."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import os
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
 
+from glance_fast.commands.overlay_names import distinct_name, overlay_names
+from glance_fast.commands.score_tables import OVERLAYS, ScoredFile, ScoreTables, opened
+from glance_fast.commands.stop_signals import StopRequest
 from glance_fast.data.images import Pixels, read_image
 from glance_fast.data.prefetch import prefetch_map
+from glance_fast.data.regular_file import open_regular
 from glance_fast.errors import ConfigError, ImageError
-from glance_fast.storage.atomic_write import replace_file
+from glance_fast.storage.folder_lock import locked
+from glance_fast.version import __version__
 from glance_fast.visualization.overlay import overlay, save_jpeg
 
 if TYPE_CHECKING:
     from glance_fast.engine import Engine
     from glance_fast.postprocessing.result import Result
 
-
 # The images that overlays are drawn for.
-OVERLAYS = ("all", "anomalous", "none")
+DRAWN = ("all", "anomalous", "none")
+
+# The largest file that is hashed: no image that can be decoded has as many bytes.
+MAX_BYTES = 2**32
+
+# Seconds between flushes of the tables to the disk: a flush of each row, of 1 to 10 ms, would slow a GPU down.
+SYNC_INTERVAL = 1.0
 
 
 @dataclass(frozen=True)
-class ScoredFile:
-    """A row of the table: a file's score and verdict, or the error that prevented them."""
+class ScoreOptions:
+    """How files are scored: the engine's `method`, the images that `overlays` are drawn for (of `DRAWN`).
 
-    path: str
-    score: float | None = None
-    p_value: float | None = None
-    threshold: float | None = None
-    is_anomalous: bool | None = None
-    overlay: str | None = None
-    error: str | None = None
+    `overwrite` removes the results of earlier runs in the output folder; else a run of the same model and options goes
+    on with them. Raises ConfigError.
+    """
+
+    method: str = "dense"
+    overlays: str = "all"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overlays not in DRAWN:
+            raise ConfigError(f"unknown overlays {self.overlays!r}; legal are {', '.join(DRAWN)}")
+
+    def draws(self, is_anomalous: bool) -> bool:
+        """Whether an image of this verdict gets an overlay."""
+        return self.overlays == "all" or (self.overlays == "anomalous" and is_anomalous)
 
 
 def score_files(
-    engine: Engine, paths: Sequence[Path], output: Path, method: str = "dense", overlays: str = "all"
+    engine: Engine,
+    paths: Sequence[Path],
+    output: Path,
+    options: ScoreOptions | None = None,
+    stop: StopRequest | None = None,
 ) -> list[ScoredFile]:
-    """Score files into `output`: `scores.csv`, `scores.jsonl` and, for the images of `overlays`, `overlays/*.jpg`.
+    """Score files into `output`: `scores.csv`, `scores.jsonl` and, as `options` say, `overlays/*.jpg`.
 
-    Reading, scoring and drawing run concurrently. A file that cannot be read or scored gets a row with its error, and
-    the others are scored. The rows of scored files are written even when the run is interrupted. Raises SaveError for
-    a file that cannot be written, ConfigError for an unknown value of `overlays`.
+    Returns the rows in the order of `paths`. Reading, scoring and drawing run concurrently. A file that cannot be read
+    or scored gets a row with its error, one that cannot be drawn a row with its `overlay_error`, and the others are
+    scored. A file that has a row of the same content, model and options is not scored again. When a signal sets `stop`,
+    the images in work are finished, and the rows are those so far. Raises SaveError for tables that cannot be written,
+    for another run that writes to `output`, and for results of another model or other options there.
     """
-    if overlays not in OVERLAYS:
-        raise ConfigError(f"unknown overlays {overlays!r}; legal are {', '.join(OVERLAYS)}")
-    rows: dict[int, ScoredFile] = {}
-
-    def write(scored: _FileResult) -> None:
-        drawn = overlays == "all" or (overlays == "anomalous" and scored.is_anomalous)
-        rows[scored.number] = scored.row(output / "overlays" / names[scored.number] if drawn else None)
-
-    def work(file: _InputFile) -> _FileResult:
-        if file.pixels is None:
-            return _FileResult(file)
-        try:
-            return _FileResult(file, engine.score(file.pixels, method))
-        except ImageError as error:
-            return _FileResult(replace(file, error=str(error)))
-
-    names = list(_names(paths))
-    steps = prefetch_map(enumerate(paths), _read, work, write, engine.backend.streams)
-    try:
-        for _ in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
-            pass
-    finally:
-        steps.close()  # waits for overlays that are being written
-        write_rows([rows[number] for number in sorted(rows)], output)
-    return [rows[number] for number in sorted(rows)]
+    options = options or ScoreOptions()
+    paths = list(dict.fromkeys(paths))
+    with locked(output), opened(output, _settings(engine, options), options.overwrite) as tables:
+        run = _Run(engine, options, tables, stop or StopRequest(), list(overlay_names(paths, output)))
+        rows = list(run.rows(paths))
+        if len(rows) == len(paths):
+            tables.sort(rows)
+        return rows
 
 
-def _read(numbered: tuple[int, Path]) -> _InputFile:
-    number, path = numbered
-    try:
-        return _InputFile(number, path, read_image(path))
-    except ImageError as error:
-        return _InputFile(number, path, error=str(error))
+def _settings(engine: Engine, options: ScoreOptions) -> dict[str, str]:
+    """What rows must have in common to stand in one table: the content of `run.json`."""
+    return {
+        "glance_fast": __version__,
+        "model": engine.files.digest,
+        "settings": _digest(engine.config.model_dump_json()),
+        "calibration": _digest(engine.calibration.model_dump_json()),
+        "backend": f"{engine.backend.name} on {engine.backend.device_description}",
+        "method": options.method,
+        "overlays": options.overlays,
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _InputFile:
-    """A file's pixels, or the error of reading or scoring it."""
+    """A file: the hash of its content, its pixels or the error of reading them, or the row that it has already."""
 
     number: int
     path: Path
+    sha256: str | None = None
     pixels: Pixels | None = None
     error: str | None = None
+    earlier: ScoredFile | None = None
 
 
 @dataclass(frozen=True)
-class _FileResult:
-    """A file and the engine's result; without a result, the file holds the error."""
+class _JudgedFile:
+    """A file's row, and of an image that was just scored what its overlay is drawn from."""
 
-    file: _InputFile
+    row: ScoredFile
+    pixels: Pixels | None = None
     result: Result[Any] | None = None
 
-    @property
-    def number(self) -> int:
-        return self.file.number
 
-    @property
-    def is_anomalous(self) -> bool:
-        return self.result is not None and self.result.is_anomalous
+@dataclass(frozen=True)
+class _Run:
+    """The stages that a file passes: read, judge, draw. `names` are the overlays' names, by the files' numbers."""
 
-    def row(self, picture: Path | None) -> ScoredFile:
-        """The file's row in the table; draws the overlay to `picture` first, if it is not None."""
-        if self.result is None or self.file.pixels is None:
-            return ScoredFile(str(self.file.path), error=self.file.error)
-        if picture is not None:
-            save_jpeg(overlay(self.file.pixels, self.result), picture)
+    engine: Engine
+    options: ScoreOptions
+    tables: ScoreTables
+    stop: StopRequest
+    names: Sequence[str]
+
+    def rows(self, paths: Sequence[Path]) -> Iterator[ScoredFile]:
+        """The rows of all files in order, or of those that were begun before the run was stopped."""
+        files = takewhile(lambda _: self.stop.number is None, enumerate(paths))
+        steps = prefetch_map(files, self.read, self.judge, self.draw, self.engine.backend.streams)
+        with closing(steps):  # waits for overlays that are being written
+            for row in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
+                if row is not None:
+                    yield row
+
+    def read(self, numbered: tuple[int, Path]) -> _InputFile:
+        """Read a file that has no complete row for its content yet."""
+        number, path = numbered
+        # Before the pixels: of a file that changes in between the hash is out of date, and it is scored again.
+        sha256 = _content_hash(path)
+        if (earlier := self.tables.complete_row(str(path), sha256)) is not None:
+            return _InputFile(number, path, sha256, earlier=earlier)
+        try:
+            return _InputFile(number, path, sha256, read_image(path))
+        except ImageError as error:
+            return _InputFile(number, path, sha256, error=str(error))
+        except MemoryError:
+            return _InputFile(number, path, sha256, error=f"{path}: {_NO_MEMORY}")
+
+    def judge(self, file: _InputFile) -> _JudgedFile | None:
+        """Score a file and add its row; None when the run has been stopped."""
+        if file.earlier is not None:
+            return _JudgedFile(file.earlier)
+        if self.stop.number is not None:
+            return None
+        row, result = ScoredFile(str(file.path), error=file.error, sha256=file.sha256), None
+        if file.pixels is not None:
+            try:
+                result = self.engine.score(file.pixels, self.options.method)
+                row = self._scored(file, result)
+            except ImageError as error:
+                row = replace(row, error=str(error))
+            except MemoryError:
+                row = replace(row, error=f"{file.path}: {_NO_MEMORY}")
+        self.tables.add(row)
+        return _JudgedFile(row, file.pixels, result)
+
+    def _scored(self, file: _InputFile, result: Result[Any]) -> ScoredFile:
+        path, overlay_path = str(file.path), None
+        if self.options.draws(result.is_anomalous):
+            name = self.names[file.number]
+            if not self.tables.may_draw(name, (path, file.sha256)):
+                name = distinct_name(name, file.sha256, self.tables.output)
+            overlay_path = str(self.tables.output / OVERLAYS / name)
         return ScoredFile(
-            path=str(self.file.path),
-            score=self.result.score,
-            p_value=self.result.p_value,
-            threshold=self.result.threshold,
-            is_anomalous=self.result.is_anomalous,
-            overlay=None if picture is None else str(picture),
+            path=path,
+            score=result.score,
+            p_value=result.p_value,
+            threshold=result.threshold,
+            is_anomalous=result.is_anomalous,
+            overlay=overlay_path,
+            sha256=file.sha256,
         )
 
+    def draw(self, judged: _JudgedFile | None) -> ScoredFile | None:
+        """Draw a file's overlay, if it is to have one, and flush the tables when it is time; the row as it is then."""
+        if judged is None:
+            return None
+        row = judged.row
+        if judged.result is not None and judged.pixels is not None and row.overlay is not None:
+            try:
+                save_jpeg(overlay(judged.pixels, judged.result), Path(row.overlay))
+            except Exception as error:  # noqa: BLE001 (whatever drawing raises concerns this overlay alone)
+                row = replace(row, overlay=None, overlay_error=str(error) or type(error).__name__)
+                self.tables.add(row)
+        self.tables.sync(SYNC_INTERVAL)
+        return row
 
-def write_rows(rows: Sequence[ScoredFile], output: Path) -> None:
-    """Write `scores.csv` and `scores.jsonl`; raises SaveError."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in fields(ScoredFile)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    replace_file(output / "scores.csv", table.getvalue().encode("utf-8", "surrogateescape"))
-    replace_file(output / "scores.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
+
+_NO_MEMORY = "there is not enough memory for an image of this size; cut it into tiles"
 
 
-def _names(paths: Sequence[Path]) -> Iterator[str]:
-    """A unique file name per overlay: the path below the common folder, its parts joined by underscores."""
-    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    used: set[str] = set()
-    for path in paths:
-        relative = path.absolute().relative_to(root)
-        stem = "_".join([*relative.parent.parts, relative.stem])
-        name, number = f"{stem}.jpg", 2
-        while name in used:
-            name, number = f"{stem}_{number}.jpg", number + 1
-        used.add(name)
-        yield name
+def _content_hash(path: Path) -> str | None:
+    """The SHA-256 of a file; None where it cannot be read, of which `read_image` then gives the reason."""
+    try:
+        with open_regular(path, MAX_BYTES) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,34 @@
+"""The output folder of `glance-fast score` is never read as input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.command_line import run_command
+from tests.helpers.images import save_images
+
+
+def test_repeated_runs_score_the_same_images(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_images(tmp_path / "in", 2)
+    for output in ("in/found", "in/found", "in/found2"):
+        run_command("score", tmp_path / "in", "--model", tiny_folder, "--output", tmp_path / output)
+        assert "2 images scored" in capfd.readouterr().out
+
+
+def test_images_in_the_output_folder_are_left_out_and_counted(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they are named, and where the folder is a link."""
+    first, *others = save_images(tmp_path / "in", 3)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    options = ("--model", tiny_folder, "--output", tmp_path / "link")
+    run_command("score", first, *others, *options, status=1)
+    assert "all 3 images lie in the output folder" in capfd.readouterr().err
+    other = first.rename(tmp_path / "other.png")
+    run_command("-q", "score", other, tmp_path / "in", *options)
+    printed = capfd.readouterr()
+    assert "2 images in the output folder" in printed.err and "1 images scored" in printed.out

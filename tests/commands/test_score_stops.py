@@ -1,0 +1,125 @@
+"""A run that is stopped by a signal, or killed, keeps what was judged; the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glance_fast.commands.stop_signals import SIGNALS, stop_on_signals
+from glance_fast.engine import Engine
+from tests.helpers.command_line import run_command
+from tests.helpers.images import save_images
+
+COUNT = 14
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a folder of images."""
+    folder = tmp_path_factory.mktemp("work")
+    save_images(folder / "in", COUNT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(work: Path, tiny_folder: Path) -> dict[str, bytes]:
+    """The tables and overlays of a run that nothing stops."""
+    before = Path.cwd()
+    os.chdir(work)
+    try:
+        run_command("score", "in", "--model", tiny_folder, "--output", "out")
+    finally:
+        os.chdir(before)
+    content = files(work / "out")
+    (work / "out").rename(work / "whole")
+    return content
+
+
+@pytest.fixture
+def output(work: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The output folder of runs in `work`, which ends the test with what `whole` has."""
+    monkeypatch.chdir(work)
+    yield work / "out"
+    assert files(work / "out") == whole
+    (work / "out").rename(work / f"out-{len(list(work.iterdir()))}")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rows(output: Path) -> int:
+    return len((output / "scores.jsonl").read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_signal_ends_a_run_after_the_images_in_work(
+    number: signal.Signals, tiny_folder: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, score = list[int](), Engine.score
+
+    def stopped(self: Engine, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), number)
+        return score(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "score", stopped)
+        run_command("score", "in", "--model", tiny_folder, "--output", "out", status=128 + number)
+    assert rows(output) == len(calls) == 5
+    run_command("score", "in", "--model", tiny_folder, "--output", "out")
+
+
+KILLED = """
+import os, signal, sys
+from glance_fast import cli
+from glance_fast.engine import Engine
+calls, score = [], Engine.score
+def killed(self, *arguments):
+    calls.append(1)
+    if len(calls) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(self, *arguments)
+Engine.score = killed
+cli.main()
+"""
+
+
+def test_a_killed_run_has_a_row_of_every_judged_image(tiny_folder: Path, output: Path) -> None:
+    command = [sys.executable, "-c", KILLED, "score", "in", "--model", str(tiny_folder), "--output", "out"]
+    root = str(Path(__file__).parents[2])
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, stderr=subprocess.PIPE, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert rows(output) == 5
+    run_command("score", "in", "--model", tiny_folder, "--output", "out")
+
+
+def test_ignored_signals_stay_ignored_and_former_handlers_come_back() -> None:
+    """As under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number is None and stop.exit_status == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.number == signal.SIGTERM and stop.exit_status == 143
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_second_interrupt_ends_the_run_at_once() -> None:
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.exit_status == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
