@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,17 +88,11 @@ def _settings(engine: Engine, options: ScoreOptions) -> dict[str, str]:
     """What rows must have in common to stand in one table: the content of `run.json`."""
     return {
         "glance_fast": __version__,
-        "model": engine.files.digest,
-        "settings": _digest(engine.config.model_dump_json()),
-        "calibration": _digest(engine.calibration.model_dump_json()),
+        **asdict(engine.files.digests),
         "backend": f"{engine.backend.name} on {engine.backend.device_description}",
         "method": options.method,
         "overlays": options.overlays,
     }
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_results_of_another_model_or_other_options_are_never_replaced(engine: En
     score_files(engine, paths, output)
     expected, pictures = tables(output), overlay_files(output)
     other = Engine.load(save_tiny(tmp_path / "model", tiny_model(seed=1)), "torch")
-    with pytest.raises(SaveError, match=r"another model or other settings \(model \w+, now \w+\); .*--overwrite"):
+    with pytest.raises(SaveError, match=r"another model or other settings \(weights \w+, now \w+\); .*--overwrite"):
         score_files(other, paths, output)
     with pytest.raises(SaveError, match=r"\(overlays all, now none\); .*--overwrite"):
         score_files(engine, paths, output, ScoreOptions(overlays="none"))
