@@ -15,7 +15,8 @@ With n features of z_g, and z_l of n features, followed by m context features wh
 
 C is the classifier's probability of "normal". Where differences are whitened, √ and the logit replace the paper's
 terms: they order locations the same and do not saturate. `score_offset` o and `score_scale` c bring both heads to one
-scale: over normal images the median location is 0 and the highest location of a median image is 1.
+scale: over normal images, each whitened without itself, the median location is 0 and the highest location of a median
+image is 1.
 """
 
 from __future__ import annotations

@@ -129,8 +129,13 @@ class GlanceModel(nn.Module):
         difference = self.difference(z_local, z_global)
         if self.whitening is None:
             return difference, torch.cat([z_local, z_global, difference.square()], dim=-1)
-        difference = self.whitening(difference, locations)
-        return difference, torch.cat([difference[..., : z_global.shape[-1]], z_global], dim=-1)
+        whitened = self.whitening(difference, locations)
+        return whitened, self.classifier_input(whitened, z_global)
+
+    @staticmethod
+    def classifier_input(whitened: Tensor, z_global: Tensor) -> Tensor:
+        """The input of DAD's classifier where differences are whitened: [w[:n], z_g]."""
+        return torch.cat([whitened[..., : z_global.shape[-1]], z_global], dim=-1)
 
     def head_scores(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
         """s_IAD and s_DAD of all locations, each [B, locations], by the formulas in `glance_fast.models.heads`."""

@@ -5,7 +5,8 @@ may be abnormal at another. Each location's difference is whitened by its own st
 
     w = W (z_l − z_g − μ),      W = L⁻¹,  L Lᵀ = Σ + ε I   (Cholesky),
 
-so that ‖w‖² is the squared Mahalanobis distance. `glance_fast.models.heads` says how the heads use w.
+so that ‖w‖² is the squared Mahalanobis distance. `glance_fast.models.heads` says how the heads use w. Images that the
+statistics were fitted to lie closer to their mean than new ones do, the more so the fewer they are: see `left_out`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from glance_fast.errors import ConfigError
+from glance_fast.errors import ConfigError, TrainingError
+
+# Least ε, in units of the last place of the mean square of all differences: rounding alone leaves as much.
+ROUNDING = 10
 
 
 class LocationWhitening(nn.Module):
@@ -57,17 +61,34 @@ class LocationWhitening(nn.Module):
             count, total = count + len(batch), total + rows.sum(1, dtype=torch.float64)
             products.baddbmm_(rows.mT, rows)
         mean = (total / count).to(self.mean.dtype)
+        square = products.diagonal(dim1=1, dim2=2).mean() / count
         covariance = products / count - mean[:, :, None] * mean[:, None, :]
         variance = covariance.diagonal(dim1=1, dim2=2)
-        covariance.diagonal(dim1=1, dim2=2).add_(shrinkage * variance.mean() + absolute)
+        epsilon, least = shrinkage * variance.mean() + absolute, ROUNDING * torch.finfo(square.dtype).eps * square
+        variance.add_(torch.maximum(epsilon, least))
         self.mean.copy_(mean)
         self.matrix.copy_(_inverse_cholesky(covariance))
+
+
+def left_out(whitened: Tensor, count: int) -> Tensor:
+    """w [..., n] of images among the `count` that μ and W were fitted to, as long as if each were left out of the fit.
+
+    Without image i the matrix Σ + ε I is N/(N−1) · L (I − wwᵀ/(N−1)) Lᵀ (if ε grows with it), and its distance from the
+    mean N/(N−1) times as long, so ‖w‖² becomes N/(N−1) · ‖w‖² / (1 − ‖w‖²/(N−1)). The direction is kept.
+    """
+    square = whitened.square().sum(-1, keepdim=True)
+    remainder = (1 - square / (count - 1)).clamp(min=torch.finfo(square.dtype).eps)
+    return whitened * (count / (count - 1) / remainder).sqrt()
 
 
 def _inverse_cholesky(covariance: Tensor) -> Tensor:
     """L⁻¹ of each matrix, in a loop: batched, it fails in some builds of the CPU's linear algebra."""
     inverse = torch.empty_like(covariance)
     eye = torch.eye(covariance.shape[-1], dtype=torch.float64, device=covariance.device)
+    if not covariance.isfinite().all():
+        raise TrainingError(
+            "differences of normal images are NaN or infinite; the training diverged: lower learning_rate"
+        )
     for i, matrix in enumerate(covariance):
         inverse[i] = torch.linalg.solve_triangular(torch.linalg.cholesky(matrix.double()), eye, upper=False)
     return inverse

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.progress import track
 
 from glance_fast.config import ModelConfig, TrainConfig
@@ -18,8 +17,7 @@ from glance_fast.data.resizing import letterbox_window
 from glance_fast.errors import DataError
 from glance_fast.postprocessing.calibration import images_needed
 from glance_fast.training.sampling import CALIBRATION_SPLIT_STREAM
-
-Photos = NDArray[np.uint8]
+from glance_fast.training.usable_photos import MIN_TRAINING_PHOTOS, Photos, Requirement, shared_photos, usable_photos
 
 # A smaller network size is recommended where all images have one aspect ratio, up to this factor between the largest
 # and the smallest, and where that size has less than this fraction of the model's pixels.
@@ -42,26 +40,30 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
 
     With a folder of other normal images for `calibration`, those are held out and all of `folder` is trained on.
     """
-    paths = normal_images(folder)
-    needed = images_needed(train.false_alarm_rate)
+    held_out_needed = images_needed(train.false_alarm_rate)
+    rate = f"a false-alarm rate of {train.false_alarm_rate:g}"
     if calibration is not None:
-        others = normal_images(calibration)
-        if len(others) < needed:
-            raise DataError(
-                f"{calibration} has {len(others)} normal images; a false-alarm rate of {train.false_alarm_rate:g} "
-                f"needs {needed} for calibration: give more of them, or a higher rate"
-            )
-        photos, held_out = read_photos(paths, model), read_photos(others, model)
-        return Split(photos, held_out, _fingerprint(paths, photos) + _fingerprint(others, held_out))
-    count = max(round(len(paths) * train.calibration_fraction), needed)
-    if len(paths) - count < 1:
-        raise DataError(
-            f"{folder} has {len(paths)} normal images; a false-alarm rate of {train.false_alarm_rate:g} needs {needed} "
-            f"of them held out and at least one to train on: give {needed + 1} images or more, or a higher rate"
-        )
+        training = Requirement(MIN_TRAINING_PHOTOS, "training")
+        photos, fingerprint = read_usable(folder, model, training)
+        held_out, other = read_usable(calibration, model, Requirement(held_out_needed, f"calibration to {rate}"))
+        if shared := shared_photos(photos, held_out):
+            log.warning("%s: %d images are trained on too; the threshold will be too low", calibration, shared)
+        return Split(photos, held_out, fingerprint + other)
+    purpose = f"training, with {held_out_needed} images held out for {rate},"
+    photos, fingerprint = read_usable(folder, model, Requirement(held_out_needed + MIN_TRAINING_PHOTOS, purpose))
+    count = max(round(len(photos) * train.calibration_fraction), held_out_needed)
+    count = min(count, len(photos) - MIN_TRAINING_PHOTOS)
+    order = np.random.default_rng([train.seed, CALIBRATION_SPLIT_STREAM]).permutation(len(photos))
+    return Split(photos[order[count:]], photos[order[:count]], fingerprint)
+
+
+def read_usable(folder: Path, model: ModelConfig, requirement: Requirement) -> tuple[Photos, str]:
+    """A folder's normal images that can be used, and the fingerprint of all; raises DataError for too few."""
+    paths = normal_images(folder)
+    requirement.check(folder, len(paths), f"{len(paths)} normal images")
     photos = read_photos(paths, model)
-    order = np.random.default_rng([train.seed, CALIBRATION_SPLIT_STREAM]).permutation(len(paths))
-    return Split(photos[order[count:]], photos[order[:count]], _fingerprint(paths, photos))
+    usable = usable_photos(folder, paths, photos, requirement)
+    return photos if usable.all() else photos[usable], _fingerprint(paths, photos)
 
 
 def read_photos(paths: list[Path], model: ModelConfig) -> Photos:

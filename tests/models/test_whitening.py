@@ -11,9 +11,10 @@ from torch import Tensor
 
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
+from glance_fast.errors import TrainingError
 from glance_fast.evaluation.tolerances import tolerance
 from glance_fast.models.model import GlanceModel
-from glance_fast.models.whitening import LocationWhitening
+from glance_fast.models.whitening import LocationWhitening, left_out
 from tests.helpers.models import tiny_model
 from tests.helpers.tolerances import DTYPES, assert_close
 
@@ -59,6 +60,28 @@ def test_constant_photographs_give_finite_whitening() -> None:
     whitening = LocationWhitening(2, 3)
     whitening.fit([torch.zeros(5, 2, 3) + torch.randn(1, 2, 1), torch.randn(2, 2, 3)], 0.01)
     assert whitening.matrix.isfinite().all()
+
+
+@pytest.mark.parametrize("count", [2, 5, 300])
+def test_an_image_that_is_left_out_is_as_far_as_statistics_without_it_say(count: int) -> None:
+    samples, absolute = differences(count), 0.3
+    whole, without = LocationWhitening(3, 4).double(), LocationWhitening(3, 4).double()
+    whole.fit([samples], absolute=absolute)
+    without.fit([samples[1:]], absolute=absolute * count / (count - 1))
+    actual = left_out(whole(samples), count)[0].square().sum(-1)
+    assert_close(actual, without(samples[:1])[0].square().sum(-1), torch.float64)
+
+
+def test_images_that_differ_in_rounding_alone_give_finite_whitening() -> None:
+    noise = 1e-6 * torch.randn(30, 2, 6)
+    whitening = LocationWhitening(2, 6)
+    whitening.fit([1 + noise], 0.01)
+    assert whitening.matrix.isfinite().all()
+
+
+def test_statistics_that_are_not_finite_are_an_error() -> None:
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        LocationWhitening(2, 6).fit([torch.full((3, 2, 6), float("nan"))], 0.01)
 
 
 def fitted(**changes: Any) -> GlanceModel:
