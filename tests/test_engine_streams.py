@@ -83,6 +83,14 @@ def test_a_result_comes_before_the_next_frame_is_asked_for(engine: Engine) -> No
     assert len(results) == len(FRAMES)
 
 
+def test_tensors_are_computed_before_another_thread_gets_them(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each thread may have a CUDA stream of its own: what is read, and the result's map."""
+    settled: list[Any] = []
+    monkeypatch.setattr("glance_fast.engine.settle", settled.append)
+    (result,) = engine.stream([torch.from_numpy(FRAMES[0])], ahead=1)
+    assert len(settled) == 2 and settled[0].dtype == torch.uint8 and settled[1] is result.map
+
+
 def test_reading_ahead_goes_on_while_a_result_is_used(engine: Engine) -> None:
     asked = []
 
@@ -186,10 +194,10 @@ def test_a_failed_result_cannot_be_taken_for_a_verdict(engine: Engine, attribute
 
 def test_a_single_image_or_impossible_settings_are_no_stream(engine: Engine, tmp_path: Path) -> None:
     tensor, picture = torch.zeros(3, 48, 56), Image.new("RGB", (56, 48))
-    for image in ("photo.png", tmp_path / "photo.png", FRAMES[0], tensor, picture, 7):
+    for image in ("photo.png", tmp_path / "photo.png", FRAMES[0], tensor, picture, 7, np.uint8(7)):
         with pytest.raises(ImageError, match="a stream takes images, and got a single"):
             engine.stream(image)  # type: ignore[arg-type]
-    for settings in ({"ahead": -1}, {"ahead": 2, "latest": True}):
+    for settings in ({"ahead": -1}, {"ahead": 2.5}, {"ahead": 2, "latest": True}):
         with pytest.raises(ConfigError, match=r"ahead=.* was requested; legal are"):
             engine.stream(FRAMES, **settings)  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="unknown method 'fast'"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from glance_fast.errors import ConfigError, ImageError
@@ -69,14 +69,14 @@ class Stream(Iterator[Item]):
 
 def check_stream(images: object, ahead: int, latest: bool) -> None:
     """Raise ImageError for a single image in place of a stream, and ConfigError for impossible settings."""
-    single = isinstance(images, (str, os.PathLike)) or getattr(images, "ndim", 1) in (2, 3)
-    if single or not isinstance(images, Iterable):
+    iterable = hasattr(type(images), "__iter__") or hasattr(type(images), "__getitem__")
+    if not iterable or isinstance(images, (str, os.PathLike)) or getattr(images, "ndim", 1) in (0, 2, 3):
         raise ImageError(
             f"a stream takes images, and got a single {type(images).__name__}; give a list or an iterator of images, "
             "or use Engine.score"
         )
-    if ahead < 0 or (ahead and latest):
+    if not isinstance(ahead, int) or ahead < 0 or (ahead and latest):
         raise ConfigError(
-            f"ahead={ahead} with latest={latest} was requested; legal are ahead=0 and more images, and latest=True "
+            f"ahead={ahead!r} with latest={latest!r} was requested; legal are ahead=0 and more images, and latest=True "
             "with ahead=0"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -44,6 +45,13 @@ def test_any_thread_may_score(engine_folder: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for actual, result in zip(pool.map(engine.score, images), expected, strict=True):
             assert_same_result(actual, result)
+
+
+def test_a_copied_engine_is_loaded_anew(engine_folder: Path) -> None:
+    engine = Engine.load(engine_folder, device="cuda")
+    other = copy.deepcopy(engine)
+    assert (other.backend.name, other.backend.device_description) == ("tensorrt", "cuda at fp32")
+    assert_same_result(other.score(textured_image(48, 56)), engine.score(textured_image(48, 56)))
 
 
 def test_a_program_may_run_the_engine_on_its_memory(engine_folder: Path) -> None:
