@@ -64,8 +64,8 @@ class Engine:
         cores; that scores more images per second, and each image takes longer. None: the number that scores a folder
         fastest. Raises ModelFolderError for a damaged folder, BackendError, and MissingDependencyError.
         """
-        require_own_runtimes()
         files = read_model(Path(folder))
+        require_own_runtimes()
         try:
             engine = cls(files, make_backend(files, backend, device, precision, streams))
         except ConfigError as error:
@@ -210,10 +210,17 @@ class Engine:
     def _grids(self, inputs: Sequence[Any], method: str) -> Sequence[Any]:
         """Score grids of prepared inputs; as many are scored concurrently as the backend has streams."""
         concurrency = min(self.backend.streams, len(inputs))
-        if concurrency <= 1:
-            return self.backend.grids(inputs, method)
-        with ThreadPoolExecutor(concurrency) as pool:
-            return [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]
+        try:
+            if concurrency <= 1:
+                return self.backend.grids(inputs, method)
+            with ThreadPoolExecutor(concurrency) as pool:
+                return [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]
+        except (GlanceError, MemoryError):
+            raise
+        except Exception as error:  # each runtime has classes of its own
+            raise BackendError(
+                f"{self.backend.name} broke down while it scored: {error}; load the engine again"
+            ) from error
 
 
 def _settled(outcome: Any) -> Any:

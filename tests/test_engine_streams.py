@@ -157,7 +157,7 @@ def test_an_error_of_the_source_comes_after_all_results(backend: Engine, mode: d
 
 
 @modes
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, BackendError, RuntimeError])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, BackendError])
 def test_a_breakdown_is_raised_after_earlier_results(
     exported_folder: Path, monkeypatch: pytest.MonkeyPatch, mode: dict[str, Any], error: type[BaseException]
 ) -> None:
@@ -182,6 +182,16 @@ def test_a_breakdown_is_raised_after_earlier_results(
 ATTRIBUTES = ["score", "p_value", "threshold", "is_anomalous", "map", "mask", "pixel_threshold"]
 
 
+def test_what_a_runtime_raises_is_a_backend_error(backend: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(images: Any, method: str = "dense") -> Any:
+        raise RuntimeError("CUDA error 700")
+
+    monkeypatch.setattr(backend.backend, "grids", fails)
+    for images in (FRAMES[0], FRAMES):
+        with pytest.raises(BackendError, match="broke down while it scored: CUDA error 700; load the engine again"):
+            backend.score(images)
+
+
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_a_failed_result_cannot_be_taken_for_a_verdict(engine: Engine, attribute: str) -> None:
     (failed,) = engine.score([FRAMES[0][:3]])
@@ -197,9 +207,10 @@ def test_a_single_image_or_impossible_settings_are_no_stream(engine: Engine, tmp
     for image in ("photo.png", tmp_path / "photo.png", FRAMES[0], tensor, picture, 7, np.uint8(7)):
         with pytest.raises(ImageError, match="a stream takes images, and got a single"):
             engine.stream(image)  # type: ignore[arg-type]
-    for settings in ({"ahead": -1}, {"ahead": 2.5}, {"ahead": 2, "latest": True}):
+    impossible: list[dict[str, Any]] = [{"ahead": -1}, {"ahead": 2.5}, {"ahead": 2, "latest": True}]
+    for settings in impossible:
         with pytest.raises(ConfigError, match=r"ahead=.* was requested; legal are"):
-            engine.stream(FRAMES, **settings)  # type: ignore[arg-type]
+            engine.stream(FRAMES, **settings)
     with pytest.raises(BackendError, match="unknown method 'fast'"):
         engine.stream(FRAMES, method="fast")
 

@@ -29,7 +29,7 @@ class Stream(Iterator[Item]):
     `check` is called before each result.
     """
 
-    def __init__(self, results: Iterator[Item], feed: Feed, check: Callable[[], object] = bool) -> None:
+    def __init__(self, results: Iterator[Item], feed: Feed, check: Callable[[], None] = lambda: None) -> None:
         self._results, self._feed, self._check = results, feed, check
         self._process = os.getpid()
 
@@ -67,7 +67,7 @@ class Stream(Iterator[Item]):
             self._feed.close()
 
 
-def check_stream(images: object, ahead: int, latest: bool) -> None:
+def check_stream(images: object, ahead: object, latest: bool) -> None:
     """Raise ImageError for a single image in place of a stream, and ConfigError for impossible settings."""
     iterable = hasattr(type(images), "__iter__") or hasattr(type(images), "__getitem__")
     if not iterable or isinstance(images, (str, os.PathLike)) or getattr(images, "ndim", 1) in (0, 2, 3):
