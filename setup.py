@@ -135,6 +135,8 @@ setup(
         "platformdirs>=4",
         "pydantic>=2.7",
         "safetensors>=0.4.3",
+        "simplejpeg>=1.7",
+        "tifffile>=2023.7.10",
         "typer>=0.12",
         "rich>=13.7",
     ],

@@ -55,6 +55,13 @@ class ModelConfig(_Settings):
     resize: Literal["stretch", "letterbox"] = Field(
         "stretch", description="how images reach image_size; letterbox keeps the aspect ratio"
     )
+    bits: Literal[10, 12, 14, 16] | None = Field(
+        None, description="bits that 16-bit samples use, from the lowest; None: as the file states, else all 16"
+    )
+    alpha: Literal["refuse", "drop", "blend"] = Field(
+        "refuse",
+        description="images whose fourth channel is not opaque everywhere: an error, without it, or over black",
+    )
     patch: int = Field(32, ge=8, le=512, description="side P of the square patch")
     stride: int = Field(8, ge=1, description="distance s between neighbouring patches")
     border_padding: int = Field(0, ge=0, le=256, description="pixels of padding on each side, which patches may cover")

@@ -18,6 +18,7 @@ from glance_fast.config import ModelConfig
 from glance_fast.data.batches import batched
 from glance_fast.data.images import ImageInput
 from glance_fast.data.latest import Latest
+from glance_fast.data.meaning import InputSettings, check_channels
 from glance_fast.data.owned import owned, settle
 from glance_fast.data.prefetch import Prefetch
 from glance_fast.data.prepare import Prepared, image_list, prepare
@@ -40,11 +41,12 @@ class Engine:
     settings of `load`, and is loaded anew.
     """
 
-    def __init__(self, files: ModelFiles, backend: Backend) -> None:
+    def __init__(self, files: ModelFiles, backend: Backend, channels: str = "rgb") -> None:
         self.files = files
         self.config = files.model
         self.calibration: Calibration = files.calibration
         self.backend = backend
+        self.input_settings = InputSettings.of(files.model, channels)
         self._load_arguments: dict[str, Any] | None = None
 
     @classmethod
@@ -55,6 +57,7 @@ class Engine:
         device: str = "cpu",
         precision: str = "fp32",
         streams: int | None = 1,
+        channels: str = "rgb",
     ) -> Engine:
         """Load the model in `folder`.
 
@@ -62,12 +65,15 @@ class Engine:
         else torch. `device`: cpu, cuda or cuda:<index>. `precision`: of the export, fp32, bf16, fp16 or int8.
         `streams`: images of a list or a stream that openvino and onnxruntime score concurrently, each on a share of the
         cores; that scores more images per second, and each image takes longer. None: the number that scores a folder
-        fastest. Raises ModelFolderError for a damaged folder, BackendError, and MissingDependencyError.
+        fastest. `channels`: the order of channels in arrays and tensors that are scored, rgb or bgr (as OpenCV reads
+        them); files and PIL images are RGB whatever it is. Raises ModelFolderError for a damaged folder, BackendError,
+        ConfigError for other `channels`, and MissingDependencyError.
         """
+        check_channels(channels)
         files = read_model(Path(folder))
         require_own_runtimes()
         try:
-            engine = cls(files, make_backend(files, backend, device, precision, streams))
+            engine = cls(files, make_backend(files, backend, device, precision, streams), channels)
         except ConfigError as error:
             raise ModelFolderError(f"{files.path / CONFIG}, model: {error}") from error
         engine._load_arguments = {
@@ -76,6 +82,7 @@ class Engine:
             "device": device,
             "precision": precision,
             "streams": streams,
+            "channels": channels,
         }
         return engine
 
@@ -128,8 +135,9 @@ class Engine:
         """Score one image, or a list of them (an array or tensor of four axes is a list along its first).
 
         An image is an array [H, W, 3] or [H, W] (uint8, uint16, bool, or floating in 0..1), a PIL image, a
-        path, or a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. `method` "loop"
-        runs the paper's per-patch loop instead of the dense pass.
+        path, or a torch tensor [H, W], [3, H, W] or [H, W, 3], whose map stays on its device. Colours are RGB, or in
+        the order `channels` of `load`; uint16 has the model's range (setting `bits`). `method` "loop" runs the paper's
+        per-patch loop instead of the dense pass.
 
         An image that cannot be read or judged is an ImageError; in a list it is a FailedResult among the results of the
         others. Raises BackendError.
@@ -197,7 +205,7 @@ class Engine:
     def _prepare(self, image: Any) -> Prepared | FailedResult:
         if isinstance(image, Prepared | FailedResult):
             return image
-        return attempt(_read, image, self.config, self.backend.takes_tensors)
+        return attempt(_read, image, self.config, self.backend.takes_tensors, self.input_settings)
 
     def _judge(self, images: Sequence[Prepared | FailedResult], method: str) -> list[Result[Any] | FailedResult]:
         inputs = [image.input for image in images if isinstance(image, Prepared)]
@@ -230,10 +238,10 @@ def _settled(outcome: Any) -> Any:
     return outcome
 
 
-def _read(image: Any, config: ModelConfig, keep_tensor: bool) -> Prepared:
+def _read(image: Any, config: ModelConfig, keep_tensor: bool, settings: InputSettings) -> Prepared:
     """`prepare`, where whatever an image's own class or library raises is an ImageError too."""
     try:
-        return prepare(image, config, keep_tensor)
+        return prepare(image, config, keep_tensor, settings)
     except (GlanceError, MemoryError):
         raise
     except Exception as error:

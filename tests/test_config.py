@@ -47,6 +47,8 @@ def test_every_setting_is_kept() -> None:
 IMPOSSIBLE: dict[str, Any] = {
     "image_size": [(0, 0), (-64, 64), (64,), (64, 64, 3), (31, 256), (256, 16385), "256", None, (64.5, 64)],
     "resize": ["crop", "", 1],
+    "bits": [8, 9, 11, 32, "twelve"],
+    "alpha": ["keep", "", None],
     "patch": [7, 513, 0, -8, 8.5, "big"],
     "stride": [0, -1, 1.5],
     "border_padding": [-1, 16, 257, 1.5],

@@ -10,7 +10,8 @@ import numpy as np
 
 from glance_fast.config import ModelConfig
 from glance_fast.data.datasets import normal_images
-from glance_fast.data.images import Pixels, read_image, resize
+from glance_fast.data.images import Pixels, read_rgb, resize_rgb
+from glance_fast.data.meaning import InputSettings
 
 # Photographs that int8 takes its ranges from.
 MAX_PHOTOGRAPHS = 128
@@ -38,4 +39,5 @@ class Photographs(Sequence[Pixels]):
         return self._read(self._paths[index])
 
     def _read(self, path: Path) -> Pixels:
-        return resize(read_image(path), self._config.image_size, self._config.resize)
+        image = read_rgb(path, InputSettings.of(self._config))
+        return resize_rgb(image, self._config.image_size, self._config.resize)

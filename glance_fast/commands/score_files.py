@@ -16,7 +16,8 @@ from rich.progress import track
 from glance_fast.commands.overlay_names import distinct_name, overlay_names
 from glance_fast.commands.score_tables import OVERLAYS, ScoredFile, ScoreTables, opened
 from glance_fast.commands.stop_signals import StopRequest
-from glance_fast.data.images import Pixels, read_image
+from glance_fast.data.images import read_rgb
+from glance_fast.data.meaning import RgbImage
 from glance_fast.data.prefetch import prefetch_map
 from glance_fast.data.regular_file import open_regular
 from glance_fast.errors import ConfigError, ImageError
@@ -97,12 +98,12 @@ def _settings(engine: Engine, options: ScoreOptions) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _InputFile:
-    """A file: the hash of its content, its pixels or the error of reading them, or the row that it has already."""
+    """A file: the hash of its content, its image or the error of reading it, or the row that it has already."""
 
     number: int
     path: Path
     sha256: str | None = None
-    pixels: Pixels | None = None
+    image: RgbImage | None = None
     error: str | None = None
     earlier: ScoredFile | None = None
 
@@ -112,7 +113,7 @@ class _JudgedFile:
     """A file's row, and of an image that was just scored what its overlay is drawn from."""
 
     row: ScoredFile
-    pixels: Pixels | None = None
+    image: RgbImage | None = None
     result: Result[Any] | None = None
 
 
@@ -143,7 +144,7 @@ class _Run:
         if (earlier := self.tables.complete_row(str(path), sha256)) is not None:
             return _InputFile(number, path, sha256, earlier=earlier)
         try:
-            return _InputFile(number, path, sha256, read_image(path))
+            return _InputFile(number, path, sha256, read_rgb(path, self.engine.input_settings))
         except ImageError as error:
             return _InputFile(number, path, sha256, error=str(error))
         except MemoryError:
@@ -156,16 +157,16 @@ class _Run:
         if self.stop.number is not None:
             return None
         row, result = ScoredFile(str(file.path), error=file.error, sha256=file.sha256), None
-        if file.pixels is not None:
+        if file.image is not None:
             try:
-                result = self.engine.score(file.pixels, self.options.method)
+                result = self.engine.score(file.image, self.options.method)
                 row = self._scored(file, result)
             except ImageError as error:
                 row = replace(row, error=str(error))
             except MemoryError:
                 row = replace(row, error=f"{file.path}: {_NO_MEMORY}")
         self.tables.add(row)
-        return _JudgedFile(row, file.pixels, result)
+        return _JudgedFile(row, file.image, result)
 
     def _scored(self, file: _InputFile, result: Result[Any]) -> ScoredFile:
         path, overlay_path = str(file.path), None
@@ -189,9 +190,9 @@ class _Run:
         if judged is None:
             return None
         row = judged.row
-        if judged.result is not None and judged.pixels is not None and row.overlay is not None:
+        if judged.result is not None and judged.image is not None and row.overlay is not None:
             try:
-                save_jpeg(overlay(judged.pixels, judged.result), Path(row.overlay))
+                save_jpeg(overlay(judged.image.pixels, judged.result), Path(row.overlay))
             except Exception as error:  # noqa: BLE001 (whatever drawing raises concerns this overlay alone)
                 row = replace(row, overlay=None, overlay_error=str(error) or type(error).__name__)
                 self.tables.add(row)
@@ -203,7 +204,7 @@ _NO_MEMORY = "there is not enough memory for an image of this size; cut it into 
 
 
 def _content_hash(path: Path) -> str | None:
-    """The SHA-256 of a file; None where it cannot be read, of which `read_image` then gives the reason."""
+    """The SHA-256 of a file; None where it cannot be read, of which `read_rgb` then gives the reason."""
     try:
         with open_regular(path, MAX_BYTES) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

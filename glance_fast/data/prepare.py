@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from glance_fast.config import ModelConfig
-from glance_fast.data.images import as_rgb, is_tensor, resize
+from glance_fast.data.images import as_rgb, is_tensor, resize_rgb
+from glance_fast.data.meaning import InputSettings, RgbImage
 from glance_fast.data.resizing import letterbox_window
 from glance_fast.errors import ImageError
+
+log = logging.getLogger("glance_fast")
 
 
 @dataclass(frozen=True)
@@ -35,30 +39,33 @@ def image_list(images: Any) -> Sequence[Any] | None:
     return list(images) if (isinstance(images, np.ndarray) or is_tensor(images)) and images.ndim == 4 else None
 
 
-def rgb(image: Any) -> Any:
-    """Any accepted image as uint8 [H, W, 3], an array or, from a tensor, a tensor; raises ImageError."""
-    if not is_tensor(image):
-        return as_rgb(image)
-    from glance_fast.data.tensors import tensor_as_rgb
-
-    return tensor_as_rgb(image)
-
-
-def prepare(image: Any, config: ModelConfig, keep_tensor: bool = False) -> Prepared:
+def prepare(
+    image: Any, config: ModelConfig, keep_tensor: bool = False, settings: InputSettings | None = None
+) -> Prepared:
     """Check any accepted image and resize it to the model's size; raises ImageError.
 
-    A tensor is resized on its device; it stays a tensor only with `keep_tensor`.
+    A tensor is resized on its device; it stays a tensor only with `keep_tensor`. `settings` are those of the model by
+    default: then arrays and tensors are RGB. Logs a warning where the range of samples is in doubt.
     """
-    pixels = rgb(image)
-    size = (pixels.shape[0], pixels.shape[1])
-    _check_size(size, config.patch)
-    window = letterbox_window(size, config.image_size, config.resize)
-    if not is_tensor(pixels):
-        return Prepared(resize(pixels, config.image_size, config.resize), size, window)
+    rgb = _rgb(image, settings or InputSettings.of(config))
+    _check_size(rgb.size, config.patch)
+    if rgb.doubt is not None:
+        log.warning("%s", rgb.doubt)
+    window = letterbox_window(rgb.size, config.image_size, config.resize)
+    if not is_tensor(rgb.values):
+        return Prepared(resize_rgb(rgb, config.image_size, config.resize), rgb.size, window)
     from glance_fast.data.tensors import resize_tensor
 
-    resized = resize_tensor(pixels, config.image_size, config.resize)
-    return Prepared(resized if keep_tensor else resized.cpu().numpy(), size, window, pixels.device)
+    resized = resize_tensor(rgb.values, config.image_size, config.resize)
+    return Prepared(resized if keep_tensor else resized.cpu().numpy(), rgb.size, window, rgb.values.device)
+
+
+def _rgb(image: Any, settings: InputSettings) -> RgbImage:
+    if not is_tensor(image):
+        return as_rgb(image, settings)
+    from glance_fast.data.tensors import tensor_as_rgb
+
+    return RgbImage(tensor_as_rgb(image, settings.channels))
 
 
 def _check_size(size: tuple[int, int], patch: int) -> None:

@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from glance_fast.data.meaning import FLOAT_ERROR
 from glance_fast.data.resizing import letterbox_window, reflect_indices
 from glance_fast.errors import ImageError
 
 
-def tensor_as_rgb(image: Tensor) -> Tensor:
-    """Any accepted tensor as uint8 [H, W, 3]; raises ImageError for all others.
+def tensor_as_rgb(image: Tensor, channels: str = "rgb") -> Tensor:
+    """Any accepted tensor as uint8 [H, W, 3], RGB; raises ImageError for all others.
 
-    Accepted are [H, W], [1 or 3, H, W] and [H, W, 1 or 3], uint8 or floating in 0..1.
+    Accepted are [H, W], [1 or 3, H, W] and [H, W, 1 or 3], uint8 or floating in 0..1, their channels in the order
+    `channels`: "rgb" or "bgr".
     """
     image = image.detach()
     if image.dim() == 3 and image.shape[0] in (1, 3):
@@ -28,6 +30,8 @@ def tensor_as_rgb(image: Tensor) -> Tensor:
         raise ImageError(f"a tensor of shape {tuple(image.shape)} is no image; give [H, W], [3, H, W] or [H, W, 3]")
     if image.dtype != torch.uint8:
         image = _from_float(image)
+    if channels == "bgr":
+        image = image.flip(2)
     return image.expand(-1, -1, 3)
 
 
@@ -37,9 +41,9 @@ def _from_float(image: Tensor) -> Tensor:
     if not bool(torch.isfinite(image).all()):
         raise ImageError("the tensor holds NaN or infinite pixels; give finite values in 0..1")
     low, high = (float(value) for value in image.aminmax())
-    if low < 0 or high > 1:
+    if low < -FLOAT_ERROR or high > 1 + FLOAT_ERROR:
         raise ImageError(f"a floating tensor must lie in 0..1, got {low:g}..{high:g}; divide by the largest value")
-    return (image * 255).round().to(torch.uint8)
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def resize_tensor(image: Tensor, size: tuple[int, int], how: str = "stretch") -> Tensor:

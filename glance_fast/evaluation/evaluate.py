@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.data.datasets import Sample, test_samples
-from glance_fast.data.images import read_image
+from glance_fast.data.images import read_image, read_rgb
 from glance_fast.data.masks import read_masks
+from glance_fast.data.meaning import RgbImage
+from glance_fast.engine import Engine
 from glance_fast.errors import DataError, ImageError, SaveError
 from glance_fast.evaluation.array_file import require_room
 from glance_fast.evaluation.galleries import Galleries
@@ -73,7 +75,7 @@ def score_samples(
     engine: Scorer, folder: Path, samples: Sequence[Sample], progress: bool = True
 ) -> Iterator[ScoredSample]:
     """Score test images of `folder` one at a time; raises as `evaluate` does."""
-    engine.score(read_image(samples[0].path))  # untimed: the first call also makes plans, caches and thread pools
+    engine.score(_read(engine, samples[0].path))  # untimed: the first call also makes plans, caches and thread pools
     steps = track(samples, "Scoring", console=Console(stderr=True), disable=not progress, transient=True)
     return (_score_sample(engine, sample, folder) for sample in steps)
 
@@ -99,7 +101,7 @@ def _make_folder(output: Path) -> None:
 
 
 def _score_sample(engine: Scorer, sample: Sample, folder: Path) -> ScoredSample:
-    image = read_image(sample.path)
+    image = _read(engine, sample.path)
     start = time.perf_counter()
     try:
         result = engine.score(image)
@@ -111,7 +113,13 @@ def _score_sample(engine: Scorer, sample: Sample, folder: Path) -> ScoredSample:
     path = sample.path.relative_to(folder).as_posix()
     score, p_value = float(result.score), float(result.p_value)
     image_score = ImageScore(path, sample.defect, score, p_value, bool(result.is_anomalous))
-    return ScoredSample(sample, image, image_score, result, _mask(sample, image.shape[0], image.shape[1]), seconds)
+    pixels = image.pixels if isinstance(image, RgbImage) else image
+    return ScoredSample(sample, pixels, image_score, result, _mask(sample, pixels.shape[0], pixels.shape[1]), seconds)
+
+
+def _read(engine: Scorer, path: Path) -> RgbImage | NDArray[np.uint8]:
+    """An image as the model's settings say; scorers of other libraries take uint8 [H, W, 3]."""
+    return read_rgb(path, engine.input_settings) if isinstance(engine, Engine) else read_image(path)
 
 
 def _mask(sample: Sample, height: int, width: int) -> NDArray[np.bool_] | None:

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.backends.registry import RUNTIME_DEVICE, runnable
-from glance_fast.data.images import Pixels, read_image
+from glance_fast.data.images import read_rgb
+from glance_fast.data.meaning import InputSettings, RgbImage
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.evaluation.array_file import ArrayFile, StoredArray
@@ -45,18 +46,18 @@ class Parity:
 
 
 class _Run:
-    """A backend at a precision that scores images, timed."""
+    """A backend at a precision that scores images, read as the model's `settings` say, timed."""
 
-    def __init__(self, name: str, precision: str, score: Callable[[Pixels], object]) -> None:
-        self.name, self.precision, self._score = name, precision, score
+    def __init__(self, name: str, precision: str, settings: InputSettings, score: Callable[[RgbImage], object]) -> None:
+        self.name, self.precision, self._settings, self._score = name, precision, settings, score
         self._seconds: list[float] = []
 
     def scored(self, images: Sequence[Path], progress: bool) -> Iterator[tuple[NDArray[np.float32], float]]:
         """Map and score of each image, which is read at its turn."""
         if self.name != LOOP:
-            self._score(read_image(images[0]))  # untimed: the first run also makes caches and thread pools
+            self._score(read_rgb(images[0], self._settings))  # untimed: it also makes caches and thread pools
         for path in track(images, self.name, console=Console(stderr=True), disable=not progress, transient=True):
-            image = read_image(path)
+            image = read_rgb(path, self._settings)
             start = time.perf_counter()
             result: Any = self._score(image)
             self._seconds.append(time.perf_counter() - start)
@@ -117,19 +118,19 @@ def verify(folder: Path, images: Sequence[Path], loop_images: int = 1, progress:
 
     Images are read one at a time, and the reference's maps are kept in a temporary file, four bytes per pixel. Exports
     that cannot run here are left out. Raises BackendError where a map cannot be compared because a value is not finite,
-    SaveError where the maps have no room, and what `read_image`, `Engine.load` and `Engine.score` raise.
+    SaveError where the maps have no room, and what `read_rgb`, `Engine.load` and `Engine.score` raise.
     """
     torch = Engine.load(folder, backend="torch")
     with ArrayFile() as file:
-        reference, run = _Reference(file), _Run(REFERENCE, "fp32", torch.score)
+        reference, run = _Reference(file), _Run(REFERENCE, "fp32", torch.input_settings, torch.score)
         for anomaly_map, score in run.scored(images, progress):
             reference.add(anomaly_map, score)
         rows = [reference.parity(run, len(images), reference.scored())]
         if first := images[:loop_images]:
-            loop = _Run(LOOP, "fp32", lambda image: torch.score(image, method=LOOP))
+            loop = _Run(LOOP, "fp32", torch.input_settings, lambda image: torch.score(image, method=LOOP))
             rows.insert(0, reference.parity(loop, len(first), loop.scored(first, progress)))
         for backend, precision in runnable(folder):
             engine = Engine.load(folder, backend, RUNTIME_DEVICE[backend], precision)
-            run = _Run(f"{backend} {precision}", precision, engine.score)
+            run = _Run(f"{backend} {precision}", precision, torch.input_settings, engine.score)
             rows.append(reference.parity(run, len(images), run.scored(images, progress)))
     return rows

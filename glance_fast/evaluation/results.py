@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class Scorer(Protocol):
     def threshold(self) -> float: ...
     @property
     def pixel_threshold(self) -> float: ...
-    def score(self, img: NDArray[np.uint8], /) -> Scored: ...
+    def score(self, img: Any, /) -> Scored: ...
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ def upgrade_settings(kind: type[Settings], values: dict[str, Any], written_as: i
 
     Raises ConfigError, which names `source`, for a name that format 1 has not.
     """
+    if "alpha" in kind.model_fields:
+        # Models from before the setting existed were trained on images whose transparency was laid over black.
+        values = {"alpha": "blend"} | values
     if written_as >= RENAMED_SINCE:
         return values
     names = {field: field for field in kind.model_fields if field not in kind.former_names.values()} | kind.former_names

@@ -12,7 +12,8 @@ from rich.progress import track
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.datasets import normal_images
-from glance_fast.data.images import read_image, resize
+from glance_fast.data.images import read_rgb, resize_rgb
+from glance_fast.data.meaning import MIN_SURE_BITS, InputSettings, camera_bits
 from glance_fast.data.resizing import letterbox_window
 from glance_fast.errors import DataError
 from glance_fast.postprocessing.calibration import images_needed
@@ -67,17 +68,30 @@ def read_usable(folder: Path, model: ModelConfig, requirement: Requirement) -> t
 
 
 def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
-    """Read images at the model's size, uint8 [n, H, W, 3]; raises DataError for an image smaller than a patch."""
-    photos, shapes = np.empty((len(paths), *model.image_size, 3), np.uint8), []
+    """Read images at the model's size, uint8 [n, H, W, 3].
+
+    Raises DataError for an image smaller than a patch, and for 16-bit images that use the range of 14 bits or fewer
+    while neither they nor the model state a range.
+    """
+    photos, shapes, used_bits = np.empty((len(paths), *model.image_size, 3), np.uint8), [], [0]
+    settings = InputSettings.of(model)
     for i, path in enumerate(track(paths, "reading images", transient=True)):
-        image = read_image(path)
-        if min(image.shape[:2]) < model.patch:
+        image = read_rgb(path, settings)
+        height, width = image.size
+        if min(height, width) < model.patch:
             raise DataError(
-                f"{path} is {image.shape[0]}x{image.shape[1]} pixels, smaller than one {model.patch}x{model.patch} "
+                f"{path} is {height}x{width} pixels, smaller than one {model.patch}x{model.patch} "
                 "patch; remove it or use a smaller patch"
             )
-        photos[i] = resize(image, model.image_size, model.resize)
-        shapes.append((image.shape[0], image.shape[1]))
+        photos[i] = resize_rgb(image, model.image_size, model.resize)
+        shapes.append(image.size)
+        used_bits.append(image.used_bits or 0)
+    if 0 < max(used_bits) < MIN_SURE_BITS:
+        bits = camera_bits(max(used_bits))
+        raise DataError(
+            f"the 16-bit images in {paths[0].parent} use the range of {bits} bits: say --set bits={bits} if the camera "
+            f"gives {bits} bits, or --set bits=16 if the scene is that dark"
+        )
     if better := fitting_size(shapes, model):
         saved = 1 - better[0] * better[1] / (model.image_size[0] * model.image_size[1])
         log.info("all images have one aspect: --set 'image_size=[%d, %d]' has it too, and costs %.0f%% less", *better,

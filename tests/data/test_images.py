@@ -12,14 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from glance_fast.data import images
-from glance_fast.data.images import as_rgb, read_gray, read_image
+from glance_fast.data.formats import decoded
+from glance_fast.data.images import IMAGE_SUFFIXES, as_rgb, read_gray, read_image
 from glance_fast.errors import ImageError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 11, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0]
 SIXTEEN = RNG.integers(0, 2**16, (7, 11), dtype=np.uint16)
+ROUNDED = np.rint(SIXTEEN / 257).astype(np.uint8)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -48,16 +49,19 @@ def is_rgb_of(actual: NDArray[np.uint8], expected: NDArray[np.uint8]) -> bool:
         (GREY, GREY),
         (GREY[:, :, None], GREY),
         (RGB[:1, :1], RGB[:1, :1]),
-        (SIXTEEN, (SIXTEEN >> 8).astype(np.uint8)),
+        (SIXTEEN, ROUNDED),
+        (SIXTEEN.astype(">u2"), ROUNDED),
         (GREY > 100, (GREY > 100).astype(np.uint8) * 255),
         (RGB / 255, RGB),
         ((RGB / 255).astype(np.float32), RGB),
+        ((RGB / 255).astype(">f4"), RGB),
+        (np.array([[-1e-7, 1.0000001]]), np.array([[0, 255]], np.uint8)),
         (np.array([[0.0, 0.001, 0.5, 1.0]], np.float64), np.array([[0, 0, 128, 255]], np.uint8)),
         (np.array([[0.0, 1.0]], np.float16), np.array([[0, 255]], np.uint8)),
     ],
 )
 def test_arrays_become_rgb(array: NDArray[np.generic], expected: NDArray[np.uint8]) -> None:
-    actual = as_rgb(array)
+    actual = as_rgb(array).pixels
     assert is_rgb_of(actual, expected) and actual.flags.c_contiguous
 
 
@@ -87,10 +91,10 @@ def test_arrays_become_rgb(array: NDArray[np.generic], expected: NDArray[np.uint
 )
 def test_what_is_no_image_is_an_error_that_names_its_source(value: np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=rf"^photo 3: .*{words}"):
-        as_rgb(value, "photo 3")
+        as_rgb(value, source="photo 3")
 
 
-@pytest.mark.parametrize("suffix", sorted(images.IMAGE_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
 def test_every_suffix_is_read_in_color_and_grey(tmp_path: Path, suffix: str) -> None:
     flat = np.full((9, 13, 3), (200, 40, 90), np.uint8)
     path = tmp_path / f"photo{suffix}"
@@ -103,22 +107,22 @@ def test_every_suffix_is_read_in_color_and_grey(tmp_path: Path, suffix: str) -> 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_path_is_read_as_its_file(tmp_path: Path, kind: type[str | Path]) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    assert is_rgb_of(as_rgb(kind(tmp_path / "a.png")), RGB)
+    assert is_rgb_of(as_rgb(kind(tmp_path / "a.png")).pixels, RGB)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_keep_their_high_byte(tmp_path: Path, suffix: str) -> None:
+def test_sixteen_bits_are_rounded_to_eight(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(SIXTEEN).save(path)
-    assert is_rgb_of(read_image(path), (SIXTEEN >> 8).astype(np.uint8))
-    assert (read_gray(path) == SIXTEEN >> 8).all()
+    assert is_rgb_of(read_image(path), ROUNDED)
+    assert (read_gray(path) == ROUNDED).all()
 
 
-def test_sixteen_bits_of_colour_keep_their_high_byte(tmp_path: Path) -> None:
+def test_sixteen_bits_of_colour_are_rounded_to_eight(tmp_path: Path) -> None:
     values = RNG.integers(0, 2**16, (5, 3, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     (tmp_path / "deep.png").write_bytes(png(3, 5, 16, 2, rows))
-    assert is_rgb_of(read_image(tmp_path / "deep.png"), (values >> 8).astype(np.uint8))
+    assert is_rgb_of(read_image(tmp_path / "deep.png"), np.rint(values / 257).astype(np.uint8))
 
 
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_transparency_is_laid_over_black(tmp_path: Path, mode: str) -> None:
     image.putpixel((2, 0), (200,) * (len(mode) - 1) + (128,))
     image.save(tmp_path / "a.png")
     assert is_rgb_of(read_image(tmp_path / "a.png"), np.array([[200, 0, 100]], np.uint8))
-    assert is_rgb_of(as_rgb(image), np.array([[200, 0, 100]], np.uint8))
+    assert is_rgb_of(as_rgb(image).pixels, np.array([[200, 0, 100]], np.uint8))
     assert read_gray(tmp_path / "a.png").tolist() == [[200, 0, 100]]
 
 
@@ -170,28 +174,28 @@ def test_a_photo_is_turned_as_its_exif_data_says(tmp_path: Path, orientation: in
 def test_a_pil_image_is_taken_as_it_stands() -> None:
     image = Image.fromarray(RGB)
     image.getexif()[0x0112] = 6
-    assert is_rgb_of(as_rgb(image), RGB)
+    assert is_rgb_of(as_rgb(image).pixels, RGB)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_of_32_bits_are_an_error(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (5, 4), 1).save(tmp_path / "a.tif")
     for read in (read_image, read_gray):
-        with pytest.raises(ImageError, match=r"a\.tif: 32-bit"):
+        with pytest.raises(ImageError, match=r"a\.tif holds 32-bit"):
             read(tmp_path / "a.tif")
-    with pytest.raises(ImageError, match=r"photo 3: 32-bit"):
-        as_rgb(Image.new(mode, (5, 4)), "photo 3")
+    with pytest.raises(ImageError, match=r"photo 3 holds 32-bit"):
+        as_rgb(Image.new(mode, (5, 4)), source="photo 3")
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4, 0)])
 def test_an_empty_pil_image_is_an_error(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=r"photo 3.*empty"):
-        as_rgb(Image.new("RGB", size), "photo 3")
+        as_rgb(Image.new("RGB", size), source="photo 3")
 
 
 def test_a_mode_that_pillow_cannot_convert_is_an_error() -> None:
     with pytest.raises(ImageError, match="photo 3 cannot be read"):
-        as_rgb(Image.new("La", (3, 3)), "photo 3")
+        as_rgb(Image.new("La", (3, 3)), source="photo 3")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_a_lazy_pil_image_that_is_truncated_is_an_error(tmp_path: Path) -> None:
     Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     half = (tmp_path / "a.png").read_bytes()[:6000]
     with pytest.raises(ImageError, match="photo 3.*truncated"):
-        as_rgb(Image.open(io.BytesIO(half)), "photo 3")
+        as_rgb(Image.open(io.BytesIO(half)), source="photo 3")
 
 
 def test_pillows_setting_that_fills_truncated_files_is_reported(
@@ -262,8 +266,8 @@ def test_a_large_file_within_the_limit_is_read_without_a_warning(
 ) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70)  # 77 pixels: more than one limit, less than two
-    monkeypatch.setattr(images, "MAX_PIXELS", 77)
+    monkeypatch.setattr(decoded, "MAX_PIXELS", 77)
     assert is_rgb_of(read_image(tmp_path / "a.png"), RGB) and not recwarn.list
-    monkeypatch.setattr(images, "MAX_PIXELS", 76)
+    monkeypatch.setattr(decoded, "MAX_PIXELS", 76)
     with pytest.raises(ImageError, match="11x7"):
         read_image(tmp_path / "a.png")

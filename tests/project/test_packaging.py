@@ -81,7 +81,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
         assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
     assert {"Name: glance-fast", "License-Expression: Apache-2.0", "Requires-Python: >=3.11"} <= set(lines)
     needed = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
-    assert len(needed) == 9
+    assert len(needed) == 11
     assert not any("torch" in line for line in needed)
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra:")}
     assert {"train", "export", "onnxruntime", "gpu", "tensorrt", "dev"} <= extras

@@ -1,0 +1,1 @@
+"""Decoders of the image formats that are read, each held to what its format declares."""
