@@ -57,7 +57,7 @@ LINE_BUDGETS = {
     "glance_fast/stains": 1000,
     "glance_fast/storage": 1000,
     "glance_fast/teachers": 450,
-    "glance_fast/training": 1500,
+    "glance_fast/training": 1550,
     "glance_fast/visualization": 350,
     "kernels": 50,
     "kernels/cpu": 250,
