@@ -31,6 +31,11 @@ class _Settings(BaseModel):
 Convs = Annotated[int, Field(ge=1, le=8)]
 MAX_SIDE = 16384
 MAX_WIDTH = 4096
+# Pixels of the network's input, and patches along an axis and in all: twice what was ever measured, and so small that
+# no configuration asks for more than some gigabytes before an image is seen.
+MAX_INPUT_PIXELS = 2**25
+MAX_PATCHES_PER_AXIS = 2**12
+MAX_PATCHES = 2**20
 
 
 class ModelConfig(_Settings):
@@ -147,6 +152,22 @@ class ModelConfig(_Settings):
                 f"{len(self.global_channels)} Global-Net levels and a {self.readout}-cell read-out need "
                 f"an image of at least {smallest} pixels a side, got {height}x{width}; "
                 "use fewer global_channels or a larger image_size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plan_fits(self) -> Self:
+        height, width = self.image_size
+        if height * width > MAX_INPUT_PIXELS:
+            raise ValueError(
+                f"image_size {height}x{width} has {height * width:,} pixels; use at most {MAX_INPUT_PIXELS:,}, and cut "
+                "larger images into tiles"
+            )
+        rows, cols = (len(patches.starts) for patches in self.patches)
+        if max(rows, cols) > MAX_PATCHES_PER_AXIS or rows * cols > MAX_PATCHES:
+            raise ValueError(
+                f"stride {self.stride} makes {rows} rows of {cols} patches; at most {MAX_PATCHES_PER_AXIS} a side and "
+                f"{MAX_PATCHES:,} in all are scored: use a larger stride"
             )
         return self
 

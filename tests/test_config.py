@@ -45,7 +45,18 @@ def test_every_setting_is_kept() -> None:
 
 
 IMPOSSIBLE: dict[str, Any] = {
-    "image_size": [(0, 0), (-64, 64), (64,), (64, 64, 3), (31, 256), (256, 16385), "256", None, (64.5, 64)],
+    "image_size": [
+        (0, 0),
+        (-64, 64),
+        (64,),
+        (64, 64, 3),
+        (31, 256),
+        (256, 16385),
+        (8192, 8192),
+        "256",
+        None,
+        (64.5, 64),
+    ],
     "resize": ["crop", "", 1],
     "bits": [8, 9, 11, 32, "twelve"],
     "alpha": ["keep", "", None],
@@ -106,6 +117,15 @@ IMPOSSIBLE_TRAINING: dict[str, Any] = {
 def test_an_impossible_value_is_refused_by_name(kind: type[ModelConfig | TrainConfig], name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^model\.json: .*({name}|Global-Net levels)"):
         checked(kind, {name: value}, "model.json")
+
+
+@pytest.mark.parametrize(
+    ("size", "patches"),
+    [((4096, 4096), "4065 rows of 4065 patches"), ((64, 16384), "33 rows of 16353 patches")],
+)
+def test_a_grid_that_no_memory_holds_is_refused(size: tuple[int, int], patches: str) -> None:
+    with pytest.raises(ConfigError, match=f"stride 1 makes {patches}; at most 4096 a side .* use a larger stride"):
+        checked(ModelConfig, {"image_size": size, "stride": 1, "global_channels": [4]}, "here")
 
 
 @pytest.mark.parametrize("kind, table", [(ModelConfig, IMPOSSIBLE), (TrainConfig, IMPOSSIBLE_TRAINING)])

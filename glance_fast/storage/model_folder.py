@@ -148,14 +148,13 @@ def _read_weights(files: ModelFiles, shapes: dict[str, tuple[int, ...]]) -> dict
     path = files.path / WEIGHTS
     data = files.weights(MAX_HEADER_BYTES + MAX_NUMBER_BYTES * (1 + sum(map(prod, shapes.values()))))
     try:
-        found = upgrade_weights(read_header(data).shapes, files.written_as)
-        _check_shapes(found, shapes, path)
-        weights = upgrade_weights(load(data), files.written_as)
+        given, weights = read_header(data).shapes, load(data)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelFolderError(f"{path} is no safetensors file that can be read: {error}") from None
+    _check_shapes(upgrade_weights(given, files.written_as), shapes, path)
     if whole := [name for name, tensor in weights.items() if not tensor.is_floating_point()]:
         raise ModelFolderError(f"{path}: {whole[0]} holds {weights[whole[0]].dtype}, and weights are floating")
-    return weights
+    return upgrade_weights(weights, files.written_as)
 
 
 def _check_shapes(given: dict[str, tuple[int, ...]], due: dict[str, tuple[int, ...]], path: Path) -> None:

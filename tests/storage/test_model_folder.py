@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from glance_fast.config import ModelConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import ModelFolderError, SaveError
 from glance_fast.models.model import GlanceModel
@@ -255,6 +256,35 @@ def test_a_configuration_of_another_kind_is_refused(folder: Path, message: str) 
     with pytest.raises(ModelFolderError, match=message) as caught:
         Engine.load(folder)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"global_channels": [4096] * 4},
+            "does not fit config.json: global_net.convs.0.weight is",
+        ),
+        ({"dad_width": 4096}, "does not fit config.json: distortion"),
+        ({"image_size": [16384, 16384]}, "image_size 16384x16384 has 268,435,456 pixels; use at most 33,554,432"),
+    ],
+    ids=["channels", "classifier", "image"],
+)
+def test_a_configuration_that_asks_for_more_than_its_weights_takes_no_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
+    edit_config(folder, lambda c: c["model"].update(settings))
+    allocated: list[torch.device] = []
+    built = GlanceModel.__init__
+
+    def watched(model: GlanceModel, config: ModelConfig) -> None:
+        built(model, config)
+        allocated.extend(weight.device for weight in model.parameters())
+
+    monkeypatch.setattr(GlanceModel, "__init__", watched)
+    with pytest.raises(ModelFolderError, match=message):
+        Engine.load(folder)
+    assert {device.type for device in allocated} <= {"meta"}
 
 
 def test_networks_that_see_nothing_round_the_hole_are_refused(tmp_path: Path) -> None:
