@@ -220,15 +220,26 @@ class Engine:
         concurrency = min(self.backend.streams, len(inputs))
         try:
             if concurrency <= 1:
-                return self.backend.grids(inputs, method)
+                return self._checked(self.backend.grids(inputs, method))
             with ThreadPoolExecutor(concurrency) as pool:
-                return [*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)]
+                return self._checked([*pool.map(lambda image: self.backend.grids([image], method)[0], inputs)])
         except (GlanceError, MemoryError):
             raise
         except Exception as error:  # each runtime has classes of its own
             raise BackendError(
                 f"{self.backend.name} broke down while it scored: {error}; load the engine again"
             ) from error
+
+    def _checked(self, grids: Sequence[Any]) -> Sequence[Any]:
+        """The grids, if they are of the settings' locations: an export in an old folder may be of other settings."""
+        expected = tuple(len(patches.starts) for patches in self.config.patches)
+        for grid in grids:
+            if tuple(grid.shape) != expected:
+                raise BackendError(
+                    f"{self.backend.name} scores {list(grid.shape)} locations, and the settings in {self.files.path} "
+                    f"have {list(expected)}; export the model again"
+                )
+        return grids
 
 
 def _settled(outcome: Any) -> Any:

@@ -42,7 +42,10 @@ class OnnxRuntimeBackend:
         if not spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(files[".onnx"], options, providers=["CPUExecutionProvider"])
+            # Its fallback would print to stdout and try the same provider again.
+            self._session = onnxruntime.InferenceSession(
+                files[".onnx"], options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # ONNX Runtime's own errors share no narrower class
             raise BackendError(f"ONNX Runtime cannot read this graph: {error}") from error
 

@@ -60,7 +60,7 @@ class OpenVinoBackend:
             self._compiled: CompiledModel = self._core.compile_model(_read(self._core, files), "CPU", settings)
             if plugins:
                 self._first_run()
-        except RuntimeError as error:
+        except Exception as error:  # a damaged graph raises more than RuntimeError: UnicodeDecodeError for its names
             raise BackendError(f"OpenVINO cannot read this graph: {error}") from error
         self._requests = Pool[InferRequest](self._compiled.create_infer_request)
 

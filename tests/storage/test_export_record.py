@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from glance_fast.engine import Engine
-from glance_fast.errors import ModelFolderError
-from glance_fast.storage.export_record import export_path
-from glance_fast.storage.model_folder import WEIGHTS
+from glance_fast.errors import BackendError, ModelFolderError
+from glance_fast.storage.export_record import RUNTIME_FORMAT, export_path
+from glance_fast.storage.model_folder import WEIGHTS, read_model
+from tests.helpers.models import edit_config
 
 
 def test_a_folder_without_weights_runs_its_exports(exported_copy: Path) -> None:
@@ -73,12 +78,71 @@ def test_a_record_without_a_file_of_its_format_names_the_file(exported_copy: Pat
 
 @pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("onnxruntime", ".onnx")])
 def test_a_graph_that_no_runtime_reads_is_named(exported_copy: Path, backend: str, suffix: str) -> None:
-    import hashlib
-
-    path = export_path(exported_copy, {"openvino": "openvino", "onnxruntime": "onnx"}[backend], "fp32")
-    path.with_suffix(suffix).write_bytes(b"no graph")
-    record = json.loads(path.read_text())
-    record["sha256"][suffix] = hashlib.sha256(b"no graph").hexdigest()
-    path.write_text(json.dumps(record))
+    path = export_path(exported_copy, RUNTIME_FORMAT[backend], "fp32")
+    reseal(path, suffix, b"no graph")
     with pytest.raises(ModelFolderError, match="cannot read this graph"):
         Engine.load(exported_copy, backend)
+
+
+def reseal(path: Path, suffix: str, data: bytes) -> None:
+    """Replace a file of an export and set its hash right in the record."""
+    path.with_suffix(suffix).write_bytes(data)
+    record = json.loads(path.read_text())
+    record["sha256"][suffix] = hashlib.sha256(data).hexdigest()
+    path.write_text(json.dumps(record))
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "bytes that are no text": lambda data: data.replace(b"anomaly_grid", b"anomaly\xb8grid"),
+    "an output of another name": lambda data: data.replace(b"anomaly_grid", b"anomaly_grod"),
+    "an input of another name": lambda data: data.replace(b"image", b"imoge"),
+    "an unknown operation": lambda data: data.replace(b"Gather", b"Gother"),
+    "half of it": lambda data: data[: len(data) // 2],
+    "bytes before it": lambda data: b"\x80" * 50 + data,
+    "zeros": lambda data: data[:500] + bytes(1000) + data[1500:],
+}
+
+
+@pytest.mark.parametrize("backend, suffix", [("openvino", ".xml"), ("onnxruntime", ".onnx")])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_graph_with_its_right_hash_is_an_error_of_ours(
+    exported_copy: Path, backend: str, suffix: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export_path(exported_copy, RUNTIME_FORMAT[backend], "fp32")
+    reseal(path, suffix, DAMAGE[damage](path.with_suffix(suffix).read_bytes()))
+    with pytest.raises((ModelFolderError, BackendError)):
+        Engine.load(exported_copy, backend).score(np.zeros((48, 56, 3), np.uint8))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("change", [{"image_size": [64, 64]}, {"stride": 4}, {"border_padding": 4}], ids=str)
+def test_an_export_that_has_other_locations_than_the_settings_is_refused(
+    exported_copy: Path, backend: str, change: dict[str, Any]
+) -> None:
+    edit_config(exported_copy, lambda config: config["model"].update(change))
+    path = export_path(exported_copy, RUNTIME_FORMAT[backend], "fp32")
+    digest = read_model(exported_copy).digests.settings
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": digest}))
+    with pytest.raises(BackendError):
+        Engine.load(exported_copy, backend).score(np.zeros((48, 56, 3), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "giant", "folder", "link to nothing"])
+@pytest.mark.parametrize("suffix", [".json", ".xml", ".bin"])
+def test_a_file_of_an_export_that_cannot_be_read_whole_is_refused_at_once(
+    exported_copy: Path, suffix: str, kind: str
+) -> None:
+    path = export_path(exported_copy, "openvino", "fp32").with_suffix(suffix)
+    path.unlink()
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "giant":
+        path.touch()
+        os.truncate(path, 2**40)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nothing")
+    with pytest.raises(ModelFolderError, match=rf"openvino-fp32{suffix} cannot be read .*make it again with"):
+        Engine.load(exported_copy)
