@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from glob import has_magic
 from pathlib import Path
 
@@ -89,14 +90,14 @@ def expand(inputs: Iterable[str | Path]) -> list[Path]:
     A file that is named is taken whatever its suffix; a broken link too, so that it is reported like any other image
     that cannot be read. Raises DataError naming an input that leads to no image. Logs what is left out.
     """
-    search, unique = ImageSearch(), dict[str, Path]()
+    search, unique, resolved = ImageSearch(), dict[str, Path](), cache(os.path.realpath)
     inputs = list(inputs)
     for pattern in inputs:
         paths = _expand(pattern, search)
         if not paths:
             raise DataError(f"{pattern} leads to no image ({_suffixes()}); check the path{search.left_out()}")
         for path in paths:
-            unique.setdefault(os.path.join(os.path.realpath(path.parent), path.name), path)
+            unique.setdefault(os.path.join(resolved(path.parent), path.name), path)
     search.report(", ".join(map(str, inputs[:2])) + (", ..." if len(inputs) > 2 else ""), len(unique))
     return list(unique.values())
 

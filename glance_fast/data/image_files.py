@@ -151,7 +151,7 @@ class ImageSearch:
         for entry in entries:
             if _is_folder(entry):
                 continue
-            if not os.path.isfile(entry.path):
+            if not _is_file(entry):
                 self._leave_out(BROKEN if entry.is_symlink() else "no regular files", entry.path)
             elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
                 self._leave_out(OTHER, entry.path)
@@ -188,6 +188,11 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 def _is_around(real: str, real_root: str) -> bool:
     """Whether a resolved folder is `real_root` or lies around it."""
     return os.path.join(real_root, "").startswith(os.path.join(real, ""))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a regular file or leads to one; asks the file system for links alone."""
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -24,6 +24,8 @@ from glance_fast.training.usable_photos import MIN_TRAINING_PHOTOS, Photos, Requ
 # and the smallest, and where that size has less than this fraction of the model's pixels.
 MAX_ASPECT_RATIO, MAX_FILLED, SIDE_MULTIPLE = 1.02, 0.9, 8
 
+HIGHER_RATE = ", or ask for a higher false_alarm_rate"
+
 log = logging.getLogger("glance_fast")
 
 
@@ -46,12 +48,14 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
     if calibration is not None:
         training = Requirement(MIN_TRAINING_PHOTOS, "training")
         photos, fingerprint = read_usable(folder, model, training)
-        held_out, other = read_usable(calibration, model, Requirement(held_out_needed, f"calibration to {rate}"))
+        requirement = Requirement(held_out_needed, f"calibration to {rate}", HIGHER_RATE)
+        held_out, other = read_usable(calibration, model, requirement)
         if shared := shared_photos(photos, held_out):
             log.warning("%s: %d images are trained on too; the threshold will be too low", calibration, shared)
         return Split(photos, held_out, fingerprint + other)
     purpose = f"training, with {held_out_needed} images held out for {rate},"
-    photos, fingerprint = read_usable(folder, model, Requirement(held_out_needed + MIN_TRAINING_PHOTOS, purpose))
+    requirement = Requirement(held_out_needed + MIN_TRAINING_PHOTOS, purpose, HIGHER_RATE)
+    photos, fingerprint = read_usable(folder, model, requirement)
     count = max(round(len(photos) * train.calibration_fraction), held_out_needed)
     count = min(count, len(photos) - MIN_TRAINING_PHOTOS)
     order = np.random.default_rng([train.seed, CALIBRATION_SPLIT_STREAM]).permutation(len(photos))
