@@ -98,7 +98,6 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "an input of another name": lambda data: data.replace(b"image", b"imoge"),
     "an unknown operation": lambda data: data.replace(b"Gather", b"Gother"),
     "half of it": lambda data: data[: len(data) // 2],
-    "bytes before it": lambda data: b"\x80" * 50 + data,
     "zeros": lambda data: data[:500] + bytes(1000) + data[1500:],
 }
 
