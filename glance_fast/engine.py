@@ -97,8 +97,11 @@ class Engine:
 
     def __repr__(self) -> str:
         height, width = self.config.image_size
-        backend = f"{self.backend.name} on {self.backend.device_description}"
-        return f"Engine({str(self.files.path)!r}, {backend}, {height}x{width})"
+        return f"Engine({str(self.files.path)!r}, {self._described_backend}, {height}x{width})"
+
+    @property
+    def _described_backend(self) -> str:
+        return f"{self.backend.name} on {self.backend.device_description}"
 
     def metadata(self) -> dict[str, str]:
         """The model's metadata for reports: image size, grid, backend, and how it was trained."""
@@ -107,7 +110,7 @@ class Engine:
             "model": self.files.path.name,
             "input size": f"{height}x{width} pixels",
             "grid": f"patch {self.config.patch}, stride {self.config.stride}",
-            "backend": f"{self.backend.name} on {self.backend.device_description}",
+            "backend": self._described_backend,
             **self.files.metadata,
         }
 
@@ -210,10 +213,10 @@ class Engine:
     def _judge(self, images: Sequence[Prepared | FailedResult], method: str) -> list[Result[Any] | FailedResult]:
         inputs = [image.input for image in images if isinstance(image, Prepared)]
         grids = iter(self._grids(inputs, method) if inputs else ())
-        return [
-            attempt(finish, next(grids), image, self.config, self.calibration) if isinstance(image, Prepared) else image
-            for image in images
-        ]
+        return [self._finish(next(grids), image) if isinstance(image, Prepared) else image for image in images]
+
+    def _finish(self, grid: Any, image: Prepared) -> Result[Any] | FailedResult:
+        return attempt(finish, grid, image, self.config, self.calibration, self._described_backend)
 
     def _grids(self, inputs: Sequence[Any], method: str) -> Sequence[Any]:
         """Score grids of prepared inputs; as many are scored concurrently as the backend has streams."""

@@ -92,17 +92,18 @@ def attempt(
         return FailedResult(error)
 
 
-def finish(grid: Any, image: Prepared, config: ModelConfig, calibration: Calibration) -> Result[Any]:
+def finish(grid: Any, image: Prepared, config: ModelConfig, calibration: Calibration, backend: str) -> Result[Any]:
     """The result of an image from its grid of scores, float32 [gy, gx], an array or a tensor.
 
-    Raises ScoreError unless the scores are finite; the map, which interpolates between them, then is finite too.
+    Raises ScoreError, naming `backend`, unless the scores are finite; the map, which interpolates between them, then is
+    finite too.
     """
     scores = grid.cpu().numpy() if is_tensor(grid) else grid
     score = image_score(scores, config.top_k)
     if not (math.isfinite(score) and np.isfinite(scores).all()):
         raise ScoreError(
-            "the networks score this image NaN or infinite, so it cannot be judged; if others fail too, load the model "
-            "at precision 'fp32', restore its folder from a copy or train it again"
+            f"{backend} scores this image NaN or infinite: it cannot be judged; if others fail too, load the model at "
+            "precision 'fp32', restore its folder from a copy or train it again"
         )
     return Result(
         score=score,
