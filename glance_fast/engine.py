@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ from glance_fast.storage.model_folder import CONFIG, ModelFiles, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 class Engine:
@@ -203,12 +205,12 @@ class Engine:
 
     def _take(self, image: Any) -> Any:
         """What later changes of an image do not reach: a copy; a PIL image, which may turn its page, is prepared."""
-        return self._prepare(image) if isinstance(image, PilImage) else owned(image)
+        return self._prepare(image) if isinstance(image, PilImage) else attempt(_read, owned, image)
 
     def _prepare(self, image: Any) -> Prepared | FailedResult:
         if isinstance(image, Prepared | FailedResult):
             return image
-        return attempt(_read, image, self.config, self.backend.takes_tensors, self.input_settings)
+        return attempt(_read, prepare, image, self.config, self.backend.takes_tensors, self.input_settings)
 
     def _judge(self, images: Sequence[Prepared | FailedResult], method: str) -> list[Result[Any] | FailedResult]:
         inputs = [image.input for image in images if isinstance(image, Prepared)]
@@ -252,10 +254,10 @@ def _settled(outcome: Any) -> Any:
     return outcome
 
 
-def _read(image: Any, config: ModelConfig, keep_tensor: bool, settings: InputSettings) -> Prepared:
-    """`prepare`, where whatever an image's own class or library raises is an ImageError too."""
+def _read(step: Callable[..., Value], image: Any, *settings: Any) -> Value:
+    """`step` of an image, where whatever the image's own class or library raises is an ImageError too."""
     try:
-        return prepare(image, config, keep_tensor, settings)
+        return step(image, *settings)
     except (GlanceError, MemoryError):
         raise
     except Exception as error:

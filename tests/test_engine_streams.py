@@ -70,6 +70,22 @@ def test_a_camera_may_reuse_its_buffer(engine: Engine, kind: Any, mode: dict[str
         assert results == expected
 
 
+@pytest.mark.parametrize("mode", [*MODES, {"latest": True}], ids=str)
+def test_a_camera_may_write_the_same_file_again(engine: Engine, tmp_path: Path, mode: dict[str, Any]) -> None:
+    expected = [engine.score(frame).score for frame in FRAMES]
+
+    def camera() -> Iterator[Path]:
+        for frame in FRAMES:
+            Image.fromarray(frame).save(tmp_path / "frame.png")
+            yield tmp_path / "frame.png"
+            (tmp_path / "frame.png").unlink()
+
+    results = [result.score for result in engine.stream(camera(), **mode)]
+    assert results[-1] == expected[-1] and set(results) <= set(expected)
+    if not mode.get("latest"):
+        assert results == expected
+
+
 def test_a_result_comes_before_the_next_frame_is_asked_for(engine: Engine) -> None:
     results: list[Any] = []
 
@@ -230,7 +246,7 @@ def test_a_score_that_is_not_finite_is_no_verdict(
 
     monkeypatch.setattr(backend.backend, "grids", damaged)
     for image in (FRAMES[0], torch.from_numpy(FRAMES[0])):
-        with pytest.raises(ScoreError, match=r" on cpu.* scores this image NaN or infinite, .* train it again"):
+        with pytest.raises(ScoreError, match=r" on cpu.* scores this image NaN or infinite: .* train it again"):
             backend.score(image)
         assert isinstance(backend.score([image])[0], FailedResult)
         assert [result.verdict for result in backend.stream([image] * 2, ahead=1)] == ["cannot judge"] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from glance_fast.data.resizing import letterbox_window, reflect_indices
 from glance_fast.errors import ImageError
 
 Pixels = NDArray[np.uint8]
-ImageInput = np.ndarray | Image.Image | RgbImage | str | os.PathLike[str]
 
 IMAGE_SUFFIXES = SUFFIXES
 
@@ -31,6 +30,29 @@ AS_STATED = InputSettings()
 
 # Bytes of the largest file that is read: 134 megapixels of four 16-bit samples.
 MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file as it was when it was read: its bytes, not decoded yet, and its path, which errors name."""
+
+    path: Path
+    data: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> ImageFile:
+        """Read the file `path`; raises ImageError naming it."""
+        try:
+            return cls(path, read_regular(path, MAX_BYTES))
+        except FileNotFoundError:
+            raise ImageError(f"{path} does not exist; check the path") from None
+        except IsADirectoryError:
+            raise ImageError(f"{path} is a folder, not an image; name a file in it") from None
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read: {error.strerror}; save it again, or take it out") from error
+
+
+ImageInput = np.ndarray | Image.Image | RgbImage | ImageFile | str | os.PathLike[str]
 
 
 def is_tensor(image: object) -> bool:
@@ -48,7 +70,9 @@ def as_rgb(image: ImageInput, settings: InputSettings = AS_STATED, source: str =
     anything else. An alpha channel of an array is refused, never dropped.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_rgb(Path(image), settings)
+        image = Path(image)
+    if isinstance(image, Path | ImageFile):
+        return read_rgb(image, settings)
     if isinstance(image, RgbImage):
         return image
     if isinstance(image, Image.Image):
@@ -74,14 +98,16 @@ def as_rgb(image: ImageInput, settings: InputSettings = AS_STATED, source: str =
     return RgbImage(np.ascontiguousarray(np.broadcast_to(grey_or_rgb, (*image.shape[:2], 3))))
 
 
-def read_rgb(path: Path, settings: InputSettings = AS_STATED, page: int | None = None) -> RgbImage:
+def read_rgb(file: Path | ImageFile, settings: InputSettings = AS_STATED, page: int | None = None) -> RgbImage:
     """Read an image file with all its bits, rotated as its EXIF data says; raises ImageError naming the file.
 
     `page` counts from 0; it is needed for a file of several pages or frames.
     """
-    source = str(path) if page is None else f"{path}, page {page + 1}"
+    if isinstance(file, Path):
+        file = ImageFile.read(file)
+    source = str(file.path) if page is None else f"{file.path}, page {page + 1}"
     try:
-        decoded = decode(_read(path), page)
+        decoded = decode(file.data, page)
     except FormatError as error:
         raise ImageError(f"{source} {error}") from error.__cause__
     return _interpreted(decoded, settings, source)
@@ -103,7 +129,7 @@ def count_pages(path: Path) -> int:
     Reduced-resolution copies, masks and previews, as the file declares them, do not count.
     """
     try:
-        return count_pictures(_read(path))
+        return count_pictures(ImageFile.read(path).data)
     except FormatError as error:
         raise ImageError(f"{path} {error}") from error.__cause__
 
@@ -160,17 +186,6 @@ def _as_uint8(image: NDArray[Any], source: str) -> Pixels:
         raise ImageError(f"{source}: floating pixels from {low:g} to {high:g}; bring them to 0..1")
     pixels: Pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
     return pixels
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_regular(path, MAX_BYTES)
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist; check the path") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path} is a folder, not an image; name a file in it") from None
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}; save it again, or take it out") from error
 
 
 def _from_pil(image: Image.Image, settings: InputSettings, source: str) -> RgbImage:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glance_fast.data.images import is_tensor
+from glance_fast.data.images import ImageFile, is_tensor
 
 
 def owned(image: Any) -> Any:
-    """A copy of an array or a tensor, which later changes of the original do not reach; all else as it is."""
+    """A copy of an array or a tensor and the bytes of a file, which later changes do not reach; all else as it is.
+
+    Raises ImageError for a file that cannot be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return ImageFile.read(Path(image))
     if isinstance(image, np.ndarray):
         return image.copy()
     if not is_tensor(image):

@@ -239,7 +239,7 @@ def test_work_that_fails_comes_after_earlier_results_and_work_that_has_begun_is_
     with pytest.raises(MemoryError):
         next(stream)
     stream.close()
-    assert written[:2] == [0, 1] and written == sorted(written) and len(written) < 49
+    assert {0, 1} <= {*written} and 2 not in written and len(written) < 49
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
