@@ -108,6 +108,7 @@ def score(
     overlays: Annotated[str, typer.Option(help="Images to draw overlays for: all, anomalous or none.")] = "all",
     streams: Annotated[int | None, typer.Option(help="Images scored concurrently on a CPU; 2 if supported.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the results of earlier runs in the output folder.")] = False,
+    pages: Annotated[bool, typer.Option("--pages", help="Score each page or frame of a file, a row per page.")] = False,
 ) -> None:
     """Score images: an overlay of the anomaly map per image, and a table of scores as CSV and JSON lines.
 
@@ -119,7 +120,7 @@ def score(
     from glance_fast.data.datasets import expand
     from glance_fast.engine import Engine
 
-    options = ScoreOptions(method, overlays, overwrite)
+    options = ScoreOptions(method, overlays, overwrite, pages)
     paths = outside(output, expand(images))
     engine = Engine.load(model, backend, device, precision, streams)
     with stop_on_signals() as stop:
@@ -132,7 +133,7 @@ def score(
             err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     out.print(f"{len(rows) - len(failed)} images scored, {anomalous} anomalous; tables and overlays in {output}")
     if stop.number is not None:
-        err.print(f"stopped by a signal after {len(rows)} of {len(paths)} images; the same command goes on")
+        err.print(f"stopped by a signal after {len(rows)} images; the same command goes on")
         raise typer.Exit(stop.exit_status)
     if failed:
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.commands.overlay_names import distinct_name, overlay_names
+from glance_fast.commands.pictures import Picture, pages_of
 from glance_fast.commands.score_tables import OVERLAYS, ScoredFile, ScoreTables, opened
 from glance_fast.commands.stop_signals import StopRequest
 from glance_fast.data.images import read_rgb
@@ -43,6 +44,7 @@ SYNC_INTERVAL = 1.0
 class ScoreOptions:
     """How files are scored: the engine's `method`, the images that `overlays` are drawn for (of `DRAWN`).
 
+    With `pages` each page or frame of a file is scored, without it a file of several is an error.
     `overwrite` removes the results of earlier runs in the output folder; else a run of the same model and options goes
     on with them. Raises ConfigError.
     """
@@ -50,6 +52,7 @@ class ScoreOptions:
     method: str = "dense"
     overlays: str = "all"
     overwrite: bool = False
+    pages: bool = False
 
     def __post_init__(self) -> None:
         if self.overlays not in DRAWN:
@@ -69,18 +72,21 @@ def score_files(
 ) -> list[ScoredFile]:
     """Score files into `output`: `scores.csv`, `scores.jsonl` and, as `options` say, `overlays/*.jpg`.
 
-    Returns the rows in the order of `paths`. Reading, scoring and drawing run concurrently. A file that cannot be read
-    or scored gets a row with its error, one that cannot be drawn a row with its `overlay_error`, and the others are
-    scored. A file that has a row of the same content, model and options is not scored again. When a signal sets `stop`,
-    the images in work are finished, and the rows are those so far. Raises SaveError for tables that cannot be written,
-    for another run that writes to `output`, and for results of another model or other options there.
+    Returns the rows in the order of `paths`, with the option `pages` a row per page. Reading, scoring and drawing run
+    concurrently. A file that cannot be read or scored gets a row with its error, one that cannot be drawn a row with
+    its `overlay_error`, and the others are scored. A file that has a row of the same content, model and options is not
+    scored again. When a signal sets `stop`, the images in work are finished, and the rows are those so far. Raises
+    SaveError for tables that cannot be written, for another run that writes to `output`, and for results of another
+    model or other options there.
     """
     options = options or ScoreOptions()
     paths = list(dict.fromkeys(paths))
+    pictures = list(pages_of(paths)) if options.pages else [Picture(path) for path in paths]
+    names = [picture.overlay_path for picture in pictures]
     with locked(output), opened(output, _settings(engine, options), options.overwrite) as tables:
-        run = _Run(engine, options, tables, stop or StopRequest(), list(overlay_names(paths, output)))
-        rows = list(run.rows(paths))
-        if len(rows) == len(paths):
+        run = _Run(engine, options, tables, stop or StopRequest(), list(overlay_names(names, output)))
+        rows = list(run.rows(pictures))
+        if len(rows) == len(pictures):
             tables.sort(rows)
         return rows
 
@@ -93,6 +99,7 @@ def _settings(engine: Engine, options: ScoreOptions) -> dict[str, str]:
         "backend": f"{engine.backend.name} on {engine.backend.device_description}",
         "method": options.method,
         "overlays": options.overlays,
+        "pages": str(options.pages).lower(),
     }
 
 
@@ -101,7 +108,7 @@ class _InputFile:
     """A file: the hash of its content, its image or the error of reading it, or the row that it has already."""
 
     number: int
-    path: Path
+    picture: Picture
     sha256: str | None = None
     image: RgbImage | None = None
     error: str | None = None
@@ -127,28 +134,29 @@ class _Run:
     stop: StopRequest
     names: Sequence[str]
 
-    def rows(self, paths: Sequence[Path]) -> Iterator[ScoredFile]:
-        """The rows of all files in order, or of those that were begun before the run was stopped."""
-        files = takewhile(lambda _: self.stop.number is None, enumerate(paths))
+    def rows(self, pictures: Sequence[Picture]) -> Iterator[ScoredFile]:
+        """The rows of all pictures in order, or of those that were begun before the run was stopped."""
+        files = takewhile(lambda _: self.stop.number is None, enumerate(pictures))
         steps = prefetch_map(files, self.read, self.judge, self.draw, self.engine.backend.streams)
         with closing(steps):  # waits for overlays that are being written
-            for row in track(steps, "Scoring", len(paths), console=Console(stderr=True), transient=True):
+            for row in track(steps, "Scoring", len(pictures), console=Console(stderr=True), transient=True):
                 if row is not None:
                     yield row
 
-    def read(self, numbered: tuple[int, Path]) -> _InputFile:
-        """Read a file that has no complete row for its content yet."""
-        number, path = numbered
+    def read(self, numbered: tuple[int, Picture]) -> _InputFile:
+        """Read a picture that has no complete row for its content yet."""
+        number, picture = numbered
         # Before the pixels: of a file that changes in between the hash is out of date, and it is scored again.
-        sha256 = _content_hash(path)
-        if (earlier := self.tables.complete_row(str(path), sha256)) is not None:
-            return _InputFile(number, path, sha256, earlier=earlier)
+        sha256 = _content_hash(picture.path)
+        if (earlier := self.tables.complete_row(str(picture.path), picture.page, sha256)) is not None:
+            return _InputFile(number, picture, sha256, earlier=earlier)
         try:
-            return _InputFile(number, path, sha256, read_rgb(path, self.engine.input_settings))
+            page = None if picture.page is None else picture.page - 1
+            return _InputFile(number, picture, sha256, read_rgb(picture.path, self.engine.input_settings, page))
         except ImageError as error:
-            return _InputFile(number, path, sha256, error=str(error))
+            return _InputFile(number, picture, sha256, error=str(error))
         except MemoryError:
-            return _InputFile(number, path, sha256, error=f"{path}: {_NO_MEMORY}")
+            return _InputFile(number, picture, sha256, error=f"{picture.name}: {_NO_MEMORY}")
 
     def judge(self, file: _InputFile) -> _JudgedFile | None:
         """Score a file and add its row; None when the run has been stopped."""
@@ -156,7 +164,8 @@ class _Run:
             return _JudgedFile(file.earlier)
         if self.stop.number is not None:
             return None
-        row, result = ScoredFile(str(file.path), error=file.error, sha256=file.sha256), None
+        path, page = file.picture.path, file.picture.page
+        row, result = ScoredFile(str(path), error=file.error, sha256=file.sha256, page=page), None
         if file.image is not None:
             try:
                 result = self.engine.score(file.image, self.options.method)
@@ -164,15 +173,15 @@ class _Run:
             except ImageError as error:
                 row = replace(row, error=str(error))
             except MemoryError:
-                row = replace(row, error=f"{file.path}: {_NO_MEMORY}")
+                row = replace(row, error=f"{file.picture.name}: {_NO_MEMORY}")
         self.tables.add(row)
         return _JudgedFile(row, file.image, result)
 
     def _scored(self, file: _InputFile, result: Result[Any]) -> ScoredFile:
-        path, overlay_path = str(file.path), None
+        path, page, overlay_path = str(file.picture.path), file.picture.page, None
         if self.options.draws(result.is_anomalous):
             name = self.names[file.number]
-            if not self.tables.may_draw(name, (path, file.sha256)):
+            if not self.tables.may_draw(name, (path, page, file.sha256)):
                 name = distinct_name(name, file.sha256, self.tables.output)
             overlay_path = str(self.tables.output / OVERLAYS / name)
         return ScoredFile(
@@ -183,6 +192,7 @@ class _Run:
             is_anomalous=result.is_anomalous,
             overlay=overlay_path,
             sha256=file.sha256,
+            page=page,
         )
 
     def draw(self, judged: _JudgedFile | None) -> ScoredFile | None:

@@ -25,15 +25,16 @@ RUN, LINES, TABLE, OVERLAYS = "run.json", "scores.jsonl", "scores.csv", "overlay
 
 log = logging.getLogger("glance_fast")
 
-# What identifies an image's judgement: its path, and the SHA-256 of the content that was judged.
-Key = tuple[str, str | None]
+# What identifies an image's judgement: its path and page, and the SHA-256 of the content that was judged.
+Key = tuple[str, int | None, str | None]
 
 
 @dataclass(frozen=True)
 class ScoredFile:
     """A row of the tables: a file's score and verdict, or the error that prevented them.
 
-    `overlay_error` is why there is no overlay. `sha256` is that of the file's content.
+    `overlay_error` is why there is no overlay. `sha256` is that of the file's content. `page`
+    counts from 1 in a file of several pages or frames.
     """
 
     path: str
@@ -45,11 +46,12 @@ class ScoredFile:
     error: str | None = None
     overlay_error: str | None = None
     sha256: str | None = None
+    page: int | None = None
 
     @property
     def key(self) -> Key:
         """What a later row of the same judgement replaces; a failed file has none for its content."""
-        return self.path, None if self.score is None else self.sha256
+        return self.path, self.page, None if self.score is None else self.sha256
 
     @property
     def is_complete(self) -> bool:
@@ -89,9 +91,9 @@ class ScoreTables:
                 self._table.sync()
                 self._synced_at = time.monotonic()
 
-    def complete_row(self, path: str, sha256: str | None) -> ScoredFile | None:
+    def complete_row(self, path: str, page: int | None, sha256: str | None) -> ScoredFile | None:
         """The row of an image that need not be scored again."""
-        row = None if sha256 is None else self.rows.get((path, sha256))
+        row = None if sha256 is None else self.rows.get((path, page, sha256))
         return row if row is not None and row.is_complete else None
 
     def may_draw(self, name: str, key: Key) -> bool:
@@ -105,7 +107,7 @@ class ScoreTables:
 
     def _keep(self, row: ScoredFile) -> None:
         """Count the row; it replaces an earlier one of its key, and a failed one of its path."""
-        self.rows.pop((row.path, None), None)
+        self.rows.pop((row.path, row.page, None), None)
         self.rows[row.key] = row
 
 

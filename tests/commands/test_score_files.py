@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from glance_fast.commands import score_files as module
@@ -19,6 +20,7 @@ from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, SaveError
 from glance_fast.storage.folder_lock import locked
+from tests.helpers.image_files import tiff
 from tests.helpers.images import save_image, save_images, textured_image
 from tests.helpers.models import save_tiny, tiny_model
 
@@ -326,3 +328,27 @@ def test_a_path_that_is_given_twice_is_scored_once(engine: Engine, tmp_path: Pat
 def test_unknown_options_are_refused(engine: Engine) -> None:
     with pytest.raises(ConfigError, match="unknown overlays 'some'; legal are all, anomalous, none"):
         ScoreOptions(overlays="some")
+
+
+def test_each_page_has_a_row_and_an_overlay_of_its_own(engine: Engine, tmp_path: Path, scored: list[int]) -> None:
+    frames = [textured_image(48, 56, seed) for seed in range(3)]
+    stack, single, output = tmp_path / "stack.tif", save_image(tmp_path / "single.png", frames[0]), tmp_path / "out"
+    stack.write_bytes(tiff(np.stack(frames), photometric="rgb"))
+    (tmp_path / "broken.tif").write_bytes(stack.read_bytes()[:100])
+    paths, options = [stack, single, tmp_path / "broken.tif"], ScoreOptions(pages=True)
+    rows = score_files(engine, paths, output, options)
+    assert [(Path(row.path).name, row.page) for row in rows] == [
+        ("stack.tif", 1), ("stack.tif", 2), ("stack.tif", 3), ("single.png", None), ("broken.tif", None)
+    ]  # fmt: skip
+    assert [row.score for row in rows[:3]] == [engine.score(frame).score for frame in frames]
+    assert set(overlay_files(output)) == {"stack_page1.jpg", "stack_page2.jpg", "stack_page3.jpg", "single.jpg"}
+    assert rows[4].error is not None and rows == [ScoredFile(**line) for line in lines(output)]
+    scored.clear()
+    assert score_files(engine, paths, output, options) == rows and not scored
+
+
+def test_without_pages_a_file_of_several_has_a_row_with_an_error(engine: Engine, tmp_path: Path) -> None:
+    stack = tmp_path / "stack.tif"
+    stack.write_bytes(tiff(np.stack([textured_image(48, 56, seed) for seed in range(3)]), photometric="rgb"))
+    (row,) = score_files(engine, [stack], tmp_path / "out")
+    assert row.score is None and row.error is not None and "3 pictures" in row.error

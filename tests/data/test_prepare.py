@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from glance_fast.data.tensors import tensor_as_rgb
 from glance_fast.engine import Engine
-from glance_fast.errors import ImageError
+from glance_fast.errors import ConfigError, ImageError
 from tests.helpers.images import textured_image
 from tests.helpers.tolerances import assert_same_result
 
@@ -93,6 +94,28 @@ def test_a_tensor_of_another_size_is_scored_nearly_as_its_array(engine: Engine) 
     assert tensor.map.shape == array.map.shape == (150, 117)
     # The resized pixels may differ by one grey level.
     assert np.abs(tensor.map.numpy() - array.map).max() < 0.03 * np.abs(array.map).max()
+
+
+def test_bgr_is_read_as_it_is_said(tiny_folder: Path, engine: Engine) -> None:
+    image, bgr = textured_image(48, 56), Engine.load(tiny_folder, channels="bgr")
+    reversed_channels = image[:, :, ::-1].copy()
+    for value in (reversed_channels, torch.from_numpy(reversed_channels), reversed_channels / 255):
+        assert_same_result(bgr.score(value), engine.score(image))
+    assert_same_result(bgr.score(Image.fromarray(image)), engine.score(image))
+    assert_same_result(pickle.loads(pickle.dumps(bgr)).score(reversed_channels), engine.score(image))  # noqa: S301
+    with pytest.raises(ConfigError, match="'gbr'.*rgb and bgr"):
+        Engine.load(tiny_folder, channels="gbr")
+
+
+def test_uint16_is_scored_as_the_same_levels_of_8_bits(engine: Engine) -> None:
+    image = textured_image(48, 56)
+    assert_same_result(engine.score(image.astype(np.uint16) * 257), engine.score(image))
+
+
+def test_a_tensor_may_leave_its_range_by_a_rounding_error(engine: Engine) -> None:
+    image = planes(textured_image(48, 56)) / 255
+    image[0, 0, :2] = torch.tensor([1.0000001, -1e-7])
+    assert_same_result(engine.score(image), engine.score(image.clamp(0, 1)))
 
 
 BAD_IMAGES: dict[str, Any] = {

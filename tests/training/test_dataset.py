@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from glance_fast.config import ModelConfig
+from glance_fast.errors import DataError, ImageError
 from glance_fast.training.dataset import fitting_size, read_photos
 from tests.helpers.models import tiny_config
 
@@ -27,6 +28,17 @@ def test_fitting_size_has_the_aspect_that_all_images_share(
     shapes: list[tuple[int, int]], better: tuple[int, int] | None
 ) -> None:
     assert fitting_size(shapes, ModelConfig()) == better
+
+
+@pytest.mark.parametrize("used", [12, 14])
+def test_16_bit_images_of_a_smaller_used_range_are_asked_about(tmp_path: Path, used: int) -> None:
+    samples = np.linspace(0, 2**used - 1, 24 * 24).astype(np.uint16).reshape(24, 24)
+    Image.fromarray(samples).save(tmp_path / "a.png")
+    with pytest.raises((DataError, ImageError), match=rf"range of {used} bits.*--set bits={used}.*bits=16"):
+        read_photos([tmp_path / "a.png"], tiny_config(image_size=(24, 24)))
+    photos = read_photos([tmp_path / "a.png"], tiny_config(image_size=(24, 24), bits=used))
+    assert (photos[0, :, :, 0] == np.rint(samples / (2**used - 1) * 255)).all()
+    assert read_photos([tmp_path / "a.png"], tiny_config(image_size=(24, 24), bits=16)).max() <= 64
 
 
 def test_the_log_names_the_fitting_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
