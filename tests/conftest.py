@@ -21,10 +21,12 @@ from hypothesis import settings
 from glance_fast.engine import Engine
 from glance_fast.teachers import Teacher, load_teacher
 from tests.helpers.models import fitted_model, save_exported, save_tiny, tiny_model
+from tests.helpers.triton_interpreter import shorten_interpretation
 
 settings.register_profile("home", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "home")
+shorten_interpretation()
 
 
 @pytest.fixture(autouse=True)

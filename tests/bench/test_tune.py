@@ -35,7 +35,7 @@ CHOICES: dict[str, dict[str, tuple[int, ...]]] = {
 
 @pytest.fixture(scope="module")
 def model() -> GlanceModel:
-    return fitted_model({"image_size": (25, 22), "patch": 9, "stride": 7, "global_channels": (5, 6, 7)})
+    return fitted_model({"image_size": (17, 19), "patch": 9, "stride": 7, "global_channels": (5, 6, 7)})
 
 
 def clock() -> Callable[[Callable[[], object]], float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +21,12 @@ from tests.helpers.tolerances import assert_close
 
 CASES: dict[str, Callable[[], DenseCase]] = {
     "odd": lambda: dense_case(global_layers((4, 5, 6), 1), (21, 26), 8, hole_grid((21, 26), 8, 6)),
-    "batch, read-out": lambda: dense_case(global_layers((5, 7), 1), (19, 23), 7, hole_grid((19, 23), 7, 5), 2, 2),
+    "batch, read-out": lambda: dense_case(global_layers((5, 7), 1), (19, 23), 7, ([0, 12], [0, 7, 16]), 2, 2),
     "two convolutions": lambda: dense_case(global_layers((4, 6), 2), (17, 19), 6, hole_grid((17, 19), 6, 5)),
     "corners": lambda: dense_case(global_layers((4, 5, 6), 1), (18, 21), 6, ([0, 5, 12], [0, 15])),
     "beyond the borders": lambda: dense_case(global_layers((4, 5), 1), (16, 17), 7, ([-6, 3, 14], [-3, 12])),
     "other kernels": lambda: dense_case(
-        [conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (18, 23), 7, hole_grid((18, 23), 7, 4), 2
+        [conv(4, 5), pool(4, 3), conv(6, 1), conv(5)], (18, 23), 7, ([0, 11], [0, 9, 16]), 2
     ),
     "pool first": lambda: dense_case([pool(3), conv(4), pool(4), conv(4)], (19, 18), 6, hole_grid((19, 18), 6, 4)),
     "more than a block of channels": lambda: dense_case([conv(40), pool(40), conv(130)], (8, 8), 3, ([0, 4], [2])),
@@ -53,12 +52,12 @@ JOINED_CASES: dict[str, Callable[[], DenseCase]] = {
     **{name: CASES[name] for name in ("odd", "two convolutions", "corners", "pool first")},
     "beyond the borders": lambda: dense_case(global_layers((4, 5, 6), 1), (16, 21), 7, ([-6, 3, 14], [-3, 12])),
     "other windows": lambda: dense_case(
-        [conv(4, 5), conv(6), pool(6, 3), conv(5)], (18, 23), 7, hole_grid((18, 23), 7, 4), 2
+        [conv(4, 5), conv(6), pool(6, 3), conv(5)], (18, 23), 7, ([0, 11], [0, 9, 16]), 2
     ),
     "more than a block of channels": lambda: dense_case(
         [conv(3), conv(70), pool(70), conv(5)], (12, 12), 5, ([0, 4], [2]), 2
     ),
-    "batch, read-out": lambda: dense_case(global_layers((5, 7, 6), 1), (19, 23), 7, hole_grid((19, 23), 7, 5), 2, 2),
+    "batch, read-out": lambda: dense_case(global_layers((5, 7, 6), 1), (19, 23), 7, ([0, 12], [0, 7, 16]), 2, 2),
     "no entry": lambda: dense_case(global_layers((4, 5, 6), 1), (16, 16), 16, ([0], [0])),
 }
 
@@ -108,7 +107,7 @@ def test_the_kernels_are_near_the_loop_at_lower_precision(dtype: torch.dtype) ->
 )  # fmt: skip
 def test_a_wrong_table_is_noticed(field: str, part: Any, value: int) -> None:
     """Values that lead to other rows of the tables, never beyond them: what lies there may be anything."""
-    case = CASES["odd"]()
+    case = dense_case(global_layers((4, 5), 1), (17, 19), 6, ([3, 7], [2, 9]))
     kernels = TritonPass(case.plan, case.net.float(), DEVICE, torch.float32)
     getattr(kernels.tables[2], field)[part] = value
     actual = kernels(case.images.to(DEVICE, torch.float32)).cpu()
@@ -122,9 +121,25 @@ MAX_REGISTERS, MAX_SHARED = 255, {75: 64 * 1024, 86: 99 * 1024, 89: 99 * 1024, 1
 MAX_SPILLED = 0 if version("triton").startswith("3.7.") else 64
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of `bench.compile_kernels` for a part of each kind and all targets, and of products in float32."""
+    code = (
+        "import json\nfrom dataclasses import asdict\n"
+        "from bench.compile_kernels import SAMPLES, TARGETS, compile_part\n"
+        "jobs = [(part, 'fp16', target) for part in SAMPLES for target in TARGETS]\n"
+        "jobs += [(part, 'fp32', 100) for part in SAMPLES[:2]]\n"
+        "print(json.dumps([asdict(row) for job in jobs for row in compile_part(*job)]))"
+    )
+    rows: list[dict[str, Any]] = compile_in_process(["-c", code], tmp_path_factory.mktemp("cache"))
+    return rows
+
+
 @pytest.mark.parametrize("target", [75, 80, 86, 89, 90, 100, 120])
-def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(target: int, tmp_path: Path) -> None:
-    rows = compiled("SAMPLES", "fp16", target, tmp_path)
+def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(
+    target: int, compiled: list[dict[str, Any]]
+) -> None:
+    rows = [row for row in compiled if row["target"] == target and row["dtype"] == "fp16"]
     assert {row["kernel"] for row in rows} == {kernel for kernels in KERNELS.values() for kernel in kernels}
     for row in rows:
         assert row["spilled_bytes"] <= MAX_SPILLED and 0 < row["registers"] <= MAX_REGISTERS
@@ -133,20 +148,8 @@ def test_kernels_compile_for_every_gpu_without_spills_and_use_its_tensor_cores(t
         assert all(row["matrix_instructions"] for row in rows if row["kernel"] != "pool_kernel")
 
 
-def test_float32_products_of_pixels_are_not_taken_in_tf32(tmp_path: Path) -> None:
+def test_float32_products_of_pixels_are_not_taken_in_tf32(compiled: list[dict[str, Any]]) -> None:
     """Where Triton would, for values that came from 8 bits."""
-    rows = compiled("SAMPLES[:2]", "fp32", 100, tmp_path)
+    rows = [row for row in compiled if row["dtype"] == "fp32"]
     assert {"pixel_conv_kernel", "pixel_base_kernel", "pixel_entries_kernel"} <= {row["kernel"] for row in rows}
     assert not any(row["matrix_instructions"] for row in rows)
-
-
-def compiled(parts: str, dtype: str, target: int, cache: Path) -> list[dict[str, Any]]:
-    """The rows of `bench.compile_kernels` for some parts."""
-    code = (
-        "import json\nfrom dataclasses import asdict\n"
-        "from bench.compile_kernels import SAMPLES, compile_part\n"
-        f"rows = [row for part in {parts} for row in compile_part(part, '{dtype}', {target})]\n"
-        "print(json.dumps([asdict(row) for row in rows]))"
-    )
-    rows: list[dict[str, Any]] = compile_in_process(["-c", code], cache)
-    return rows

@@ -22,6 +22,7 @@ from tests.helpers.images import model_images
 from tests.helpers.models import PRETRAINED, fitted_model, save_tiny, tiny_calibration
 from tests.helpers.reference import in_double, loop_grids
 from tests.helpers.tolerances import assert_close
+from tests.helpers.triton_interpreter import overflow_checked
 
 NORM: dict[str, Any] = {
     "image_size": (37, 53),
@@ -30,12 +31,19 @@ NORM: dict[str, Any] = {
     "border_padding": 9,
     "location_whitening": True,
 }
-SMALL: dict[str, Any] = {"image_size": (25, 22), "patch": 9, "stride": 7}
+SMALL: dict[str, Any] = {"image_size": (17, 19), "patch": 9, "stride": 7}
 MODELS: list[dict[str, Any]] = [
     {"image_size": (37, 45), "patch": 11, "stride": 9},
     {"image_size": (40, 37), "patch": 16, "stride": 8, "readout": 2, "dad_width": 40, "smoothing_sigma": 0.75},
     {**NORM, "features": 37, "dad_width": 20},
-    {"image_size": (150, 131), **PRETRAINED, "stride": 36, "smoothing_sigma": 1.5, "context_features": 5},
+    {
+        "image_size": (98, 105),
+        **PRETRAINED,
+        "stride": 36,
+        "border_padding": 12,
+        "smoothing_sigma": 1.5,
+        "context_features": 5,
+    },
 ]
 
 
@@ -56,9 +64,9 @@ def test_the_pipeline_is_near_the_loop_in_half_floats() -> None:
 
 
 HEADS = [
-    {"dad_width": 40},
-    {**NORM, "features": 70, "dad_width": 20},
-    {"image_size": (150, 131), **PRETRAINED, "context_features": 21},
+    {"image_size": (32, 40), "dad_width": 40},
+    {**NORM, "stride": 18, "features": 70, "dad_width": 20},
+    {"image_size": (62, 51), **PRETRAINED, "context_features": 21},
 ]
 
 
@@ -85,8 +93,8 @@ def test_a_matrix_that_is_not_triangular_is_refused() -> None:
 
 
 STEMS = [
-    ({"image_size": (150, 131), **PRETRAINED}, 6.0),
-    ({"image_size": (97, 84), **PRETRAINED}, 6.0),
+    ({"image_size": (44, 41), **PRETRAINED}, 6.0),
+    ({"image_size": (41, 44), **PRETRAINED}, 6.0),
     ({"image_size": (37, 45), "patch": 11, "stride": 9}, math.inf),
     ({"image_size": (41, 53), "patch": 19, "stride": 4, "border_padding": 9}, math.inf),
 ]
@@ -112,7 +120,7 @@ def test_pixels_become_the_first_convolution_at_once(changes: dict[str, Any], ma
 
 def test_the_operators_keep_pytorchs_rules() -> None:
     """Schemas, and fake forms that give the shapes of the real ones, for an image and for two."""
-    height, width = size = (25, 31)
+    height, width = size = (21, 23)
     model = fitted_model({**MODELS[2], "image_size": size})
     pipeline = TritonPipeline(model, DEVICE)
     heads, dense = pipeline._heads, pipeline._dense
@@ -153,6 +161,16 @@ def test_export_sees_the_whole_pass_as_operators() -> None:
     due = ("pixel_conv", "pixel_level", "partial_conv", "max_pool", "score")
     assert {f"glance_fast.{name}.default" for name in due} <= names
     torch.testing.assert_close(program.module()(images), pipeline(images))
+
+
+def test_no_integer_of_the_kernels_overflows() -> None:
+    """Where the interpreter checks, which it does for no other test: addresses, keys and numbers of entries."""
+    model = fitted_model(SMALL)
+    images = torch.from_numpy(model_images(model, 2)).to(DEVICE)
+    pipeline = TritonPipeline(model, DEVICE)
+    with overflow_checked():
+        actual = pipeline(images)
+    torch.testing.assert_close(actual, pipeline(images), rtol=0, atol=0)
 
 
 def test_compile_takes_the_whole_pass_as_one_graph() -> None:
