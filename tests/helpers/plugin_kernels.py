@@ -1,4 +1,4 @@
-"""What a model's plugin kernels need when compiled for a GPU: `python -m tests.helpers.plugin_kernels 90`.
+"""What a model's plugin kernels need when compiled for some GPUs: `python -m tests.helpers.plugin_kernels 80 90`.
 
 A program of its own: Triton compiles nothing in a process whose kernels it interprets.
 """
@@ -23,10 +23,15 @@ from glance_fast.export.tensorrt.nodes import plugin_scores  # noqa: E402
 from tests.helpers.images import model_images  # noqa: E402
 from tests.helpers.models import PRETRAINED, fitted_model, tiny_calibration  # noqa: E402
 
-if __name__ == "__main__":
-    target = int(sys.argv[1])
-    model = fitted_model({"image_size": (98, 115), **PRETRAINED, "context_features": 5})
+
+def compiled_for(target: int) -> list[tuple[str, str, int, int, int]]:
+    """Name, PTX, number of arguments, bytes of shared memory and registers of each kernel."""
+    model = fitted_model({"image_size": (98, 105), **PRETRAINED, "border_padding": 12, "context_features": 5})
     graph = export_onnx(model, tiny_calibration(), Target("tensorrt", "fp16", target), plugin_scores)
+    fake_plugin.compiled.clear()
     ReferenceEvaluator(graph, new_ops=fake_plugin.operators()).run(None, {"image": model_images(model, 1)})
-    rows = [(*row, resources(row[1], target)[0]) for row in fake_plugin.compiled]
-    json.dump(rows, sys.stdout)
+    return [(*row, resources(row[1], target)[0]) for row in fake_plugin.compiled]
+
+
+if __name__ == "__main__":
+    json.dump({target: compiled_for(int(target)) for target in sys.argv[1:]}, sys.stdout)
