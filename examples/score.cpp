@@ -1,7 +1,7 @@
 // Scores one photograph with an exported model, in C++ and without Python.
 //
 // g++ -std=c++17 score.cpp -I"$OPENVINO/include" "$OPENVINO"/libs/libopenvino.so.* -Wl,-rpath,"$OPENVINO/libs" -o score
-// ./score tiles.model/exports/openvino-fp32.xml photo.ppm
+// ./score tiles.model/exports/openvino-fp32/openvino-fp32.xml photo.ppm
 //
 // $OPENVINO is an installation of OpenVINO; the Python package is one:
 //

@@ -16,6 +16,7 @@ from glance_fast.export.quantization.photographs import Photographs
 from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.kernels.cpu.build import extension
 from glance_fast.storage.export_record import EXPORT_FORMATS, exported_precisions, read_export, write_export
+from glance_fast.storage.folder_lock import locked
 from glance_fast.storage.model_folder import ModelFiles, build_model, read_model
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ def export(
         raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was requested")
     job = ExportJob(read_model(Path(folder)), to, precision, data, plugins)
     job.check(tensorrt)
-    with _packages():
+    with locked(job.files.path), _packages():
         if to == "tensorrt":
             files, built_for = _tensorrt(job, tensorrt or TensorRtOptions())
         elif to == "openvino":
             files, built_for = _openvino(job), {"plugins": "True"} if plugins else {}
         else:
             files, built_for = {".onnx": _onnx(job)}, {}
-    path = write_export(job.files.path, to, precision, job.files.digests, files, built_for)
+        path = write_export(job.files.path, to, precision, job.files.digests, files, built_for)
     log.info("%s at %s: %.1f MB in %s", to, precision, sum(map(len, files.values())) / 1e6, path.parent)
     return path
 

@@ -149,10 +149,12 @@ def evaluate(
     precision: Precision = "fp32",
 ) -> None:
     """Evaluate a model on a test set: AUROC, AUPRO and F1-max, a row per defect class, timings, an HTML report."""
+    from glance_fast.commands.score_tables import refuse_scores
     from glance_fast.commands.tables import evaluation_table
     from glance_fast.engine import Engine
     from glance_fast.evaluation.evaluate import evaluate as evaluate_folder
 
+    refuse_scores(output)
     engine = Engine.load(model, backend, device, precision)
     evaluation = evaluate_folder(engine, data, output, title=f"{data.resolve().name}", metadata=engine.metadata())
     out.print(evaluation_table(evaluation))

@@ -134,6 +134,12 @@ def opened(output: Path, run: Mapping[str, str], overwrite: bool = False) -> Ite
             tables.sync()
 
 
+def refuse_scores(output: Path) -> None:
+    """Raise SaveError where `output` holds scores, whose table another command would replace."""
+    if (output / RUN).exists():
+        raise SaveError(f"{output} holds the tables of 'glance-fast score'; choose another --output")
+
+
 def _remove_results(output: Path) -> None:
     """Remove the tables of earlier runs and the folder of their overlays; raises SaveError."""
     try:

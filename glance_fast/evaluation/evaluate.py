@@ -7,6 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from glance_fast.data.images import read_image, read_rgb
 from glance_fast.data.masks import read_masks
 from glance_fast.data.meaning import RgbImage
 from glance_fast.engine import Engine
-from glance_fast.errors import DataError, ImageError, SaveError
+from glance_fast.errors import DataError, ImageError
 from glance_fast.evaluation.array_file import require_room
 from glance_fast.evaluation.galleries import Galleries
 from glance_fast.evaluation.report import write_report
 from glance_fast.evaluation.results import Evaluation, ImageScore, ScoredSample, Scorer
 from glance_fast.evaluation.summary import Summary, values_size
 from glance_fast.storage.atomic_write import replace_file
+from glance_fast.storage.folder_lock import locked
 
 
 def evaluate(
@@ -43,22 +45,22 @@ def evaluate(
     and `metadata`, names with values. Images are read and scored one at a time; the values of the maps, four bytes per
     pixel, go to a temporary file in `output`, or else in the system's folder for temporary files. Raises DataError
     without both normal and defective images or with a mask of another size, ImageError for an image that cannot be read
-    or scored, SaveError for an output that cannot be written and for values that have no room.
+    or scored, SaveError for an output that cannot be written or that another run writes to, and for
+    values that have no room.
     """
     samples = evaluation_samples(folder)
-    if output is not None:
-        _make_folder(output)
-    require_room(values_size(samples), output)
-    galleries = Galleries()
-    with Summary(output) as summary:
-        for scored in score_samples(engine, folder, samples, progress):
-            summary.add(scored)
-            if output is not None:
-                galleries.add(scored)
-            del scored  # before the next image is read
-        evaluation = summary.evaluation(engine, folder)
-    if output is not None:
-        write_evaluation(evaluation, galleries, output, title, metadata or {})
+    with locked(output) if output is not None else nullcontext():
+        require_room(values_size(samples), output)
+        galleries = Galleries()
+        with Summary(output) as summary:
+            for scored in score_samples(engine, folder, samples, progress):
+                summary.add(scored)
+                if output is not None:
+                    galleries.add(scored)
+                del scored  # before the next image is read
+            evaluation = summary.evaluation(engine, folder)
+        if output is not None:
+            write_evaluation(evaluation, galleries, output, title, metadata or {})
     return evaluation
 
 
@@ -90,14 +92,6 @@ def evaluation_samples(folder: Path) -> list[Sample]:
             "needs at least one of each: put them in test/good and in test/<defect>"
         )
     return samples
-
-
-def _make_folder(output: Path) -> None:
-    """Make the output folder before anything is scored, so that a wrong path costs no time."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(f"cannot make the folder {output}: {error.strerror}; choose another one") from error
 
 
 def _score_sample(engine: Scorer, sample: Sample, folder: Path) -> ScoredSample:

@@ -1,16 +1,17 @@
-"""Exports of a model: files in the model folder's `exports/`, each with a record that describes and checks it."""
+"""Exports of a model: folders in the model folder's `exports/`, each with a record that describes and checks it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glance_fast.errors import BackendError, ModelFolderError
-from glance_fast.storage.atomic_write import replace_file
+from glance_fast.storage.atomic_write import recover_folder, replace_folder
 from glance_fast.storage.checked_files import faults, read_checked, read_file, sha256
 from glance_fast.storage.config_file import ModelDigests
 from glance_fast.storage.model_folder import ModelFiles
@@ -37,7 +38,7 @@ RUNTIME_FORMAT: Mapping[str, str] = {"tensorrt": "tensorrt", "openvino": "openvi
 
 
 class ExportRecord(BaseModel):
-    """The content of `exports/<form>-<precision>.json`.
+    """The content of `exports/<form>-<precision>/<form>-<precision>.json`.
 
     `format` and `version`: of the record and of the glance_fast that wrote it. `form`: the export's format, of
     `EXPORT_FORMATS`. `model`, `settings`, `calibration`: SHA-256 of what was exported, as in `ModelDigests`; format 1
@@ -77,8 +78,13 @@ class Export:
 
 
 def export_path(folder: Path, export_format: str, precision: str) -> Path:
-    """The path of an export's record; its files have the same stem."""
-    return folder / FOLDER / f"{export_format}-{precision}.json"
+    """The path of an export's record; its files lie beside it and have the same stem.
+
+    They are a folder of their own, which is replaced whole. Those of version 0.1.0 lie in `exports/` itself.
+    """
+    path = folder / FOLDER / f"{export_format}-{precision}" / f"{export_format}-{precision}.json"
+    former = folder / FOLDER / path.name
+    return former if os.path.lexists(former) and not os.path.lexists(path) else path
 
 
 def exported_precisions(folder: Path, export_format: str) -> list[str]:
@@ -100,10 +106,8 @@ def write_export(
     files: Mapping[str, bytes],
     built_for: Mapping[str, str],
 ) -> Path:
-    """Write an export of `model` into its folder, the record last; raises SaveError when the disk refuses."""
-    path = export_path(folder, export_format, precision)
-    for suffix, data in files.items():
-        replace_file(path.with_suffix(suffix), data)
+    """Replace an export of `model` in its folder as a whole; raises SaveError when the disk refuses."""
+    name = f"{export_format}-{precision}"
     record = ExportRecord(
         format=EXPORT_RECORD_FORMAT,
         version=__version__,
@@ -115,16 +119,42 @@ def write_export(
         sha256={suffix: sha256(data) for suffix, data in files.items()},
         built_for=dict(built_for),
     )
-    replace_file(path, (record.model_dump_json(indent=1) + "\n").encode())
-    return path
+    with replace_folder(folder / FOLDER / name) as unfinished:
+        for suffix, data in {**files, ".json": (record.model_dump_json(indent=1) + "\n").encode()}.items():
+            (unfinished / f"{name}{suffix}").write_bytes(data)
+    for suffix in (".json", *files):
+        with suppress(OSError):  # of version 0.1.0, and of no more use: the new export is found first
+            (folder / FOLDER / f"{name}{suffix}").unlink(missing_ok=True)
+    return export_path(folder, export_format, precision)
 
 
 def read_export(model: ModelFiles, backend: str, precision: str) -> Export:
-    """The export of a model that a backend runs, checked.
+    """The export of a model that a backend runs, checked; one that is replaced meanwhile is read again.
 
     Raises BackendError where there is no such export, and ModelFolderError for an export that is damaged, incomplete,
     foreign, of another format number, or of other weights, settings or another calibration than the folder holds now.
     """
+    while True:
+        path = export_path(model.path, RUNTIME_FORMAT[backend], precision)
+        recover_folder(path.parent)
+        before = _identity(path.parent)
+        try:
+            return _read_export(model, backend, precision)
+        except (BackendError, ModelFolderError):
+            if _identity(path.parent) == before:
+                raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder has this name now, and its last change; None where there is none."""
+    try:
+        status = folder.stat()
+        return status.st_ino, status.st_ctime_ns
+    except OSError:
+        return None
+
+
+def _read_export(model: ModelFiles, backend: str, precision: str) -> Export:
     export_format, folder = RUNTIME_FORMAT[backend], model.path
     path, rebuild = export_path(folder, export_format, precision), export_command(folder, export_format, precision)
     if not os.path.lexists(path):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from glance_fast.config import ModelConfig, Settings, TrainConfig, checked
 from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
+from glance_fast.storage.atomic_write import recover_folder
 from glance_fast.storage.checked_files import faults, read_checked
 from glance_fast.storage.config_file import (
     CALIBRATION,
@@ -81,6 +82,7 @@ def write_model(
 
 def read_model(folder: Path) -> ModelFiles:
     """Read and check a model folder; ModelFolderError names the file that is missing, damaged or foreign."""
+    recover_folder(folder)
     if not os.path.isdir(folder):
         hint = f"; {folder}.training holds an unfinished run" if os.path.isdir(f"{folder}.training") else ""
         raise ModelFolderError(

@@ -7,6 +7,8 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from glance_fast.models.model import GlanceModel
 from glance_fast.postprocessing.anomaly_map import image_score
 from glance_fast.postprocessing.calibration import Calibration, calibrate
 from glance_fast.stains import default_stains
-from glance_fast.storage.atomic_write import replace_folder
+from glance_fast.storage.atomic_write import recover_folder, replace_folder
+from glance_fast.storage.folder_lock import LOCK, locked
 from glance_fast.storage.model_folder import write_model
 from glance_fast.teachers import load_teacher
 from glance_fast.training.backbone_init import initialise_from_teacher
@@ -75,18 +78,31 @@ def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) 
     _check_output(job)
     data = _read_data(job, model_config, train_config)
     fabric = _fabric(train_config)
-    context = _context(job, model_config, train_config, data, fabric)
-    run = _open_run(job, context, data.split, fabric)
-    run_stages(run, build_stages(context))
-    calibration = _calibrate(context, data.split)
-    if fabric.is_global_zero:
-        metadata = _metadata(job, context, data.split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
-        _write(job, context, calibration, metadata)
-    fabric.barrier()
+    with _locked(job) if fabric.is_global_zero else nullcontext():
+        context = _context(job, model_config, train_config, data, fabric)
+        run = _open_run(job, context, data.split, fabric)
+        run_stages(run, build_stages(context))
+        calibration = _calibrate(context, data.split)
+        if fabric.is_global_zero:
+            metadata = _metadata(job, context, data.split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
+            _write(job, context, calibration, metadata)
+        fabric.barrier()
     return calibration
 
 
+@contextmanager
+def _locked(job: Job) -> Iterator[None]:
+    """Hold the locks of the unfinished run and of a model that will be replaced; raises SaveError."""
+    try:
+        with locked(job.work), locked(job.output) if job.output.is_dir() else nullcontext():
+            yield
+    finally:
+        with suppress(OSError):
+            job.work.rmdir()  # of a run that ended before it had anything to keep
+
+
 def _check_output(job: Job) -> None:
+    recover_folder(job.output)
     if job.output.exists() and not job.output.is_dir():
         raise SaveError(f"{job.output} is a file; name a folder for the model")
     if job.output.is_dir() and any(job.output.iterdir()) and not job.overwrite:
@@ -141,13 +157,10 @@ def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
     run = Run(job.work, context.train, hashlib.sha256((inputs + distil).encode()).hexdigest(), fabric)
     if fabric.is_global_zero:
         if job.restart:
-            shutil.rmtree(job.work, ignore_errors=True)
+            for path in set(job.work.iterdir()) - {job.work / LOCK}:
+                path.unlink()
         if run.state.exists():
             log.info("resuming the unfinished run in %s (--restart discards it)", job.work)
-        try:
-            job.work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SaveError(f"cannot make {job.work}: {error.strerror}; choose another --model folder") from error
     fabric.barrier()
     return run
 

@@ -32,3 +32,14 @@ def test_images_in_the_output_folder_are_left_out_and_counted(
     run_command("-q", "score", other, tmp_path / "in", *options)
     printed = capfd.readouterr()
     assert "2 images in the output folder" in printed.err and "1 images scored" in printed.out
+
+
+def test_an_evaluation_never_replaces_the_tables_of_scores(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_images(tmp_path / "in", 1)
+    run_command("score", tmp_path / "in", "--model", tiny_folder, "--output", tmp_path / "out")
+    table = (tmp_path / "out" / "scores.csv").read_bytes()
+    run_command("evaluate", tmp_path / "in", "--model", tiny_folder, "--output", tmp_path / "out", status=1)
+    assert "holds the tables of 'glance-fast score'; choose another --output" in capfd.readouterr().err
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == table

@@ -55,7 +55,7 @@ LINE_BUDGETS = {
     "glance_fast/plan": 900,
     "glance_fast/postprocessing": 300,
     "glance_fast/stains": 1000,
-    "glance_fast/storage": 1000,
+    "glance_fast/storage": 1050,
     "glance_fast/teachers": 450,
     "glance_fast/training": 1550,
     "glance_fast/visualization": 350,
