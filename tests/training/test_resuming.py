@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,9 +14,10 @@ from PIL import Image
 
 from glance_fast.config import ModelConfig
 from glance_fast.engine import Engine
+from glance_fast.errors import TrainingError
 from glance_fast.models.model import GlanceModel
 from glance_fast.storage.model_folder import build_model, read_model
-from glance_fast.training import dad_stage
+from glance_fast.training import dad_stage, distillation
 from glance_fast.training.log import read_rows
 from glance_fast.training.train import Job, train_model
 from tests.helpers.models import tiny_config
@@ -100,3 +102,41 @@ def test_a_run_with_the_pretrained_local_net_has_two_stages_and_resumes(tmp_path
 
 def _stop(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def unfinished(training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that stopped in its second stage."""
+    output = tmp_path_factory.mktemp("unfinished") / "model"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(distillation.FineTuningStage, "finish", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(Job(training_images, output), tiny_config(), TRAIN)
+    return output.with_name("model.training")
+
+
+# Without its state a run begins anew.
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *(("state.safetensors", damage) for damage in ("flipped", "cut")),
+        *(("distil.safetensors", damage) for damage in ("flipped", "cut", "missing", "another")),
+        *(("log.jsonl", damage) for damage in ("flipped", "cut", "missing", "another")),
+    ],
+)
+def test_a_damaged_file_of_an_unfinished_run_is_named(
+    training_images: Path, unfinished: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    work = Path(shutil.copytree(unfinished, tmp_path / "model.training"))
+    whole = (work / name).read_bytes()
+    middle = len(whole) // 2
+    if damage == "flipped":
+        (work / name).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    elif damage == "cut":
+        (work / name).write_bytes(whole[:middle])
+    elif damage == "another":
+        shutil.copy(work / "state.safetensors", work / name)
+    else:
+        (work / name).unlink()
+    with pytest.raises(TrainingError, match=rf"{name} (is damaged|cannot be read|is not the log).* or use --restart"):
+        train_model(Job(training_images, tmp_path / "model"), tiny_config(), TRAIN)
