@@ -45,9 +45,9 @@ FACE = {"__init__", "__main__", "cli", "config", "engine", "errors", "presets", 
 # Lines of Python per package, those of subpackages without a row included: the count when the row was written, rounded
 # up to the next 50. Raised only on purpose, in the commit that says why the package must grow.
 LINE_BUDGETS = {
-    "glance_fast": 1000,
+    "glance_fast": 1050,
     "glance_fast/backends": 950,
-    "glance_fast/commands": 1150,
+    "glance_fast/commands": 1200,
     "glance_fast/data": 2450,
     "glance_fast/dense": 800,
     "glance_fast/evaluation": 1400,
