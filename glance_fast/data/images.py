@@ -69,9 +69,7 @@ def as_rgb(image: ImageInput, settings: InputSettings = AS_STATED, source: str =
     and is not rotated; a path is read by `read_rgb`, an `RgbImage` returned. Raises ImageError, naming `source`, for
     anything else. An alpha channel of an array is refused, never dropped.
     """
-    if isinstance(image, (str, os.PathLike)):
-        image = Path(image)
-    if isinstance(image, Path | ImageFile):
+    if isinstance(image, (str, os.PathLike, ImageFile)):
         return read_rgb(image, settings)
     if isinstance(image, RgbImage):
         return image
@@ -98,13 +96,15 @@ def as_rgb(image: ImageInput, settings: InputSettings = AS_STATED, source: str =
     return RgbImage(np.ascontiguousarray(np.broadcast_to(grey_or_rgb, (*image.shape[:2], 3))))
 
 
-def read_rgb(file: Path | ImageFile, settings: InputSettings = AS_STATED, page: int | None = None) -> RgbImage:
+def read_rgb(
+    file: str | os.PathLike[str] | ImageFile, settings: InputSettings = AS_STATED, page: int | None = None
+) -> RgbImage:
     """Read an image file with all its bits, rotated as its EXIF data says; raises ImageError naming the file.
 
     `page` counts from 0; it is needed for a file of several pages or frames.
     """
-    if isinstance(file, Path):
-        file = ImageFile.read(file)
+    if not isinstance(file, ImageFile):
+        file = ImageFile.read(Path(file))
     source = str(file.path) if page is None else f"{file.path}, page {page + 1}"
     try:
         decoded = decode(file.data, page)
@@ -113,7 +113,7 @@ def read_rgb(file: Path | ImageFile, settings: InputSettings = AS_STATED, page: 
     return _interpreted(decoded, settings, source)
 
 
-def read_image(path: Path, settings: InputSettings = AS_STATED) -> Pixels:
+def read_image(path: str | os.PathLike[str], settings: InputSettings = AS_STATED) -> Pixels:
     """Read an image file as uint8 [H, W, 3], its range rounded to 256 levels; otherwise as `read_rgb`."""
     return read_rgb(path, settings).pixels
 

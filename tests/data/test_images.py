@@ -245,6 +245,11 @@ def test_pillows_setting_that_fills_truncated_files_is_reported(
         read_image(tmp_path / "a.png")
 
 
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 3), (1, 2, 3)).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(read_image(str(tmp_path / "image.png")), read_image(tmp_path / "image.png"))
+
+
 def test_missing_files_and_folders_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none\.png does not exist"):
         read_image(tmp_path / "none.png")
