@@ -6,6 +6,7 @@ config.json contains the SHA-256 of the other files and of its own parts, so wha
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from glance_fast.config import ModelConfig, Settings, TrainConfig, checked
-from glance_fast.errors import ConfigError, ModelFolderError
+from glance_fast.errors import ConfigError, ModelFolderError, SaveError
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.storage.atomic_write import recover_folder
 from glance_fast.storage.checked_files import faults, read_checked
@@ -82,7 +83,8 @@ def write_model(
 
 def read_model(folder: Path) -> ModelFiles:
     """Read and check a model folder; ModelFolderError names the file that is missing, damaged or foreign."""
-    recover_folder(folder)
+    with suppress(SaveError):  # a folder that cannot have its name back is not there, and said to be so
+        recover_folder(folder)
     if not os.path.isdir(folder):
         hint = f"; {folder}.training holds an unfinished run" if os.path.isdir(f"{folder}.training") else ""
         raise ModelFolderError(
