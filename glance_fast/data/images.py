@@ -213,7 +213,8 @@ def _check_lazy(image: Image.Image) -> None:
     if tags is not None:
         layout = Layout.of(tags.get)
         layout.check()
-        if not layout.suits_pillow or layout.undeclared:
+        loses_bits = layout.bits[0] > 8 and not image.mode.startswith("I;16")
+        if not layout.suits_pillow or layout.undeclared or loses_bits:
             raise FormatError("is a TIFF that Pillow does not decode rightly; give its path")
     if keeps_high_bytes(image):
         raise FormatError("has 16-bit colours, of which Pillow keeps 8 bits; give its path, or an array of uint16")

@@ -205,5 +205,5 @@ def test_a_pil_image_that_would_lose_bits_is_an_error(tmp_path: Path, kind: str)
     colors = np.dstack([ramp(16)] * 3)
     (tmp_path / "a.png").write_bytes(png_16(colors))
     (tmp_path / "a.tif").write_bytes(tiff(colors, photometric="rgb"))
-    with Image.open(tmp_path / kind) as image, pytest.raises(ImageError, match="Pillow keeps 8 bits; give its path"):
+    with Image.open(tmp_path / kind) as image, pytest.raises(ImageError, match="Pillow .*; give its path"):
         as_rgb(image)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from glance_fast.data.formats import jpeg2000, netpbm, png, tiff
 from glance_fast.data.formats.bmp import read_bmp
@@ -84,6 +84,8 @@ def _guarded(step: Callable[[], T]) -> T:
         raise
     except Image.DecompressionBombError:  # far above MAX_PIXELS, Pillow itself refuses the header
         raise FormatError(f"is too large; files of up to {MAX_PIXELS:,} pixels are read: cut it into tiles") from None
+    except UnidentifiedImageError:
+        raise FormatError("cannot be read: it is damaged, or of a kind that is not read; save it again") from None
     except Exception as error:  # decoders raise errors of many classes: OSError, SyntaxError, struct.error, ...
         raise FormatError(f"cannot be read: {error}; save it again, or take it out") from error
 

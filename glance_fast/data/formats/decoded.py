@@ -12,6 +12,8 @@ Array = NDArray[Any]  # of uint8 or uint16
 
 # Pixels of the largest file that is decoded: 134 megapixels take 403 MB as RGB.
 MAX_PIXELS = 2**27
+# Pages or frames of a file.
+MAX_PICTURES = 1000
 
 # A file counts as half-written where at least the last of this many parts of its data is zero, while zeros are rarer
 # than this fraction before. Dark-field images and masks have zeros everywhere; they pass.
@@ -46,6 +48,12 @@ def check_size(width: int, height: int) -> None:
         raise FormatError(f"has {width}x{height} pixels; files of up to {MAX_PIXELS:,} are read: cut it into tiles")
     if min(width, height) < 1:
         raise FormatError(f"is empty, {width}x{height} pixels; give at least one pixel")
+
+
+def check_count(pictures: int) -> None:
+    """Raise FormatError for a file of more than MAX_PICTURES pages, before they are looked at."""
+    if pictures > MAX_PICTURES:
+        raise FormatError(f"has more than {MAX_PICTURES:,} pages; divide it into files of fewer")
 
 
 def check_tail(data: bytes, dtype: type[np.uint8 | np.uint16] = np.uint8) -> None:

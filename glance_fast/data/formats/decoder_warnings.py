@@ -1,13 +1,17 @@
-"""Pillow's warnings as errors: a decoder that doubts a file has not read it."""
+"""Warnings of Pillow and tifffile as errors: a decoder that doubts a file has not read it."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from PIL import Image
+
+from glance_fast.data.formats.decoded import FormatError
 
 _lock = threading.Lock()
 _users = 0
@@ -35,3 +39,30 @@ def pillow_warnings_as_errors() -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 _filters.__exit__(None, None, None)
+
+
+_messages: ContextVar[list[str] | None] = ContextVar("messages", default=None)
+
+
+def _collect(record: logging.LogRecord) -> bool:
+    """A filter of tifffile's log: while this thread decodes, warnings are collected and not printed."""
+    messages = _messages.get()
+    if messages is None or record.levelno < logging.WARNING:
+        return True
+    messages.append(record.getMessage())
+    return False
+
+
+logging.getLogger("tifffile").addFilter(_collect)
+
+
+@contextmanager
+def tifffile_warnings_as_errors() -> Iterator[None]:
+    """Raise FormatError at the end for what tifffile has logged as a warning or an error."""
+    token = _messages.set([])
+    try:
+        yield
+        if messages := _messages.get():
+            raise FormatError(f"cannot be read: {messages[0]}; save it again, or take it out")
+    finally:
+        _messages.reset(token)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from glance_fast.data.formats.decoded import Array, Decoded, FormatError, check_size, check_tail
+from glance_fast.data.formats.decoded import Array, Decoded, FormatError, check_count, check_size, check_tail
 
 SIGNATURES = {b"P2", b"P3", b"P5", b"P6"}
 
@@ -15,11 +15,12 @@ SIGNATURES = {b"P2", b"P3", b"P5", b"P6"}
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _HEADER = re.compile(rb"P([2356])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,5})\s")
 _MAX_HEADER = 65536
+_END = re.compile(rb"\s*\Z")
 
 
 def read_netpbm(data: bytes, image: int) -> Decoded:
     """Decode an image of a file, counted from 0; raises FormatError."""
-    return _decode(_images(data)[image])
+    return _decode(data[_images(data)[image]])
 
 
 def count_netpbm(data: bytes) -> int:
@@ -27,13 +28,14 @@ def count_netpbm(data: bytes) -> int:
     return len(_images(data))
 
 
-def _images(data: bytes) -> list[bytes]:
-    """The bytes of each image of a file."""
-    images, at = list[bytes](), 0
-    while not images or data[at:].strip():
-        header = _header(data[at:])
-        end = at + header.end() + _byte_count(header) if header[1] in (b"5", b"6") else len(data)
-        images.append(data[at:end])
+def _images(data: bytes) -> list[slice]:
+    """Where the bytes of each image of a file are; white space may follow the last."""
+    images, at = list[slice](), 0
+    while not images or _END.match(data, at) is None:
+        header = _header(data, at)
+        end = header.end() + _byte_count(header) if header[1] in (b"5", b"6") else len(data)
+        images.append(slice(at, end))
+        check_count(len(images))
         at = end
     return images
 
@@ -51,8 +53,8 @@ def _decode(data: bytes) -> Decoded:
     return Decoded(colors, white=white, bits=None if white == 65535 else white.bit_length())
 
 
-def _header(data: bytes) -> re.Match[bytes]:
-    header = _HEADER.match(data, 0, _MAX_HEADER)
+def _header(data: bytes, at: int = 0) -> re.Match[bytes]:
+    header = _HEADER.match(data, at, at + _MAX_HEADER)
     if header is None:
         raise FormatError("has no header of a PGM or PPM file (P2, P3, P5 or P6); save it again")
     check_size(int(header[2]), int(header[3]))

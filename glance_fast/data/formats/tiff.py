@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glance_fast.data.formats.decoded import Array, Decoded, FormatError, check_size, check_tail
+from glance_fast.data.formats.decoded import Array, Decoded, FormatError, check_count, check_size, check_tail
+from glance_fast.data.formats.decoder_warnings import tifffile_warnings_as_errors
 from glance_fast.data.formats.pillow import read_16_bit_colors, read_frame
 
 if TYPE_CHECKING:
@@ -93,7 +95,11 @@ class Layout:
         """Whether Pillow decodes all samples, and rightly."""
         if self.planar:
             return False
-        return self.bits[0] <= 8 or (self.bits[0] == 16 and self.photometric != WHITE_IS_ZERO and not self.undeclared)
+        if self.bits[0] == 16:
+            return (self.photometric == RGB and not self.undeclared) or (
+                self.photometric == BLACK_IS_ZERO and not self.extra
+            )
+        return self.bits[0] <= 8
 
 
 def read_tiff(data: bytes, page: int) -> Decoded:
@@ -119,14 +125,18 @@ def count_pages(data: bytes) -> int:
         return max(len(_pictures(file)), _stacked(file))
 
 
-def _opened(data: bytes) -> tifffile.TiffFile:
+@contextmanager
+def _opened(data: bytes) -> Iterator[tifffile.TiffFile]:
+    """A file whose pages are read lazily; raises FormatError at the end for what tifffile warned of."""
     import tifffile
 
-    return tifffile.TiffFile(io.BytesIO(data))
+    with tifffile_warnings_as_errors(), tifffile.TiffFile(io.BytesIO(data)) as file:
+        yield file
 
 
 def _pictures(file: tifffile.TiffFile) -> list[int]:
     """Indices of the pages that are pictures of their own, by NewSubfileType and SubfileType."""
+    check_count(len(file.pages))
     pages = [_page(file, index) for index in range(len(file.pages))]
     kinds = [(int(page.tags.valueof(254, 0)), int(page.tags.valueof(255, 1))) for page in pages]
     pictures = [index for index, (new, old) in enumerate(kinds) if not new & 0b101 and old != 2]

@@ -178,3 +178,11 @@ def test_a_jpeg_is_decoded_as_pillow_does() -> None:
     for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
         file = saved(Image.fromarray(PHOTO), "JPEG", subsampling=subsampling, quality=80)
         assert (decode(file).colors == np.asarray(Image.open(io.BytesIO(file)))).all()
+
+
+def test_thousands_of_pages_are_refused_at_once() -> None:
+    entry = struct.pack("<HHHLL", 1, 256, 3, 1, 5)
+    tiff_pages = b"".join(entry + struct.pack("<L", 8 + 18 * number) for number in range(1, 50_000))
+    for file in (b"II*\x00\x08\x00\x00\x00" + tiff_pages + entry + bytes(4), b"P5 1 1 255\n1" * 50_000):
+        with pytest.raises(FormatError, match="more than 1,000 pages"):
+            count_pictures(file)

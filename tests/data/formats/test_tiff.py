@@ -167,3 +167,19 @@ def test_missing_strips_are_an_error() -> None:
     file = tiff(RNG.integers(1, 255, (64, 64), np.uint8), rowsperstrip=8)
     with pytest.raises(FormatError, match="half-written"):
         decode(file[:-100])
+
+
+def test_a_file_whose_later_pages_are_lost_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    pages = tiff(RNG.integers(1, 255, (3, 32, 32), np.uint8), photometric="minisblack")
+    with tifffile.TiffFile(io.BytesIO(pages)) as file:
+        second = file.pages[1].offset
+    with pytest.raises(FormatError, match="cannot be read"):
+        decode(pages[:second])
+    assert not capfd.readouterr().err
+
+
+def test_grey_of_16_bits_with_transparency_is_read() -> None:
+    samples = RNG.integers(0, 2**16, (9, 8, 2), np.uint16)
+    decoded = decode(tiff(samples, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"]))
+    assert (decoded.colors[:, :, 0] == samples[:, :, 0]).all()
+    assert decoded.alpha is not None and (decoded.alpha == samples[:, :, 1]).all()
