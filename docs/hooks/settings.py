@@ -38,6 +38,8 @@ def rows_of(name: str) -> str:
 def legal(field: FieldInfo) -> str:
     """The legal values of a setting: its choices, or its type and bounds."""
     kind = field.annotation
+    if type(None) in get_args(kind) and "Literal" in str(kind):
+        return ", ".join(code(value) for value in get_args(get_args(kind)[0])) + ", or not set"
     if getattr(kind, "__name__", "") == "Literal" or "Literal" in str(kind):
         return ", ".join(code(value) for value in get_args(kind))
     bounds = [
