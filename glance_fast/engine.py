@@ -147,7 +147,7 @@ class Engine:
         An image that cannot be read or judged is an ImageError; in a list it is a FailedResult among the results of the
         others. Raises BackendError.
         """
-        self._check_method(method)
+        self.check_method(method)
         require_own_runtimes()
         images = image_list(img)
         if images is not None:
@@ -168,7 +168,7 @@ class Engine:
         an image before they ask for the next. Errors of `images` itself, and all that `score` raises for reasons other
         than the image, come after the results of all earlier images and end the stream. Raises ConfigError.
         """
-        self._check_method(method)
+        self.check_method(method)
         require_own_runtimes()
         check_stream(images, ahead, latest)
 
@@ -191,7 +191,8 @@ class Engine:
         source: Source[Any] | Latest[Any] = Latest(Source(images, self._take)) if latest else Source(images)
         return Stream(map(score, source), source, require_own_runtimes)
 
-    def _check_method(self, method: str) -> None:
+    def check_method(self, method: str) -> None:
+        """Raise BackendError unless `score` and `stream` can run the method with this backend."""
         if method not in METHODS:
             raise BackendError(f"unknown method {method!r}; legal are {', '.join(METHODS)}")
         if method not in self.backend.methods:

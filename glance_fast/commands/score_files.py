@@ -80,6 +80,7 @@ def score_files(
     model or other options there.
     """
     options = options or ScoreOptions()
+    engine.check_method(options.method)  # before earlier results are removed
     paths = list(dict.fromkeys(paths))
     pictures = list(pages_of(paths)) if options.pages else [Picture(path) for path in paths]
     names = [picture.overlay_path for picture in pictures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         request.number = number
         if signal.SIGINT in caught:
             signal.signal(signal.SIGINT, caught[signal.SIGINT])
+        _silence_closed_terminal()
 
     for number in caught:
         signal.signal(number, handle)
@@ -44,3 +46,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in caught.items():
             signal.signal(number, handler)
+
+
+def _silence_closed_terminal() -> None:
+    """Let output to a terminal that is gone go nowhere, as an error of writing to it would end the work."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), descriptor)

@@ -18,7 +18,7 @@ from glance_fast.commands.score_files import ScoreOptions, score_files
 from glance_fast.commands.score_tables import ScoredFile
 from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
-from glance_fast.errors import ConfigError, SaveError
+from glance_fast.errors import BackendError, ConfigError, SaveError
 from glance_fast.storage.folder_lock import locked
 from tests.helpers.image_files import tiff
 from tests.helpers.images import save_image, save_images, textured_image
@@ -325,7 +325,16 @@ def test_a_path_that_is_given_twice_is_scored_once(engine: Engine, tmp_path: Pat
     assert len(score_files(engine, [path, path], tmp_path / "out")) == len(scored) == 1
 
 
-def test_unknown_options_are_refused(engine: Engine) -> None:
+def test_an_unknown_method_is_refused_before_anything_is_overwritten(engine: Engine, tmp_path: Path) -> None:
+    paths, output = save_images(tmp_path / "in", 1), tmp_path / "out"
+    score_files(engine, paths, output)
+    expected = tables(output)
+    with pytest.raises(BackendError, match="unknown method 'fast'"):
+        score_files(engine, paths, output, ScoreOptions(method="fast", overwrite=True))
+    assert tables(output) == expected
+
+
+def test_unknown_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="unknown overlays 'some'; legal are all, anomalous, none"):
         ScoreOptions(overlays="some")
 

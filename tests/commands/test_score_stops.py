@@ -123,3 +123,28 @@ def test_a_second_interrupt_ends_the_run_at_once() -> None:
         assert stop.exit_status == 130
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+PRINTS = """
+import sys, time
+from glance_fast.commands.stop_signals import stop_on_signals
+with stop_on_signals() as stop:
+    print("begun", flush=True)
+    while stop.number is None:
+        time.sleep(0.01)
+    print("ended", flush=True)
+    print("ended", file=sys.stderr, flush=True)
+sys.exit(stop.exit_status)
+"""
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order() -> None:
+    """What is printed then goes nowhere, instead of being an error."""
+    terminal, other_end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRINTS], cwd=Path(__file__).parents[2], preexec_fn=lambda: os.login_tty(other_end)
+    )
+    os.close(other_end)
+    assert os.read(terminal, 5) == b"begun"
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
