@@ -61,8 +61,10 @@ class AppendedFile:
         self.path = path
         try:
             make_folder(path.parent)
+            is_new = not path.exists()
             self._file = path.open("ab", buffering=0)
-            sync_folder(path.parent)
+            if is_new:
+                sync_folder(path.parent)
         except (OSError, ValueError) as error:
             raise refused(path, error) from error
 

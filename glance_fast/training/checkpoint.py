@@ -1,6 +1,6 @@
 """Checkpoints of a run: weights, optimizer and position in one safetensors file, with a hash of all of it.
 
-A file is replaced whole, after every step and at the end of every stage. The hash is part of the file, so that the two
+A file is replaced whole, every second and at the end of every stage. The hash is part of the file, so that the two
 cannot be of different steps.
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from glance_fast.data.regular_file import read_regular
 from glance_fast.errors import TrainingError
-from glance_fast.storage.atomic_write import replace_file
+from glance_fast.storage.atomic_write import AppendedFile, replace_file
 
 # A row takes up to 300 bytes.
 MAX_LOG_BYTES = 2**30
@@ -51,14 +50,18 @@ class TrainingLog:
         return LogDigest(size=self._size, sha256=self._hash.hexdigest())
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; it is on the disk before a checkpoint can vouch for it."""
+        """Append a row; raises SaveError."""
         line = (json.dumps(row) + "\n").encode()
-        with self.path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        with AppendedFile(self.path) as file:
+            file.append(line)
         self._size += len(line)
         self._hash.update(line)
+
+    def sync(self) -> LogDigest:
+        """Flush the rows to the disk before a checkpoint vouches for them; returns their digest. Raises SaveError."""
+        with AppendedFile(self.path) as file:
+            file.sync()
+        return self.digest
 
 
 _REMEDY = "restore the file, or use --restart to discard the unfinished run and train again"

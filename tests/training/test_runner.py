@@ -125,3 +125,19 @@ def test_a_state_without_a_hash_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(save({}, metadata={"position": position(0, 1).model_dump_json()}))
     with pytest.raises(TrainingError, match=r"state is damaged \(it has no sha256\)"):
         read_state(tmp_path / "state", 1000)
+
+
+def test_rows_of_the_log_are_on_the_disk_before_a_checkpoint_vouches_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, sync = list[int](), os.fsync
+    log = TrainingLog(tmp_path / "log.jsonl", LogDigest())
+
+    def synced(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    log.write({"step": 0})
+    assert flushed == [], "not after every step"
+    assert log.sync() == log.digest and flushed == [log.digest.size]
