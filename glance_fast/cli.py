@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from glance_fast.config import ModelConfig, TrainConfig, checked, renamed
+from glance_fast.data.text import printable
 from glance_fast.errors import ConfigError, GlanceError, install_hint
 from glance_fast.presets import DEFAULT, PRESETS, preset as preset_tables
 from glance_fast.storage.atomic_write import append_file
@@ -126,16 +127,17 @@ def score(
     with stop_on_signals() as stop:
         rows = score_files(engine, paths, output, options, stop)
     failed = [row for row in rows if row.error is not None]
+    incomplete = [row for row in rows if row.error is not None or row.overlay_error is not None]
     anomalous = sum(row.is_anomalous is True for row in rows)
-    for row in rows:
-        if row.error is not None or row.overlay_error is not None:
-            message = row.error or f"{row.path} has no overlay: {row.overlay_error}"
-            err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"{len(rows) - len(failed)} images scored, {anomalous} anomalous; tables and overlays in {output}")
+    for row in incomplete:
+        message = row.error or f"{row.path} has no overlay: {row.overlay_error}"
+        err.print(printable(message), style="red", markup=False, highlight=False, soft_wrap=True)
+    counts = f"{len(rows) - len(failed)} images scored, {anomalous} anomalous"
+    out.print(f"{counts}; tables and overlays in {printable(str(output))}", markup=False, soft_wrap=True)
     if stop.number is not None:
         err.print(f"stopped by a signal after {len(rows)} images; the same command goes on")
         raise typer.Exit(stop.exit_status)
-    if failed:
+    if incomplete:
         raise typer.Exit(1)
 
 

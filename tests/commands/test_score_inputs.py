@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,17 @@ def test_an_evaluation_never_replaces_the_tables_of_scores(
     run_command("evaluate", tmp_path / "in", "--model", tiny_folder, "--output", tmp_path / "out", status=1)
     assert "holds the tables of 'glance-fast score'; choose another --output" in capfd.readouterr().err
     assert (tmp_path / "out" / "scores.csv").read_bytes() == table
+
+
+def test_names_that_no_terminal_can_show_are_spelled_out(
+    tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    [path] = save_images(tmp_path / "in", 1)
+    path.with_name(os.fsdecode(b"\xff[red]\nx.png")).write_bytes(b"no image")
+    output = tmp_path / os.fsdecode(b"out \xff[red]\n")
+    run_command("score", tmp_path / "in", "--model", tiny_folder, "--output", output, status=1)
+    printed = capfd.readouterr()
+    assert r"\udcff[red]\nx.png is not an image" in printed.err
+    assert (
+        r"1 images scored, 1 anomalous; tables and overlays in" in printed.out and r"out \udcff[red]\n" in printed.out
+    )
