@@ -205,9 +205,12 @@ def bench(
     from glance_fast.commands.benchmark import as_lines, time_backends
     from glance_fast.commands.tables import timing_table
     from glance_fast.data.datasets import expand
-    from glance_fast.data.images import read_image
+    from glance_fast.data.images import read_rgb
+    from glance_fast.data.meaning import InputSettings
+    from glance_fast.storage.model_folder import read_model
 
-    rows = time_backends(model, [read_image(path) for path in expand(images or [])], turns)
+    settings = InputSettings.of(read_model(model).model)
+    rows = time_backends(model, [read_rgb(path, settings) for path in expand(images or [])], turns)
     out.print(timing_table(rows))
     if output is not None:
         append_file(output, as_lines(rows, model).encode())

@@ -23,7 +23,7 @@ from glance_fast.backends.base import cpu_threads
 from glance_fast.backends.registry import RUNTIME_DEVICE, installed, runnable
 from glance_fast.commands.energy import EnergyMeter, RunCost
 from glance_fast.commands.peak_memory import peak_rss_of
-from glance_fast.data.images import Pixels
+from glance_fast.data.images import ImageInput
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
@@ -57,7 +57,7 @@ class BackendTiming:
     memory: int | None
 
 
-def time_backends(folder: Path, images: Sequence[Pixels], turns: int, progress: bool = True) -> list[BackendTiming]:
+def time_backends(folder: Path, images: Sequence[ImageInput], turns: int, progress: bool = True) -> list[BackendTiming]:
     """Time every backend that can run the model in `folder`, interleaved per image; on noise without images.
 
     The first is PyTorch where it is installed, and the others must give its maps within their precision's tolerance.
@@ -104,7 +104,7 @@ def _engines(folder: Path) -> tuple[dict[BackendKey, Engine], dict[BackendKey, f
     return engines, loads
 
 
-def _checked_differences(engines: dict[BackendKey, Engine], image: Pixels) -> dict[BackendKey, float]:
+def _checked_differences(engines: dict[BackendKey, Engine], image: ImageInput) -> dict[BackendKey, float]:
     """Relative error of each backend's map from the first backend's; raises BackendError above the tolerance."""
     maps = {key: engine.score(image).map for key, engine in engines.items()}
     reference, differences = next(iter(maps.values())), dict[BackendKey, float]()

@@ -16,7 +16,9 @@ from PIL import Image
 from glance_fast.data.tensors import tensor_as_rgb
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ImageError
+from tests.helpers.image_files import png_16
 from tests.helpers.images import textured_image
+from tests.helpers.models import save_tiny, tiny_model
 from tests.helpers.tolerances import assert_same_result
 
 GREY = textured_image(40, 50)[..., 0]
@@ -110,6 +112,19 @@ def test_bgr_is_read_as_it_is_said(tiny_folder: Path, engine: Engine) -> None:
 def test_uint16_is_scored_as_the_same_levels_of_8_bits(engine: Engine) -> None:
     image = textured_image(48, 56)
     assert_same_result(engine.score(image.astype(np.uint16) * 257), engine.score(image))
+
+
+def test_a_models_bits_are_the_range_of_its_files_and_arrays(tmp_path: Path) -> None:
+    model = Engine.load(save_tiny(tmp_path / "model", tiny_model(bits=12)))
+    eight = textured_image(48, 56)
+    twelve = np.rint(eight * (4095 / 255)).astype(np.uint16)
+    (tmp_path / "a.png").write_bytes(png_16(twelve))
+    for value in (twelve, tmp_path / "a.png", eight):
+        assert_same_result(model.score(value), model.score(eight))
+    with pytest.raises(ImageError, match="12 bits end at 4095"):
+        model.score(twelve * np.uint16(2))
+    (result,) = model.stream([tmp_path / "a.png"])
+    assert_same_result(result, model.score(eight))
 
 
 def test_a_tensor_may_leave_its_range_by_a_rounding_error(engine: Engine) -> None:

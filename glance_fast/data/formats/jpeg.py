@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import struct
 
-import numpy as np
 import simplejpeg
-from PIL import Image
 
 from glance_fast.data.formats.decoded import Decoded, FormatError
 from glance_fast.data.formats.pillow import opened, read_frame, rotated
 
-# In compressed data, 0xFF is followed by 0x00 or a restart marker; by anything else, it ends the data.
-_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
-_END, _START_OF_SCAN = 0xD9, 0xDA
+_END, _START_OF_SCAN = b"\xff\xd9", 0xDA
 
 
 def read_jpeg(data: bytes, frame: int) -> Decoded:
@@ -24,27 +19,20 @@ def read_jpeg(data: bytes, frame: int) -> Decoded:
         if frame or image.mode not in ("L", "RGB"):
             return read_frame(data, "JPEG", frame)
         # Pillow swallows libjpeg's warnings, such as that of data that end early and are filled with grey.
-        pixels = Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
-        return Decoded(np.asarray(rotated(pixels, image)))
+        return Decoded(rotated(simplejpeg.decode_jpeg(data, "RGB", strict=True), image))
 
 
 def _check_end(data: bytes) -> None:
+    """Raise FormatError without an end marker behind the first scan, whose compressed data cannot contain it."""
     at = 2
-    while at + 4 <= len(data):
-        match = _MARKER.match(data, at)
-        if match is None:
-            break
-        at = match.end()
-        marker = data[at - 1]
-        if marker == _END:
-            return
-        if at + 2 > len(data):
-            break
-        at += struct.unpack_from(">H", data, at)[0]
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", data, at)
+        if marker == 0xFF:  # padding before a marker
+            at += 1
+            continue
+        at += 2 + length
         if marker == _START_OF_SCAN:
-            found = _MARKER.search(data, at)
-            if found is None:
-                break
-            at = found.start()
-    if data[at : at + 2] != b"\xff\xd9":
-        raise FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")
+            if data.find(_END, at) >= 0:
+                return
+            break
+    raise FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")

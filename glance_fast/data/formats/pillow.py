@@ -45,16 +45,21 @@ def count_frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def rotated(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """`pixels` rotated as the EXIF data of `image` says."""
-    pixels.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
-    return ImageOps.exif_transpose(pixels)
+def rotated(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
+    """`pixels` [H, W, 3] rotated as the EXIF data of `image` says."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation == 1:
+        return pixels
+    turned = Image.fromarray(pixels)
+    turned.getexif()[ORIENTATION] = orientation
+    return np.array(ImageOps.exif_transpose(turned))
 
 
 def upright(image: Image.Image) -> Image.Image:
     """The decoded image, rotated as its EXIF data says."""
     image.load()
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def from_pillow(image: Image.Image) -> Decoded:
@@ -66,7 +71,7 @@ def from_pillow(image: Image.Image) -> Decoded:
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = np.array(image.convert("RGBA"))
         return Decoded(rgba[:, :, :3], rgba[:, :, 3])
-    return Decoded(np.array(image.convert("RGB")))
+    return Decoded(np.array(image if image.mode == "RGB" else image.convert("RGB")))
 
 
 def read_frame(data: bytes, kind: str, frame: int = 0) -> Decoded:
