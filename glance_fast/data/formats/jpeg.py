@@ -16,10 +16,11 @@ def read_jpeg(data: bytes, frame: int) -> Decoded:
     """Decode a JPEG, or a view of a multi-picture JPEG; raises FormatError for a half-written file."""
     _check_end(data)
     with opened(data, "JPEG") as image:
-        if frame or image.mode not in ("L", "RGB"):
+        if frame:
             return read_frame(data, "JPEG", frame)
         # Pillow swallows libjpeg's warnings, such as that of data that end early and are filled with grey.
-        return Decoded(rotated(simplejpeg.decode_jpeg(data, "RGB", strict=True), image))
+        pixels = simplejpeg.decode_jpeg(data, "CMYK" if image.mode == "CMYK" else "RGB", strict=True)
+        return read_frame(data, "JPEG") if image.mode == "CMYK" else Decoded(rotated(pixels, image))
 
 
 def _check_end(data: bytes) -> None:

@@ -28,6 +28,8 @@ def read_jpeg_2000(data: bytes) -> Decoded:
     codestreams = [*_codestreams(data)]
     if not codestreams or not codestreams[0].startswith(CODESTREAM):
         raise FormatError("cannot be read: it holds no JPEG 2000 image; save it again")
+    if len(codestreams) > 1:
+        raise FormatError(f"holds {len(codestreams)} images, of which the first alone is read; save each as a file")
     if not codestreams[0].endswith(_END_OF_CODESTREAM):
         raise FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")
     first, *others = components = _components(codestreams[0])

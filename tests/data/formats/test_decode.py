@@ -73,7 +73,7 @@ def test_a_changed_byte_of_a_png_is_an_error(name: str) -> None:
             decode(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
 
 
-@pytest.mark.parametrize("name", ["JPEG", "grey JPEG"])
+@pytest.mark.parametrize("name", ["JPEG", "grey JPEG", "CMYK JPEG"])
 def test_a_jpeg_that_ends_early_and_then_properly_is_an_error(name: str) -> None:
     with pytest.raises(FormatError, match="premature end"):
         decode(WHOLE[name][: len(WHOLE[name]) // 2] + b"\xff\xd9")
@@ -186,3 +186,14 @@ def test_thousands_of_pages_are_refused_at_once() -> None:
     for file in (b"II*\x00\x08\x00\x00\x00" + tiff_pages + entry + bytes(4), b"P5 1 1 255\n1" * 50_000):
         with pytest.raises(FormatError, match="more than 1,000 pages"):
             count_pictures(file)
+
+
+def test_a_run_length_bitmap_without_its_end_is_an_error() -> None:
+    runs = b"".join(bytes([4, 10 * row + 1, 0, 0]) for row in range(4)) + b"\x00\x01"
+    palette = b"".join(bytes([level, level, level, 0]) for level in range(256))
+    header = struct.pack("<LllHHLLllLL", 40, 4, 4, 1, 8, 1, len(runs), 0, 0, 256, 0) + palette
+    file = b"BM" + struct.pack("<LLL", 14 + len(header) + len(runs), 0, 14 + len(header)) + header + runs
+    assert decode(file).colors[:, 0, 0].tolist() == [31, 21, 11, 1]
+    for cut in (file[:-6], half_written(file, 1 - 6 / len(file))):
+        with pytest.raises(FormatError, match="end marker"):
+            decode(cut)

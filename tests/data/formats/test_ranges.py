@@ -137,3 +137,12 @@ def jpeg_2000_of_grey(samples: NDArray[np.uint16], bits: int) -> bytes:
     whole = bytearray(saved(Image.fromarray(samples + offset), "JPEG2000", no_jp2=True))
     whole[42] = bits - 1
     return bytes(whole)
+
+
+def test_a_second_image_in_jpeg_2000_is_refused() -> None:
+    file = saved(Image.fromarray(ramp(8).astype(np.uint8)), "JPEG2000")
+    twice = file + file[file.index(b"jp2c") - 4 :]
+    with pytest.raises(FormatError, match="2 pictures"):
+        decode(twice)
+    with pytest.raises(FormatError, match="2 images"):
+        decode(twice, 1)
