@@ -145,11 +145,11 @@ MODELS: list[dict[str, Any]] = [
     {"image_size": (64, 41), "stride": 9, "global_convs": 2, "readout": 2},
     {"image_size": (53, 37), "patch": 8, "stride": 5, "readout": 3, "global_channels": (6, 8, 8)},
     {"image_size": (37, 53), "patch": 19, "stride": 4, "border_padding": 9},
-    {"image_size": (150, 131), **UNWHITENED},
-    {"image_size": (140, 125), **UNWHITENED, "stride": 20, "border_padding": 30, "readout": 2},
-    {"image_size": (171, 163), **UNWHITENED, "stride": 28, "border_padding": 0, "features": 168},
-    {"image_size": (130, 111), **PRETRAINED, "stride": 8, "context_features": 5},
-    {"image_size": (230, 187), **UNWHITENED, "feature_block": 3, "global_channels": (6, 8, 8)},
+    {"image_size": (110, 91), **UNWHITENED},
+    {"image_size": (120, 105), **UNWHITENED, "stride": 20, "border_padding": 30, "readout": 2},
+    {"image_size": (143, 115), **UNWHITENED, "stride": 28, "border_padding": 0, "features": 168},
+    {"image_size": (90, 101), **PRETRAINED, "stride": 8, "border_padding": 12, "context_features": 5},
+    {"image_size": (75, 150), **UNWHITENED, "feature_block": 3, "global_channels": (6, 8, 8)},
 ]
 
 
