@@ -69,9 +69,9 @@ def test_strips_use_less_memory_and_inner_strips_share_a_plan() -> None:
     "changes",
     [
         {"image_size": (150, 45), "patch": 16, "stride": 6},
-        {"image_size": (190, 131), **PRETRAINED, "stride": 20, "border_padding": 30},
-        {"image_size": (190, 131), **PRETRAINED, "stride": 8, "context_features": 5},
-        {"image_size": (260, 187), **PRETRAINED, "feature_block": 3, "global_channels": (6, 8, 8)},
+        {"image_size": (150, 65), **PRETRAINED, "stride": 20, "border_padding": 30},
+        {"image_size": (120, 101), **PRETRAINED, "stride": 8, "border_padding": 12, "context_features": 5},
+        {"image_size": (180, 75), **PRETRAINED, "feature_block": 3, "global_channels": (6, 8, 8)},
     ],
     ids=["distilled", "pretrained", "context features", "deeper feature block"],
 )
