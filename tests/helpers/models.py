@@ -38,11 +38,11 @@ EXPORT_CASES: list[dict[str, Any]] = [
         "smoothing_sigma": 0.75,
     },
     {"image_size": (37, 53), "patch": 19, "stride": 4, "border_padding": 9, "location_whitening": True},
-    {"image_size": (150, 131), **PRETRAINED, "smoothing_sigma": 1.5},
-    {"image_size": (140, 125), **PRETRAINED, "stride": 20, "border_padding": 30, "readout": 2},
-    {"image_size": (171, 163), **PRETRAINED, "stride": 28, "border_padding": 0, "features": 168},
-    {"image_size": (98, 115), **PRETRAINED, "stride": 8, "context_features": 5},
-    {"image_size": (170, 187), **PRETRAINED, "feature_block": 3, "global_channels": (6, 8, 8)},
+    {"image_size": (110, 91), **PRETRAINED, "smoothing_sigma": 1.5},
+    {"image_size": (120, 105), **PRETRAINED, "stride": 20, "border_padding": 30, "readout": 2},
+    {"image_size": (143, 115), **PRETRAINED, "stride": 28, "border_padding": 0, "features": 168},
+    {"image_size": (90, 101), **PRETRAINED, "stride": 8, "border_padding": 12, "context_features": 5},
+    {"image_size": (75, 150), **PRETRAINED, "feature_block": 3, "global_channels": (6, 8, 8)},
 ]
 
 
