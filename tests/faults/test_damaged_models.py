@@ -1,0 +1,192 @@
+"""A damaged file of a model folder or an export is refused, or changes nothing; it is never another score.
+
+With its hash set right again, a damaged file is another file, which may be legal: then it must be refused or give a
+finite score, and nothing worse.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glance_fast.engine import Engine
+from glance_fast.export.export import export
+from glance_fast.storage.checked_files import sha256
+from tests.helpers.damage import DAMAGES, Damage
+from tests.helpers.images import textured_image
+from tests.helpers.judge import REFUSED, SCORED, Judge, Outcome
+from tests.helpers.models import edit_config, fitted_model, plant, save_tiny
+from tests.helpers.rounds import ROUNDS
+
+# Every file of a model folder, and the backend that reads it.
+READERS = {
+    "config.json": "torch",
+    "weights.safetensors": "torch",
+    "calibration.json": "onnxruntime",
+    "exports/onnx-fp32/onnx-fp32.json": "onnxruntime",
+    "exports/onnx-fp32/onnx-fp32.onnx": "onnxruntime",
+    "exports/openvino-fp32/openvino-fp32.json": "openvino",
+    "exports/openvino-fp32/openvino-fp32.xml": "openvino",
+    "exports/openvino-fp32/openvino-fp32.bin": "openvino",
+}
+HASHED = [name for name in READERS if not name.endswith(".json") or name == "calibration.json"]
+
+
+def score(folder: Path, backend: str) -> str:
+    """The score and the sum of the map of an image, exactly, in text."""
+    result = Engine.load(folder, backend).score(textured_image(48, 56))
+    assert np.isfinite(result.score) and np.isfinite(result.map).all(), "not finite, and not refused"
+    return f"{result.score.hex()} {zlib.crc32(result.map.tobytes())} {result.verdict}"
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(score) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with exports; each test leaves it whole."""
+    folder = save_tiny(tmp_path_factory.mktemp("whole") / "model", fitted_model({"smoothing_sigma": 0.5}))
+    for export_format in ("onnx", "openvino"):
+        export(folder, export_format)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == set(READERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(whole: Path, judge: Judge) -> Callable[[str], str]:
+    """The outcome of each reader of the whole folder."""
+    known: dict[str, str] = {}
+
+    def of(name: str) -> str:
+        if READERS[name] not in known:
+            outcome = judge(whole, READERS[name])
+            assert outcome.kind == SCORED, outcome
+            known[READERS[name]] = outcome.text
+        return known[READERS[name]]
+
+    return of
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def cases(name: str) -> Iterator[tuple[str, Damage, np.random.Generator]]:
+    """Label, damage and randomness of each case of a file."""
+    for kind, damage in DAMAGES.items():
+        for number in range(ROUNDS):
+            seed = [number, *f"{kind} {name}".encode()]
+            yield f"{name}: {kind}, round {number}", damage, np.random.default_rng(seed)
+
+
+def require(outcome: Outcome, label: str, *legal: str | None) -> None:
+    """Fail unless the case was refused or gave one of the `legal` texts; None: any."""
+    given = outcome.kind == SCORED and (None in legal or outcome.text in legal)
+    assert outcome.kind == REFUSED or given, f"{label}: {outcome.kind}: {outcome.text}"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_bytes_are_refused_or_change_nothing(
+    folder: Path, judge: Judge, expected: Callable[[str], str], name: str
+) -> None:
+    data, right = (folder / name).read_bytes(), expected(name)
+    for label, damage, rng in cases(name):
+        (folder / name).write_bytes(damage(data, rng))
+        require(judge(folder, READERS[name]), label, right)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_another_file_of_the_folder_in_its_place_is_refused(
+    folder: Path, judge: Judge, expected: Callable[[str], str], name: str
+) -> None:
+    data, right = (folder / name).read_bytes(), expected(name)
+    others = [other for other in READERS if Path(other).suffix == Path(name).suffix and other != name]
+    others += [other for other in READERS if other.startswith("exports/onnx")]
+    for other in others[: 2 + ROUNDS]:
+        (folder / name).write_bytes((folder / other).read_bytes() if other != name else b"")
+        outcome = judge(folder, READERS[name])
+        (folder / name).write_bytes(data)
+        require(outcome, f"{name}: replaced by {other}")
+    require(judge(folder, READERS[name]), f"{name}: restored", right)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_regular_file_is_refused(folder: Path, judge: Judge, name: str) -> None:
+    path = folder / name
+    path.unlink()
+    specials: dict[str, Callable[[], Any]] = {
+        "a FIFO": lambda: os.mkfifo(path),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+        "a link to itself": lambda: path.symlink_to(path),
+        "a sparse giant": lambda: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 2**40),
+        "nothing": lambda: None,
+    }
+    for label, make in specials.items():
+        make()
+        require(judge(folder, READERS[name]), f"{name}: {label} in its place")
+        path.unlink(missing_ok=True)
+    path.mkdir()
+    require(judge(folder, READERS[name]), f"{name}: a folder in its place")
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_damaged_bytes_with_the_right_hash_end_no_process(folder: Path, judge: Judge, name: str) -> None:
+    data = (folder / name).read_bytes()
+    for label, damage, rng in cases(name):
+        set_hashed(folder, name, damage(data, rng))
+        require(judge(folder, READERS[name]), label, None)
+
+
+def set_hashed(folder: Path, name: str, data: bytes) -> None:
+    """Write a file, and its SHA-256 into the file that vouches for it."""
+    path = folder / name
+    if path.parent == folder:
+        plant(folder, name, data)
+        return
+    path.write_bytes(data)
+    record = path.with_suffix(".json")
+    content = json.loads(record.read_text())
+    content["sha256"][path.suffix] = sha256(data)
+    record.write_text(json.dumps(content))
+
+
+HOSTILE: tuple[Any, ...] = (
+    *(None, True, 0, -1, 3, 2**31, 2**63, 1e308, float("nan")),
+    *("", "x", [], [0], [4096] * 8, {"a": 1}),
+)
+
+
+@pytest.mark.parametrize("part", ["model", "train", "facts"])
+def test_any_value_of_the_configuration_with_the_right_hash_ends_no_process(
+    folder: Path, judge: Judge, part: str
+) -> None:
+    path = folder / "config.json"
+    before = path.read_text()
+    names, rng = sorted(json.loads(before)[part]), np.random.default_rng(22)
+    for name in names:
+        for value in (HOSTILE[i] for i in rng.permutation(len(HOSTILE))[: 2 * ROUNDS]):
+            path.write_text(before)
+            edit_config(folder, setting(part, name, value))
+            require(judge(folder, "torch"), f"config.json: {part}.{name} = {value!r}", None)
+
+
+def setting(part: str, name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """A change of a configuration."""
+
+    def change(config: dict[str, Any]) -> None:
+        config[part][name] = value
+
+    return change
