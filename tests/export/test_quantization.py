@@ -60,7 +60,7 @@ def test_modelopt_gives_each_column_of_a_blocks_weights_a_scale(monkeypatch: pyt
     """Its graph as TensorRT reads it: constant weights by their columns, what is multiplied by one scale."""
     monkeypatch.setattr("glance_fast.export.graph.pipeline.refine_bands", partial(refine_bands, min_keys=3))
     model = fitted_model({"global_channels": (16, 24, 32, 32)})
-    images = model_images(model, 24)
+    images = model_images(model, 8)
     graph = export_onnx(model, tiny_calibration())
     quantized = quantize_int8_for_tensorrt(graph, [*images[1:]])
     assert {node.op_type for node in quantized.graph.node} <= OPERATORS | {"QuantizeLinear", "DequantizeLinear"}

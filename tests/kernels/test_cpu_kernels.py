@@ -198,7 +198,7 @@ def no_headers(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def no_code(patch: pytest.MonkeyPatch, folder: Path) -> None:
     shutil.copytree(SOURCES, folder / "cpu")
-    (folder / "cpu" / "schedule.hpp").write_text("this is no C++")
+    (folder / "cpu" / "openvino_op.cpp").write_text("this is no C++")
     patch.setattr(build, "SOURCES", folder / "cpu")
 
 
@@ -222,7 +222,7 @@ def no_folder(patch: pytest.MonkeyPatch, folder: Path) -> None:
     [
         (no_compiler, MissingDependencyError, r"need a C\+\+ compiler, g\+\+ or c\+\+; install one, or export"),
         (no_headers, BackendError, r"brings no headers .*pip install --upgrade openvino, or export the model without"),
-        (no_code, BackendError, r"cannot compile our kernels, or export the model without plugins.*schedule\.hpp"),
+        (no_code, BackendError, r"cannot compile our kernels, or export the model without plugins.*openvino_op\.cpp"),
         (no_linux, BackendError, r"compiled on Linux, and this is win32; export the model without plugins"),
         (
             no_private_folder,
