@@ -37,6 +37,8 @@ from tests.helpers.tolerances import assert_close, assert_near
 FORMAT_2_SETTINGS = {
     "image_size",
     "resize",
+    "bits",
+    "alpha",
     "patch",
     "stride",
     "border_padding",
