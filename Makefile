@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CPP := $(wildcard kernels/cpu/*.hpp kernels/cpu/*.cpp examples/*.cpp)
 
-.PHONY: demo test bench-check lint docs venv clean
+.PHONY: demo test bench-check soak lint docs venv clean
 
 demo: venv
 	$(BIN)/glance-fast demo --output demo
@@ -19,6 +19,10 @@ test: venv
 # Ratios of things timed in turn on this machine, against the committed ones; not part of the tests.
 bench-check: venv
 	$(BIN)/python -m bench.check
+
+# Half an hour of scores from 64 threads, each compared with the first; then a row per backend in bench/results.
+soak: venv
+	$(BIN)/python -m bench.soak
 
 lint: venv
 	$(BIN)/ruff check .

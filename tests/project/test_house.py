@@ -67,7 +67,7 @@ LINE_BUDGETS = {
     "export/graph": 1050,
     "export/quantization": 250,
     "export/tensorrt": 450,
-    "bench": 2400,
+    "bench": 2550,
     "bench/harness": 1150,
     "bench/tables": 1050,
     "bench/peers": 450,
