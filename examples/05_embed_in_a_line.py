@@ -55,7 +55,7 @@ def main() -> None:
             else:
                 accepted += 1
                 print(f"part {number}: {result.score:.3f} accept")
-    print(f"{accepted} accepted, {rejected} rejected; slowest {1e3 * max(times):.0f} ms")
+    print(f"{accepted} accepted, {rejected} rejected; slowest {1e3 * max(times, default=0):.0f} ms")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def export(
     MissingDependencyError, DataError, SaveError.
     """
     if to not in EXPORT_FORMATS:
-        raise BackendError(f"unknown form {to!r}; legal are {', '.join(EXPORT_FORMATS)}")
+        raise BackendError(f"unknown format {to!r}; legal are {', '.join(EXPORT_FORMATS)}")
     if precision not in EXPORT_FORMATS[to]:
         raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was requested")
     job = ExportJob(read_model(Path(folder)), to, precision, data, plugins)

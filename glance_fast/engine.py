@@ -64,7 +64,7 @@ class Engine:
         """Load the model in `folder`.
 
         `backend`: auto, torch, cuda, openvino, onnxruntime or tensorrt; auto runs the fastest export that is present,
-        else torch. `device`: cpu, cuda or cuda:<index>. `precision`: of the export, fp32, bf16, fp16 or int8.
+        else torch. `device`: cpu, cuda or `cuda:<index>`. `precision`: of the export, fp32, bf16, fp16 or int8.
         `streams`: images of a list or a stream that openvino and onnxruntime score concurrently, each on a share of the
         cores; that scores more images per second, and each image takes longer. None: the number that scores a folder
         fastest. `channels`: the order of channels in arrays and tensors that are scored, rgb or bgr (as OpenCV reads

@@ -111,10 +111,10 @@ def _check_maps(preset: str, point: Point, runs: Mapping[Key, Run]) -> None:
 def _our_costs(model: GlanceModel) -> dict[str, CaseCost]:
     """The cost of our model in each runtime."""
     streamed = 0 if model.whitening is None else model.whitening.lower().numel() // 2
-    usual = TorchBackend(model).dense.plan.macs + model.local_macs
+    layer_by_layer = TorchBackend(model).dense.plan.macs + model.local_macs
     by_kernels = refine_bands(model.compile_plan(), MIN_KEYS).macs + model.local_macs
     return {
-        **dict.fromkeys(("PyTorch", "ONNX Runtime", "OpenVINO"), CaseCost(usual, streamed)),
+        **dict.fromkeys(("PyTorch", "ONNX Runtime", "OpenVINO"), CaseCost(layer_by_layer, streamed)),
         OPENVINO_PLUGINS: CaseCost(by_kernels, streamed),
     }
 

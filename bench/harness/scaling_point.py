@@ -134,7 +134,7 @@ def _plan_figures(backend: TorchBackend, plans: list[Any]) -> dict[str, int]:
     from glance_fast.plan.plan import refine_bands
 
     model, whole = backend.model, backend.dense.plan
-    # Both runtimes run plans that are split for a CPU.
+    # Both runtimes run plans that are refined for a CPU.
     macs = sum(refine_bands(plan).macs for plan in plans) + model.local_macs
     peaks = {"plan_peak": max(plan.peak_bytes for plan in plans), "whole_peak": whole.peak_bytes}
     return {"locations": whole.locations, "macs": macs, **peaks, "strips": len(plans)}

@@ -31,7 +31,9 @@ def sections() -> Iterator[str]:
         assert function is not None
         name = command.name or function.__name__
         rows = list(parameters(function))
-        arguments = " ".join(title for title, *_, positional in rows if positional)
+        arguments = " ".join(
+            title if default == "required" else f"[{title}]" for title, default, _, positional in rows if positional
+        )
         yield f"## {name}\n\n{inspect.getdoc(function)}\n\n```text\nglance-fast {name} [OPTIONS] {arguments}\n```\n"
         yield "| | default | |\n|---|---|---|"
         yield from (f"| `{title}` | {default} | {text} |" for title, default, text, _ in rows)
@@ -46,7 +48,7 @@ def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str, str, bo
         positional = isinstance(info, ArgumentInfo)
         kind = kind_of(annotation)
         if positional:
-            title = f"{name.upper()}{'...' if get_origin(annotation) is list else ''}"
+            title = f"{name.upper()}{'...' if 'list' in str(annotation) else ''}"
         else:
             # In Annotated[..., Option("--model", "-m")] typer takes the first name for a default.
             first = [info.default] if isinstance(info.default, str) else []

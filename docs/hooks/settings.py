@@ -43,7 +43,7 @@ def legal(field: FieldInfo) -> str:
     if getattr(kind, "__name__", "") == "Literal" or "Literal" in str(kind):
         return ", ".join(code(value) for value in get_args(kind))
     bounds = [
-        f"{sign} {getattr(rule, word):g}"
+        f"{sign} {getattr(rule, word)}"
         for rule in field.metadata
         for word, sign in BOUNDS.items()
         if hasattr(rule, word)
@@ -66,5 +66,5 @@ def code(value: Any) -> str:
     if isinstance(value, tuple):
         value = list(value)
     if isinstance(value, float):
-        return f"`{value:.4g}`"
+        return f"`{value!r}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

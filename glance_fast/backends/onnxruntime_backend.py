@@ -17,9 +17,7 @@ class OnnxRuntimeBackend:
     """One session, which any number of threads may run.
 
     `files` are the exported graph's bytes by suffix, `.onnx`. `streams`: images that are scored concurrently.
-    `threads`: None is all cores of this process, shared by the streams. `spinning`: idle threads wait actively, ONNX
-    Runtime's default; that answers sooner and takes the cores from whatever else runs. Raises BackendError for a graph
-    that ONNX Runtime cannot read.
+    The streams share all cores of this process. Raises BackendError for a graph that ONNX Runtime cannot read.
     """
 
     name = "onnxruntime"
@@ -31,16 +29,12 @@ class OnnxRuntimeBackend:
         files: Mapping[str, bytes],
         precision: str = "fp32",
         streams: int = 1,
-        threads: int | None = None,
-        spinning: bool = True,
     ) -> None:
         self.streams = streams
         self.device_description = describe_cpu(precision, streams)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = (cpu_threads() if threads is None else threads) // streams
+        options.intra_op_num_threads = cpu_threads() // streams
         options.log_severity_level = 3
-        if not spinning:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             # Its fallback would print to stdout and try the same provider again.
             self._session = onnxruntime.InferenceSession(

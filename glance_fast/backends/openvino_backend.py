@@ -28,8 +28,8 @@ class OpenVinoBackend:
     """One compiled graph, with one inference request per thread that scores at the same time.
 
     `files` are the exported graph's bytes by suffix, `.xml` and `.bin`. `plugins`: our kernels are nodes of it.
-    `streams`: images that are scored concurrently. `threads`: None is all cores of this process. Raises BackendError
-    for a graph that OpenVINO cannot read.
+    `streams`: images that are scored concurrently; they share all cores of this process. Raises BackendError for a
+    graph that OpenVINO cannot read.
     """
 
     name = "openvino"
@@ -42,7 +42,6 @@ class OpenVinoBackend:
         precision: str = "fp32",
         plugins: bool = False,
         streams: int = 1,
-        threads: int | None = None,
     ) -> None:
         self.streams = streams
         self.device_description = describe_cpu(precision, streams, plugins)
@@ -54,7 +53,7 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": cpu_threads() if threads is None else threads,
+            "INFERENCE_NUM_THREADS": cpu_threads(),
         }
         try:
             self._compiled: CompiledModel = self._core.compile_model(_read(self._core, files), "CPU", settings)

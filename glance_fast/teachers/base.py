@@ -146,7 +146,9 @@ def read_weights(path: Path, sha256: str | None = None) -> Weights:
 
 def _bytes(path: Path) -> bytes:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
-        raise ModelFolderError(f"{path} is no weights file by its name; give a .pth, .pt or .safetensors")
+        raise ModelFolderError(
+            f"{path} is refused: files of weights end in .pth, .pt or .safetensors, and its suffix is {path.suffix!r}"
+        )
     try:
         return read_regular(path, MAX_BYTES)
     except OSError as error:

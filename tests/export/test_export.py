@@ -49,7 +49,7 @@ def test_the_package_offers_the_export() -> None:
 
 
 def test_impossible_exports_are_refused(exported_copy: Path) -> None:
-    with pytest.raises(BackendError, match="unknown form 'tflite'; legal are onnx, openvino"):
+    with pytest.raises(BackendError, match="unknown format 'tflite'; legal are onnx, openvino"):
         export(exported_copy, "tflite")
     with pytest.raises(BackendError, match="onnx is exported at fp32, fp16, int8, and 'int4'"):
         export(exported_copy, "onnx", "int4")

@@ -25,7 +25,22 @@ def test_import_paths_of_the_pages_work() -> None:
     assert former_export is export and former_extension is extension
 
 
-@pytest.mark.parametrize(("former", "current"), [("pace", "latency"), ("needs", "kernel_roofline")])
+# The commands `python -m bench.<name>` of all pages of version 0.1.0.
+FORMER_COMMANDS = (
+    *("check", "compile_kernels", "gpu", "needs", "pace", "runtimes", "scaling", "scaling_point", "speed"),
+    *("startup", "throughput", "training_speed", "tune"),
+)
+
+
+def test_every_command_of_the_pages_is_there() -> None:
+    missing = [name for name in FORMER_COMMANDS if not (ROOT / "bench" / f"{name}.py").is_file()]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("former", "current"),
+    [("pace", "latency"), ("needs", "kernel_roofline"), ("scaling_point", "harness.scaling_point")],
+)
 def test_a_renamed_benchmark_gives_its_new_name(former: str, current: str) -> None:
     command = [sys.executable, "-m", f"bench.{former}", "--preset", "fast"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -35,13 +35,23 @@ def literals(node: ast.AST) -> Iterator[float]:
             yield from literals(part)
 
 
+def is_relative(limit: ast.AST) -> bool:
+    """Whether a limit is a factor times the largest value or the norm of something: a relative error, written out."""
+    return isinstance(limit, ast.BinOp) and isinstance(limit.op, ast.Mult) and "max(" in ast.unparse(limit)
+
+
 def literal_limits(tree: ast.AST) -> Iterator[str]:
     """Limits that are written as numbers: in an argument for a tolerance, a comparison, or a constant of that name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg in KEYWORDS:
             limits = [*literals(node.value)]
         elif isinstance(node, ast.Compare) and any(isinstance(sign, ast.Lt | ast.LtE) for sign in node.ops):
-            limits = [number for part in node.comparators for number in literals(part) if number <= LARGEST_LIMIT]
+            limits = [
+                number
+                for part in node.comparators
+                for number in literals(part)
+                if number <= LARGEST_LIMIT or (number < 1 and is_relative(part))
+            ]
         elif isinstance(node, ast.Assign) and "TOLERANCE" in ast.unparse(node.targets[0]).upper():
             limits = [*literals(node.value)]
         else:

@@ -106,7 +106,7 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes, suffix: str) 
 def test_no_weights_file_at_all(tmp_path: Path) -> None:
     for path, words in [
         (tmp_path / "none.pth", "No such file"),
-        (tmp_path / "model.ckpt", "by its name"),
+        (tmp_path / "model.ckpt", "files of weights end in .pth, .pt or .safetensors"),
         (tmp_path / ("x" * 300 + ".pth"), "cannot be read"),
     ]:
         with pytest.raises(ModelFolderError, match=words):
