@@ -31,7 +31,12 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """
     request = StopRequest()
     former = {number: signal.getsignal(number) for number in SIGNALS}
-    caught = {number: handler for number, handler in former.items() if handler not in (None, signal.SIG_IGN)}
+    # None is a handler of a library in C, which Python cannot give back.
+    caught = {
+        number: signal.SIG_DFL if handler is None else handler
+        for number, handler in former.items()
+        if handler is not signal.SIG_IGN
+    }
 
     def handle(number: int, _: FrameType | None) -> None:
         request.number = number

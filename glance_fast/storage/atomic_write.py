@@ -156,6 +156,17 @@ def remove_unfinished(folder: Path) -> None:
         raise refused(folder, error) from error
 
 
+def remove_unfinished_folders(path: Path) -> None:
+    """Remove what killed writers of the folder `path` left beside it; the caller holds the lock. Raises SaveError."""
+    name = re.compile(rf"\.{re.escape(_shortened(path.name))}\.[0-9a-f]{{8}}\.{_WRITING}")
+    try:
+        for other in path.parent.iterdir() if path.parent.is_dir() else ():
+            if name.fullmatch(other.name):
+                shutil.rmtree(other)
+    except OSError as error:
+        raise refused(path, error) from error
+
+
 def refused(path: Path, error: OSError | ValueError) -> SaveError:
     """The error for a write to `path` that failed with `error`."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from glance_fast.errors import BackendError, ModelFolderError
-from glance_fast.storage.atomic_write import recover_folder, replace_folder
+from glance_fast.storage.atomic_write import recover_folder, remove_unfinished_folders, replace_folder
 from glance_fast.storage.checked_files import faults, read_checked, read_file, sha256
 from glance_fast.storage.config_file import ModelDigests
 from glance_fast.storage.model_folder import ModelFiles
@@ -106,7 +106,7 @@ def write_export(
     files: Mapping[str, bytes],
     built_for: Mapping[str, str],
 ) -> Path:
-    """Replace an export of `model` in its folder as a whole; raises SaveError when the disk refuses."""
+    """Replace an export of `model` in its folder, whose lock the caller holds, as a whole; raises SaveError."""
     name = f"{export_format}-{precision}"
     record = ExportRecord(
         format=EXPORT_RECORD_FORMAT,
@@ -119,6 +119,7 @@ def write_export(
         sha256={suffix: sha256(data) for suffix, data in files.items()},
         built_for=dict(built_for),
     )
+    remove_unfinished_folders(folder / FOLDER / name)
     with replace_folder(folder / FOLDER / name) as unfinished:
         for suffix, data in {**files, ".json": (record.model_dump_json(indent=1) + "\n").encode()}.items():
             (unfinished / f"{name}{suffix}").write_bytes(data)
