@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def multiplies_bfloat16() -> bool:
 class OpenVinoBackend:
     """One compiled graph, with one inference request per thread that scores at the same time.
 
-    `files` are the exported graph's bytes by suffix, `.xml` and `.bin`. `plugins`: our kernels are nodes of it.
+    `files` are the exported graph's bytes by suffix, `.xml` and `.bin`. `library`: our kernels, which are nodes of it.
     `streams`: images that are scored concurrently; they share all cores of this process. Raises BackendError for a
     graph that OpenVINO cannot read.
     """
@@ -40,15 +41,15 @@ class OpenVinoBackend:
         self,
         files: Mapping[str, bytes],
         precision: str = "fp32",
-        plugins: bool = False,
+        library: Path | None = None,
         streams: int = 1,
     ) -> None:
         self.streams = streams
-        self.device_description = describe_cpu(precision, streams, plugins)
+        self.device_description = describe_cpu(precision, streams, library is not None)
         # Kept: the core holds the code of our kernels, which the compiled graph calls.
         self._core = Core()
-        if plugins:
-            self._core.add_extension(str(extension()))
+        if library is not None:
+            self._core.add_extension(str(library))
         settings = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
@@ -57,7 +58,7 @@ class OpenVinoBackend:
         }
         try:
             self._compiled: CompiledModel = self._core.compile_model(_read(self._core, files), "CPU", settings)
-            if plugins:
+            if library is not None:
                 self._first_run()
         except Exception as error:  # a damaged graph raises more than RuntimeError: UnicodeDecodeError for its names
             raise BackendError(f"OpenVINO cannot read this graph: {error}") from error
@@ -67,10 +68,9 @@ class OpenVinoBackend:
     def load(cls, export: Export, streams: int = 1) -> OpenVinoBackend:
         """The backend of a model folder's export; raises ModelFolderError for a graph that OpenVINO cannot read."""
         record = export.record
-        if record.plugins:
-            extension()  # its errors concern this machine, not the model folder
+        library = extension() if record.plugins else None  # its errors concern this machine, not the model folder
         try:
-            return cls(export.files, record.precision, record.plugins, streams)
+            return cls(export.files, record.precision, library, streams)
         except BackendError as error:
             raise ModelFolderError(f"{export.path}: {error}") from error
 

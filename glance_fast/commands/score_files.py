@@ -17,10 +17,9 @@ from glance_fast.commands.overlay_names import distinct_name, overlay_names
 from glance_fast.commands.pictures import Picture, pages_of
 from glance_fast.commands.score_tables import OVERLAYS, ScoredFile, ScoreTables, opened
 from glance_fast.commands.stop_signals import StopRequest
-from glance_fast.data.images import read_rgb
+from glance_fast.data.images import ImageFile, read_rgb
 from glance_fast.data.meaning import RgbImage
 from glance_fast.data.prefetch import prefetch_map
-from glance_fast.data.regular_file import open_regular
 from glance_fast.errors import ConfigError, ImageError
 from glance_fast.storage.folder_lock import locked
 from glance_fast.version import __version__
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
 # The images that overlays are drawn for.
 DRAWN = ("all", "anomalous", "none")
-
-# The largest file that is hashed: no image that can be decoded has as many bytes.
-MAX_BYTES = 2**32
 
 # Seconds between flushes of the tables to the disk: a flush of each row, of 1 to 10 ms, would slow a GPU down.
 SYNC_INTERVAL = 1.0
@@ -147,13 +143,14 @@ class _Run:
     def read(self, numbered: tuple[int, Picture]) -> _InputFile:
         """Read a picture that has no complete row for its content yet."""
         number, picture = numbered
-        # Before the pixels: of a file that changes in between the hash is out of date, and it is scored again.
-        sha256 = _content_hash(picture.path)
-        if (earlier := self.tables.complete_row(str(picture.path), picture.page, sha256)) is not None:
-            return _InputFile(number, picture, sha256, earlier=earlier)
+        sha256 = None
         try:
+            file = ImageFile.read(picture.path)
+            sha256 = hashlib.sha256(file.data).hexdigest()
+            if (earlier := self.tables.complete_row(str(picture.path), picture.page, sha256)) is not None:
+                return _InputFile(number, picture, sha256, earlier=earlier)
             page = None if picture.page is None else picture.page - 1
-            return _InputFile(number, picture, sha256, read_rgb(picture.path, self.engine.input_settings, page))
+            return _InputFile(number, picture, sha256, read_rgb(file, self.engine.input_settings, page))
         except ImageError as error:
             return _InputFile(number, picture, sha256, error=str(error))
         except MemoryError:
@@ -212,12 +209,3 @@ class _Run:
 
 
 _NO_MEMORY = "there is not enough memory for an image of this size; cut it into tiles"
-
-
-def _content_hash(path: Path) -> str | None:
-    """The SHA-256 of a file; None where it cannot be read, of which `read_rgb` then gives the reason."""
-    try:
-        with open_regular(path, MAX_BYTES) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None

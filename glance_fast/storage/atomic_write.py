@@ -135,11 +135,9 @@ def recover_folder(path: Path) -> None:
     """
     try:
         target = path.resolve()
-        if target.exists() or not target.parent.is_dir():
+        if target.exists():
             return
-        name = re.compile(rf"\.{re.escape(_shortened(target.name))}\.[0-9a-f]{{8}}\.{_BEFORE}")
-        renamed = [other for other in target.parent.iterdir() if name.fullmatch(other.name)]
-        if renamed:
+        if renamed := _left_beside(target, _BEFORE):
             max(renamed, key=lambda folder: folder.stat().st_ctime_ns).replace(target)
             sync_folder(target.parent)
     except (OSError, ValueError) as error:
@@ -158,12 +156,10 @@ def remove_unfinished(folder: Path) -> None:
 
 def remove_unfinished_folders(path: Path) -> None:
     """Remove what killed writers of the folder `path` left beside it; the caller holds the lock. Raises SaveError."""
-    name = re.compile(rf"\.{re.escape(_shortened(path.name))}\.[0-9a-f]{{8}}\.{_WRITING}")
     try:
-        for other in path.parent.iterdir() if path.parent.is_dir() else ():
-            if name.fullmatch(other.name):
-                shutil.rmtree(other)
-    except OSError as error:
+        for unfinished in _left_beside(path.resolve(), _WRITING):
+            shutil.rmtree(unfinished)
+    except (OSError, ValueError) as error:
         raise refused(path, error) from error
 
 
@@ -176,6 +172,12 @@ def refused(path: Path, error: OSError | ValueError) -> SaveError:
 def _temporary(path: Path, role: str) -> Path:
     # A random name: process ids repeat in containers, and threads share one.
     return path.with_name(f".{_shortened(path.name)}.{secrets.token_hex(4)}.{role}")
+
+
+def _left_beside(target: Path, role: str) -> list[Path]:
+    """The temporary folders of `target` with this role that ended processes have left."""
+    name = re.compile(rf"\.{re.escape(_shortened(target.name))}\.[0-9a-f]{{8}}\.{role}")
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)] if target.parent.is_dir() else []
 
 
 def _shortened(name: str) -> str:

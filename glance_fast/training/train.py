@@ -25,7 +25,7 @@ from glance_fast.models.model import GlanceModel
 from glance_fast.postprocessing.anomaly_map import image_score
 from glance_fast.postprocessing.calibration import Calibration, calibrate
 from glance_fast.stains import default_stains
-from glance_fast.storage.atomic_write import recover_folder, replace_folder
+from glance_fast.storage.atomic_write import recover_folder, remove_unfinished_folders, replace_folder
 from glance_fast.storage.folder_lock import LOCK, locked
 from glance_fast.storage.model_folder import write_model
 from glance_fast.teachers import load_teacher
@@ -187,6 +187,7 @@ def _metadata(job: Job, context: Context, split: Split) -> dict[str, str]:
 
 def _write(job: Job, context: Context, calibration: Calibration, metadata: dict[str, str]) -> None:
     log_file = job.work / "log.jsonl"
+    remove_unfinished_folders(job.output)
     with replace_folder(job.output) as folder:
         write_model(folder, context.model, context.train, calibration, metadata)
         shutil.copyfile(log_file, folder / log_file.name)

@@ -38,12 +38,18 @@ def test_a_loss_beyond_the_noise_and_another_count_are_reported() -> None:
     assert [line.split(":")[0] for line in check.changed({"x": 1, "y": 2}, {"x": 2, "z": 3})] == ["x", "y", "z"]
 
 
-def test_the_command_fails_on_a_loss_and_update_makes_it_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def one_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of expectations of its own, and one count in place of the measured ones."""
     monkeypatch.setattr(check, "EXPECTED", tmp_path / "expected.json")
     monkeypatch.setattr(check, "counts", lambda: {"multiply-adds": 5})
     monkeypatch.setattr(check, "resources", dict)
+
+
+@pytest.mark.usefixtures("one_count")
+def test_the_command_fails_on_a_loss_and_update_makes_it_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pace = [10.0]
     monkeypatch.setattr(check, "ratios", lambda turns: dict.fromkeys(check.RATIOS, pace[0]))
     check.main(update=True)
@@ -54,12 +60,10 @@ def test_the_command_fails_on_a_loss_and_update_makes_it_pass(
     assert "which is 20% less than 10.00" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("one_count")
 def test_each_cpu_has_expectations_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "EXPECTED", tmp_path / "expected.json")
-    monkeypatch.setattr(check, "counts", lambda: {"multiply-adds": 5})
-    monkeypatch.setattr(check, "resources", dict)
     monkeypatch.setattr(check, "ratios", lambda turns: {"a": 10.0})
     monkeypatch.setattr(check, "environment", lambda: {"flags": "avx2"})
     check.main(update=True)

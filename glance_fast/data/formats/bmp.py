@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from glance_fast.data.formats.decoded import Decoded, FormatError, check_tail
+from glance_fast.data.formats.decoded import Decoded, check_tail, unfinished
 from glance_fast.data.formats.pillow import read_frame
 
 _RUN_LENGTH = (1, 2)
@@ -19,5 +19,5 @@ def read_bmp(data: bytes) -> Decoded:
     if compression not in _RUN_LENGTH:
         check_tail(data[start:])
     elif not data.rstrip(b"\x00").endswith(_END_OF_BITMAP):
-        raise FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")
+        raise unfinished()
     return read_frame(data, "BMP")

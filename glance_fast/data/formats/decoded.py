@@ -42,6 +42,11 @@ class Decoded:
     undeclared: int = 0
 
 
+def unfinished() -> FormatError:
+    """The error for a file whose end marker is missing."""
+    return FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")
+
+
 def check_size(width: int, height: int) -> None:
     """Raise FormatError for a file of more than MAX_PIXELS, or of none, before it is decoded."""
     if width * height > MAX_PIXELS:

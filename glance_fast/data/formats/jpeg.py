@@ -6,7 +6,7 @@ import struct
 
 import simplejpeg
 
-from glance_fast.data.formats.decoded import Decoded, FormatError
+from glance_fast.data.formats.decoded import Decoded, unfinished
 from glance_fast.data.formats.pillow import opened, read_frame, rotated
 
 _END, _START_OF_SCAN = b"\xff\xd9", 0xDA
@@ -36,4 +36,4 @@ def _check_end(data: bytes) -> None:
             if data.find(_END, at) >= 0:
                 return
             break
-    raise FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")
+    raise unfinished()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from glance_fast.data.formats.decoded import Decoded, FormatError
+from glance_fast.data.formats.decoded import Decoded, FormatError, unfinished
 from glance_fast.data.formats.pillow import read_frame
 
 SIGNATURE, CODESTREAM = b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
@@ -31,7 +31,7 @@ def read_jpeg_2000(data: bytes) -> Decoded:
     if len(codestreams) > 1:
         raise FormatError(f"holds {len(codestreams)} images, of which the first alone is read; save each as a file")
     if not codestreams[0].endswith(_END_OF_CODESTREAM):
-        raise FormatError("cannot be read: it is truncated or half-written, its end marker is missing; copy it again")
+        raise unfinished()
     first, *others = components = _components(codestreams[0])
     if any(component.signed or component.subsampling != (1, 1) for component in components):
         raise FormatError("holds signed or subsampled components, which are not read; save it as PNG")
