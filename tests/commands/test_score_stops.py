@@ -57,6 +57,10 @@ def rows(output: Path) -> int:
     return len((output / "scores.jsonl").read_bytes().splitlines())
 
 
+BEGIN = """
+from tests.helpers.default_signals import default_signals
+default_signals()
+"""
 # In a process of its own: a signal goes to any thread, also to those of a library that other tests loaded.
 SIGNALLED = """
 import os, sys
@@ -81,7 +85,7 @@ def run_signalled(number: signal.Signals, tiny_folder: Path) -> int:
 
 def run_script(script: str, *arguments: str) -> int:
     root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", script, *arguments]
+    command = [sys.executable, "-c", BEGIN + script, *arguments]
     return subprocess.run(command, env=os.environ | {"PYTHONPATH": root}, check=False).returncode
 
 
@@ -150,7 +154,9 @@ def test_a_terminal_that_is_closed_ends_a_run_in_order() -> None:
     """What is printed then goes nowhere, instead of being an error."""
     terminal, other_end = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", PRINTS], cwd=Path(__file__).parents[2], preexec_fn=lambda: os.login_tty(other_end)
+        [sys.executable, "-c", BEGIN + PRINTS],
+        cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: os.login_tty(other_end),
     )
     os.close(other_end)
     assert os.read(terminal, 5) == b"begun"

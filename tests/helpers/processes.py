@@ -17,6 +17,7 @@ import torch
 
 from glance_fast import cli
 from glance_fast.training.train import Job, train_model
+from tests.helpers.default_signals import default_signals
 from tests.helpers.models import tiny_config
 from tests.helpers.training import TRAIN
 
@@ -28,6 +29,7 @@ TIMEOUT = 120.0
 
 def command(*arguments: str) -> None:
     """Run the command line."""
+    default_signals()
     torch.set_num_threads(1)
     sys.argv = ["glance-fast", "-q", *arguments]
     cli.main()
@@ -35,6 +37,7 @@ def command(*arguments: str) -> None:
 
 def train(data: Path, output: Path) -> None:
     """Train a tiny model, or go on with its unfinished run."""
+    default_signals()
     torch.set_num_threads(1)
     train_model(Job(data, output), tiny_config(), TRAIN)
 
