@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 def photograph(rng: np.random.Generator, side: int) -> Image.Image:
     """One normal photograph, `side` pixels square, RGB."""
     y, x = 40 + rng.integers(-4, 5, 2)
-    part = skimage.data.brick()[y : y + side, x : x + side]
+    part = skimage.data.brick()[y : y + side, x : x + side]  # type: ignore[no-untyped-call]
     light = rng.uniform(0.9, 1.1) + rng.normal(0, 0.03, part.shape)
     pixels: NDArray[np.uint8] = (part * light).clip(0, 255).astype(np.uint8)
     return Image.fromarray(pixels).convert("RGB")

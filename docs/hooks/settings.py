@@ -6,13 +6,17 @@ import re
 from html import escape
 from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.presets import PRESETS
 
 MARK = re.compile(r"<!-- settings: (\w+) -->")
-MODELS = {"ModelConfig": (ModelConfig, "model"), "TrainConfig": (TrainConfig, "train")}
+MODELS: dict[str, tuple[type[BaseModel], str]] = {
+    "ModelConfig": (ModelConfig, "model"),
+    "TrainConfig": (TrainConfig, "train"),
+}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 

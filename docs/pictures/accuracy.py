@@ -1,18 +1,14 @@
-"""Draw docs/pictures/accuracy.png from the rows of `bench.accuracy` and `bench.latency`: accuracy against cost.
-
-python docs/pictures/accuracy.py bench/results/mt.json bench/results/mt-latency.json
-"""
+"""Draw docs/pictures/accuracy.png from the rows of `bench.accuracy` and `bench.latency`: accuracy against cost."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from picture import RESULTS, save
 
 NAMES = {"patchcore": "PatchCore", "padim": "PaDiM"}
 OURS, PEERS = "#c2410c", "#475569"
@@ -36,9 +32,14 @@ def draw(axis: Axes, rows: list[dict[str, Any]], cost: str, measure: str) -> Non
     axis.set_xlim(left=0)
 
 
-def main(source: Path, latency: Path) -> None:
-    rows = [row for row in json.loads(source.read_text(encoding="utf-8")) if "alone" not in row["method"]]
-    ms = {row["method"]: row["ms"] for row in json.loads(latency.read_text(encoding="utf-8"))}
+def rows_of(file: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    return rows
+
+
+def main() -> None:
+    rows = [row for row in rows_of("mt.json") if "alone" not in row["method"]]
+    ms = {row["method"]: row["ms"] for row in rows_of("mt-latency.json")}
     rows = [row | {"ms": ms[row["method"]]} for row in rows]
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(len(MEASURES), len(COSTS), squeeze=False)
@@ -49,8 +50,8 @@ def main(source: Path, latency: Path) -> None:
     for axis, label in zip(axes[-1], COSTS.values(), strict=True):
         axis.set(xlabel=label)
     figure.suptitle(f"{rows[0]['category']}, {rows[0]['size']}, {PART} part of the test images")
-    figure.savefig(Path(__file__).with_name("accuracy.png"), dpi=110)
+    save(figure, "accuracy", dpi=110)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

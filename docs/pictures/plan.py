@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/plan.md, all from compiled plans; run it as it is."""
+"""Draw the pictures of docs/plan.md, all from compiled plans."""
 
 from __future__ import annotations
 

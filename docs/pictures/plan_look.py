@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import matplotlib as mpl
@@ -10,8 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-
-HERE = Path(__file__).resolve().parent
+from picture import save as save_picture
 
 Pair = tuple[float, float]
 Kind = Literal["base", "entry", "dead", "hole", "unread", "outside"]
@@ -79,5 +77,5 @@ def legend(figure: Figure, *shown: Kind) -> None:
 
 
 def save(figure: Figure, name: str) -> None:
-    figure.savefig(HERE / f"plan_{name}.png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+    save_picture(figure, f"plan_{name}", dpi=150, bbox_inches="tight", pad_inches=0.15)
     plt.close(figure)

@@ -1,7 +1,5 @@
 """Draw docs/pictures/runtimes.png from the last run in the rows of `bench.runtimes`: milliseconds per image, log scale.
 
-    python docs/pictures/runtimes.py bench/results/runtimes.jsonl
-
 One bar per method: OpenVINO in float32, with bfloat16 as a mark; ours also with our kernels; and the loops of our
 presets, in PyTorch.
 """
@@ -9,11 +7,11 @@ presets, in PyTorch.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from picture import RESULTS, save
 
 COLOURS = {"loop": "#b9c0c8", "ours": "#e08a5b", "kernels": "#c2410c", "peer": "#475569"}
 NAMES = {"loop": "{}: the loop", "ours": "{}", "kernels": "{}, our kernels", "peer": "{}"}
@@ -32,8 +30,8 @@ def kind(row: dict[str, Any]) -> str:
     return {"loop, PyTorch": "loop", "OpenVINO, plugins": "kernels"}.get(row["runtime"], "ours")
 
 
-def main(source: Path) -> None:
-    run = last_run(source)
+def main() -> None:
+    run = last_run(RESULTS / "runtimes.jsonl")
     half = {(row["method"], row["runtime"]): row["ms"] for row in run if row["precision"] == "bf16"}
     full = [row for row in run if row["precision"] == "fp32"]
     rows = [row for row in full if row["runtime"].startswith("OpenVINO") or kind(row) == "loop"]
@@ -53,8 +51,8 @@ def main(source: Path) -> None:
     axis.set(xscale="log", xlim=(min(half.values()) * 0.7, max(row["ms"] for row in rows) * 2))
     axis.set_xlabel("milliseconds per image, log scale: OpenVINO float32 (white mark: bfloat16), loops in PyTorch")
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(Path(__file__).with_name("runtimes.png"), dpi=110)
+    save(figure, "runtimes", dpi=110)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

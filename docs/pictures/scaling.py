@@ -1,24 +1,21 @@
-"""Draw docs/pictures/scaling.png from the rows of `bench.scaling`: time and memory against the plan's figures.
-
-python docs/pictures/scaling.py bench/results/scaling.jsonl
-"""
+"""Draw docs/pictures/scaling.png from the rows of `bench.scaling`: time and memory against the plan's figures."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from picture import RESULTS, save
 
 COLOURS = {"side": "#c2410c", "stride": "#0f766e", "patch": "#7c3aed", "batch": "#475569"}
 NAMES = {"side": "image size", "stride": "stride", "patch": "patch", "batch": "batch"}
 LINES = {"PyTorch": "o-", "OpenVINO": "s--"}
 
 
-def main(source: Path) -> None:
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+def main() -> None:
+    lines = (RESULTS / "scaling.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
     rows = [row for row in rows if row["sweep"] in NAMES]
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -45,8 +42,8 @@ def main(source: Path) -> None:
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(Path(__file__).with_name("scaling.png"), dpi=110)
+    save(figure, "scaling", dpi=110)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
