@@ -21,7 +21,8 @@ from rich.progress import track
 from bench.harness.ptx import resources
 from glance_fast.config import ModelConfig
 from glance_fast.kernels.gpu.pixel_conv import PixelConvGeometry
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TABLES
+from glance_fast.kernels.gpu.tables import ENTRY_TILE, TABLES
+from glance_fast.kernels.reference.partial_conv import WeightShape
 from glance_fast.plan.patches import IMAGE
 from glance_fast.presets import PRESETS
 
@@ -148,7 +149,7 @@ def launches_of(part: Part, dtype: str) -> list[KernelLaunch]:
 def _of_stem(stem: StemCase, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.pixel_conv import pixel_conv_kernel, pixel_settings
 
-    weight = (stem.kernel, stem.kernel, stem.before, stem.after)
+    weight = WeightShape(stem.kernel, stem.kernel, stem.before, stem.after)
     return [(pixel_conv_kernel, pixel_settings(weight, DTYPES[dtype], stem.geometry))]
 
 
@@ -158,19 +159,19 @@ def _of_layer(conv: ConvCase, dtype: str) -> list[KernelLaunch]:
     from glance_fast.kernels.gpu.partial_conv import base_kernel, base_settings, entries_kernel, entries_settings
     from glance_fast.kernels.gpu.pixel_level import level_settings, pixel_base_kernel, pixel_entries_kernel
 
-    weight, torch_dtype = (3, 3, conv.before, conv.after), DTYPES[dtype]
+    weight, torch_dtype = WeightShape(3, 3, conv.before, conv.after), DTYPES[dtype]
     as_changes = {"AS_CHANGES": conv.as_changes}
     launches = [
         (base_kernel, base_settings(weight, torch_dtype, "ieee")),
-        (entries_kernel, entries_settings(weight, torch_dtype, ENTRY_BLOCK, "ieee") | as_changes),
-        (pool_kernel, pool_settings(conv.after, 2, ENTRY_BLOCK) | {"AS_CHANGES": True}),
+        (entries_kernel, entries_settings(weight, torch_dtype, ENTRY_TILE, "ieee") | as_changes),
+        (pool_kernel, pool_settings(conv.after, 2, ENTRY_TILE) | {"AS_CHANGES": True}),
     ]
     if conv.before == IMAGE.channels:
-        level = level_settings(weight, torch_dtype, ENTRY_BLOCK, "ieee") | as_changes
+        level = level_settings(weight, torch_dtype, ENTRY_TILE, "ieee") | as_changes
         launches += [(pixel_base_kernel, level), (pixel_entries_kernel, level)]
     if not conv.pooled:
         return launches
-    fused = conv_pool.pooled_settings(weight, torch_dtype, 2, conv_pool.POOLED_BLOCK, "ieee") | {"AS_CHANGES": True}
+    fused = conv_pool.pooled_settings(weight, torch_dtype, 2, conv_pool.POOLED_TILE, "ieee") | {"AS_CHANGES": True}
     return [*launches, (conv_pool.pooled_entries_kernel, fused)]
 
 

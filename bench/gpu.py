@@ -39,8 +39,8 @@ from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.dense.triton_pass import CONV_POOL_KERNEL
 from glance_fast.kernels.gpu import conv_pool as triton_conv_pool
-from glance_fast.kernels.gpu.configurations import override_options, tuned_block
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
+from glance_fast.kernels.gpu.configurations import override_options, tuned_tile_size
+from glance_fast.kernels.gpu.tables import ENTRY_TILE
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
 from glance_fast.storage.atomic_write import replace_file
@@ -136,19 +136,19 @@ def launches(preset: str, model: GlanceModel, batch: int) -> dict[str, GpuCase]:
         kernel, channels = job.key.kernel, job.key.channels
         name = "{}, {} {}→{}, fp16, batch {}".format(preset, kernel, *channels, batch)
         if kernel == CONV_POOL_KERNEL:
-            cases[f"{name}, in two launches"] = GpuCase(partial(_configured, job, {}, ENTRY_BLOCK), batch)
-            options = {"BLOCK_M": triton_conv_pool.POOLED_BLOCK}
-            cases[f"{name}, in one"] = GpuCase(partial(_configured, job, options, triton_conv_pool.POOLED_BLOCK), batch)
+            cases[f"{name}, in two launches"] = GpuCase(partial(_configured, job, {}, ENTRY_TILE), batch)
+            options = {"BLOCK_M": triton_conv_pool.POOLED_TILE}
+            cases[f"{name}, in one"] = GpuCase(partial(_configured, job, options, triton_conv_pool.POOLED_TILE), batch)
         else:
             base = [costs["base_kernel", channels]] if kernel == "entries_kernel" else []
-            block = tuned_block(job.key, ENTRY_BLOCK)
-            cases[name] = GpuCase(partial(job.run, block), batch, (*base, costs[kernel, channels]))
+            tile_size = tuned_tile_size(job.key, ENTRY_TILE)
+            cases[name] = GpuCase(partial(job.run, tile_size), batch, (*base, costs[kernel, channels]))
     return cases
 
 
-def _configured(job: TuneJob, options: dict[str, int], block: int) -> Tensor:
+def _configured(job: TuneJob, options: dict[str, int], tile_size: int) -> Tensor:
     with override_options(job.key, options):
-        return job.run(block)
+        return job.run(tile_size)
 
 
 def measure(cases: dict[str, GpuCase], turns: int) -> list[dict[str, Any]]:

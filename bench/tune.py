@@ -30,8 +30,8 @@ from glance_fast.dense.triton_pass import CONV_POOL_KERNEL, level_tables, pack_c
 from glance_fast.errors import GlanceError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations, ops
-from glance_fast.kernels.gpu.configurations import TuningKey, tuned_block, tuned_options, tuning_key
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
+from glance_fast.kernels.gpu.configurations import TuningKey, tuned_options, tuned_tile_size, tuning_key
+from glance_fast.kernels.gpu.tables import ENTRY_TILE
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import IMAGE
 from glance_fast.plan.step import Step
@@ -54,7 +54,7 @@ Clock = Callable[[Callable[[], object]], float]
 
 @dataclass(frozen=True)
 class TuneJob:
-    """A launch to be tuned; `run(block)` computes it with tiles of `block` entries and returns its result.
+    """A launch to be tuned; `run(tile_size)` computes it with tiles of `tile_size` entries and returns its result.
 
     `tf32`: its float32 products are computed in tf32, which another order of sums changes by more than rounding.
     """
@@ -130,14 +130,14 @@ def tune(jobs: Iterable[TuneJob], clock: Clock) -> list[dict[str, Any]]:
 def tuned(job: TuneJob, clock: Clock) -> list[dict[str, Any]]:
     """The row of a launch's fastest configuration; empty where the default one is as fast."""
     with configurations.override_options(job.key, {}):
-        expected, default_ms = job.run(ENTRY_BLOCK), clock(partial(job.run, ENTRY_BLOCK))
+        expected, default_ms = job.run(ENTRY_TILE), clock(partial(job.run, ENTRY_TILE))
     best: tuple[float, dict[str, int]] = (default_ms, {})
     for options in candidates(job.key.kernel):
         with configurations.override_options(job.key, options):
-            block = options.get("BLOCK_M", ENTRY_BLOCK)
-            if not _runs(job, block, expected):
+            tile_size = options.get("BLOCK_M", ENTRY_TILE)
+            if not _runs(job, tile_size, expected):
                 continue
-            best = min(best, (clock(partial(job.run, block)), options), key=lambda timed: timed[0])
+            best = min(best, (clock(partial(job.run, tile_size)), options), key=lambda timed: timed[0])
     gain = default_ms / best[0]
     if gain < MIN_GAIN:
         return []
@@ -166,10 +166,10 @@ def merge(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     replace_file(path, text.encode())
 
 
-def _runs(job: TuneJob, block: int, expected: Tensor) -> bool:
+def _runs(job: TuneJob, tile_size: int, expected: Tensor) -> bool:
     """Whether a configuration compiles, fits the device and gives the expected result except for rounding."""
     try:
-        return relative_error(job.run(block), expected) <= job.tolerance
+        return relative_error(job.run(tile_size), expected) <= job.tolerance
     except (RuntimeError, GlanceError):  # Triton: too much shared memory, too many registers
         return False
 
@@ -177,18 +177,18 @@ def _runs(job: TuneJob, block: int, expected: Tensor) -> bool:
 def _conv_jobs(step: Step, weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[TuneJob]:
     tables = cache(partial(level_tables, step, base.device))
 
-    def run(block: int, entries: int) -> tuple[Tensor, Tensor]:
-        table = tables(block)
-        outputs = ops.partial_conv(base, below, *weights, table.tensors(), entries, table.block, True, "ieee")
+    def run(tile_size: int, entries: int) -> tuple[Tensor, Tensor]:
+        table = tables(tile_size)
+        outputs = ops.partial_conv(base, below, *weights, table.tensors(), entries, table.tile_size, True, "ieee")
         return outputs[0], outputs[1]
 
-    # The base has no tables, so `block` does not matter to it; without entries it runs alone.
+    # The base has no tables, so `tile_size` does not matter to it; without entries it runs alone.
     yield TuneJob(
-        tuning_key("base_kernel", step.channels, base.device, base.dtype), lambda block: run(ENTRY_BLOCK, 0)[0]
+        tuning_key("base_kernel", step.channels, base.device, base.dtype), lambda tile_size: run(ENTRY_TILE, 0)[0]
     )
     if step.table.entries:
         key = tuning_key("entries_kernel", step.channels, base.device, base.dtype)
-        yield TuneJob(key, lambda block: run(block, step.table.entries)[1])
+        yield TuneJob(key, lambda tile_size: run(tile_size, step.table.entries)[1])
 
 
 def _fused_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor, below: Tensor) -> Iterator[TuneJob]:
@@ -199,18 +199,22 @@ def _fused_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor
     of_conv, of_pool = (cache(partial(level_tables, step, base.device)) for step in steps[:2])
     size = steps[1].layer.kernel
 
-    def block_for(kernel: str, step: Step) -> int:
-        return tuned_block(tuning_key(kernel, step.channels, base.device, base.dtype), ENTRY_BLOCK)
+    def tile_size_for(kernel: str, step: Step) -> int:
+        return tuned_tile_size(tuning_key(kernel, step.channels, base.device, base.dtype), ENTRY_TILE)
 
-    def run(block: int) -> Tensor:
+    def run(tile_size: int) -> Tensor:
         if tuned_options(key):
-            conv, pool = of_conv(ENTRY_BLOCK), of_pool(block)
-            level = pool.tensors(), pool.entries, pool.block, True
-            outputs = ops.conv_pool(base, below, *weights, conv.tensors(), size, *level, "ieee")
+            conv, pool = of_conv(ENTRY_TILE), of_pool(tile_size)
+            outputs = ops.conv_pool(
+                base, below, *weights, conv.tensors(), size, pool.tensors(), pool.entries, pool.tile_size, True, "ieee",
+            )  # fmt: skip
         else:
-            conv, pool = of_conv(block_for("entries_kernel", steps[0])), of_pool(block_for("pool_kernel", steps[1]))
-            levels = ops.partial_conv(base, below, *weights, conv.tensors(), conv.entries, conv.block, False, "ieee")
-            outputs = ops.max_pool(*levels, size, pool.tensors(), pool.entries, pool.block, True)
+            conv = of_conv(tile_size_for("entries_kernel", steps[0]))
+            pool = of_pool(tile_size_for("pool_kernel", steps[1]))
+            levels = ops.partial_conv(
+                base, below, *weights, conv.tensors(), conv.entries, conv.tile_size, False, "ieee"
+            )
+            outputs = ops.max_pool(*levels, size, pool.tensors(), pool.entries, pool.tile_size, True)
         entries: Tensor = outputs[1]
         return entries
 
@@ -220,10 +224,10 @@ def _fused_jobs(steps: Sequence[Step], weights: tuple[Tensor, ...], base: Tensor
 def _pool_jobs(step: Step, base: Tensor, below: Tensor) -> Iterator[TuneJob]:
     tables = cache(partial(level_tables, step, base.device))
 
-    def run(block: int) -> Tensor:
-        table = tables(block)
-        level = table.tensors(), table.entries, table.block
-        entries: Tensor = ops.max_pool(base, below, step.layer.kernel, *level, True)[1]
+    def run(tile_size: int) -> Tensor:
+        table = tables(tile_size)
+        outputs = ops.max_pool(base, below, step.layer.kernel, table.tensors(), table.entries, table.tile_size, True)
+        entries: Tensor = outputs[1]
         return entries
 
     if step.table.entries:
@@ -236,7 +240,7 @@ def _score_job(model: GlanceModel, batch: int, device: str, precision: str) -> T
     z_local, z_global = (torch.randn(batch, len(rows) * len(cols), size, device=device) for size in (total, n))
     weights = head_weights(model, device).tensors()
     key = tuning_key("score_kernel", (total, model.config.dad_width), device, z_local.dtype)
-    return TuneJob(key, lambda block: ops.score(z_local, z_global, weights, precision), precision == "tf32")
+    return TuneJob(key, lambda tile_size: ops.score(z_local, z_global, weights, precision), precision == "tf32")
 
 
 def _values(step: Step, batch: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:

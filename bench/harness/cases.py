@@ -23,7 +23,7 @@ from bench.harness.runners import (
     BASE,
     PRECISIONS,
     Point,
-    Run,
+    Runner,
     as_onnx,
     as_openvino,
     engine_runner,
@@ -54,7 +54,7 @@ LOOP_SIDE = 3
 OUR_PIXELS, PEER_PIXELS, MAP = "uint8 pixels", "float32 pixels", "anomaly map"
 
 # A runtime and a precision.
-Key = tuple[str, str]
+CaseKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _export(model: GlanceModel, path: Path, plugins: bool) -> None:
         export(path, "onnx")
 
 
-def _check_maps(preset: str, point: Point, runs: Mapping[Key, Run]) -> None:
+def _check_maps(preset: str, point: Point, runs: Mapping[CaseKey, Runner]) -> None:
     """Raises SystemExit where a runtime's map is not PyTorch's."""
     expected = runs["PyTorch", "fp32"]()
     for (runtime, precision), run in runs.items():
@@ -122,9 +122,9 @@ def _our_costs(model: GlanceModel) -> dict[str, CaseCost]:
 def _as_cases(
     method: str,
     point: Point,
-    runs: Mapping[Key, Run],
+    runs: Mapping[CaseKey, Runner],
     costs: Mapping[str, CaseCost],
-    memory_args: Mapping[Key, tuple[str, ...]],
+    memory_args: Mapping[CaseKey, tuple[str, ...]],
 ) -> list[Case]:
     """One case per run; `costs` are those of each runtime."""
     cases = []
@@ -236,14 +236,14 @@ def peer_cases(names: Iterable[str], folder: Path, batch: int = 1) -> list[Case]
     return cases
 
 
-def _peer_memory_args(name: str, folder: Path, batch: int, file: bytes, graph: Any) -> dict[Key, tuple[str, ...]]:
+def _peer_memory_args(name: str, folder: Path, batch: int, file: bytes, graph: Any) -> dict[CaseKey, tuple[str, ...]]:
     """Write a peer's ONNX file and OpenVINO graph; return what runs it in a process of its own, by runtime."""
     stem = f"{name.replace(' ', '-')}-{batch}"
     onnx_file, xml_file = folder / f"{stem}.onnx", folder / f"{stem}.xml"
     onnx_file.write_bytes(file)
     openvino.save_model(graph, xml_file, compress_to_fp16=False)
     last = (str(cpu_threads()), str(batch))
-    arguments: dict[Key, tuple[str, ...]] = {
+    arguments: dict[CaseKey, tuple[str, ...]] = {
         ("OpenVINO", precision): ("peer-openvino", str(xml_file), precision, *last) for precision in PRECISIONS
     }
     arguments["ONNX Runtime", "fp32"] = ("peer-onnxruntime", str(onnx_file), "fp32", *last)

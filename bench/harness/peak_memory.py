@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.harness.runners import Run, engine_runner, onnxruntime_runner, openvino_runner, torch_runner
+from bench.harness.runners import Runner, engine_runner, onnxruntime_runner, openvino_runner, torch_runner
 from glance_fast.commands.peak_memory import peak_rss, peak_rss_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,39 +36,39 @@ def peak_memory_of(arguments: tuple[str, ...]) -> int | None:
         raise SystemExit(f"{' '.join(command)} failed:\n{error.stderr}") from None
 
 
-def _ours(folder: str, backend: str, precision: str, batch: int) -> Run:
+def _ours(folder: str, backend: str, precision: str, batch: int) -> Runner:
     from glance_fast.storage.model_folder import read_model
 
     size = read_model(Path(folder)).model.image_size
     return engine_runner(Path(folder), backend, precision, np.zeros((batch, *size, 3), np.uint8))
 
 
-def _our_openvino(folder: str, precision: str, _: int, batch: int) -> Run:
+def _our_openvino(folder: str, precision: str, _: int, batch: int) -> Runner:
     return _ours(folder, "openvino", precision, batch)
 
 
-def _our_onnxruntime(folder: str, precision: str, _: int, batch: int) -> Run:
+def _our_onnxruntime(folder: str, precision: str, _: int, batch: int) -> Runner:
     return _ours(folder, "onnxruntime", precision, batch)
 
 
-def _our_torch(folder: str, precision: str, threads: int, batch: int) -> Run:
+def _our_torch(folder: str, precision: str, threads: int, batch: int) -> Runner:
     import torch
 
     torch.set_num_threads(threads)
     return _ours(folder, "torch", precision, batch)
 
 
-def _peer_openvino(file: str, precision: str, threads: int, batch: int) -> Run:
+def _peer_openvino(file: str, precision: str, threads: int, batch: int) -> Runner:
     import openvino
 
     return openvino_runner(openvino.Core().read_model(file), batch, precision, threads)
 
 
-def _peer_onnxruntime(file: str, _: str, threads: int, batch: int) -> Run:
+def _peer_onnxruntime(file: str, _: str, threads: int, batch: int) -> Runner:
     return onnxruntime_runner(file, batch, threads)
 
 
-def _peer_torch(source: str, _: str, threads: int, batch: int) -> Run:
+def _peer_torch(source: str, _: str, threads: int, batch: int) -> Runner:
     import torch
 
     from bench.peers.networks import PEER_NETWORKS
@@ -78,7 +78,7 @@ def _peer_torch(source: str, _: str, threads: int, batch: int) -> Run:
     return torch_runner(PEER_NETWORKS[method]().eval(), torch.zeros(batch, 3, int(size), int(size)))
 
 
-KINDS: dict[str, Callable[[str, str, int, int], Run]] = {
+KINDS: dict[str, Callable[[str, str, int, int], Runner]] = {
     "our-openvino": _our_openvino,
     "our-onnxruntime": _our_onnxruntime,
     "our-torch": _our_torch,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from glance_fast.models.model import GlanceModel
 
-Run = Callable[[], Any]
+Runner = Callable[[], Any]
 Images = NDArray[np.uint8]
 
 
@@ -78,7 +78,7 @@ def save_model(model: GlanceModel, folder: Path) -> Path:
     return folder
 
 
-def engine_runner(folder: Path, backend: str, precision: str, images: Images) -> Run:
+def engine_runner(folder: Path, backend: str, precision: str, images: Images) -> Runner:
     """`Engine.score` of `images`, uint8 [B, H, W, 3]; a run returns the anomaly maps, float32 [B, H, W]."""
     from glance_fast.engine import Engine
 
@@ -90,7 +90,7 @@ def engine_runner(folder: Path, backend: str, precision: str, images: Images) ->
     return run
 
 
-def openvino_runner(model: Any, images: Any, precision: str, threads: int) -> Run:
+def openvino_runner(model: Any, images: Any, precision: str, threads: int) -> Runner:
     """A peer's graph, or a limit's, at "fp32" or "bf16"; a run returns its first output.
 
     `images`: an array, or the number of images of zeros to run on.
@@ -109,7 +109,7 @@ def openvino_runner(model: Any, images: Any, precision: str, threads: int) -> Ru
     return lambda: request.infer([images])[0]
 
 
-def onnxruntime_runner(graph: bytes | str, images: Any, threads: int) -> Run:
+def onnxruntime_runner(graph: bytes | str, images: Any, threads: int) -> Runner:
     """A peer's ONNX file, or its path; a run returns its first output; `images` as above."""
     import onnxruntime
 
@@ -122,7 +122,7 @@ def onnxruntime_runner(graph: bytes | str, images: Any, threads: int) -> Run:
     return lambda: session.run([output], {source.name: images})[0]
 
 
-def torch_runner(network: nn.Module, images: Tensor) -> Run:
+def torch_runner(network: nn.Module, images: Tensor) -> Runner:
     """A peer's network in PyTorch, in the memory layout that is fastest on a CPU."""
     import torch
 

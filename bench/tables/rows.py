@@ -17,7 +17,7 @@ Row = dict[str, Any]
 # A table's lines, the first its head; the cells of a line.
 Lines = list[list[str]]
 # Method, runtime and precision of a row of `bench.runtimes`.
-Key = tuple[str, str, str]
+RowKey = tuple[str, str, str]
 # Size and stride of the machine's limits; their batch is 1.
 NO_POINT = (0, 0, 1)
 
@@ -34,10 +34,10 @@ def read_rows(name: str) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchmarkRun:
     """The rows of one run of `bench.runtimes` at one point, by method, runtime and precision."""
 
-    rows: dict[Key, Row]
+    rows: dict[RowKey, Row]
 
     def row(self, method: str, runtime: str = "OpenVINO", precision: str = "fp32") -> Row:
         """One row; raises SystemExit, which names the row, where the run has none."""
@@ -50,30 +50,30 @@ class Run:
         """Median milliseconds, as text."""
         return milliseconds(self.row(method, runtime, precision)["ms"])
 
-    def ratio(self, slow: Key, fast: Key) -> float:
+    def ratio(self, slow: RowKey, fast: RowKey) -> float:
         """Median of the turns' ratios of two rows."""
         turns = zip(self.row(*slow)["turns_ms"], self.row(*fast)["turns_ms"], strict=True)
         return float(median(a / b for a, b in turns))
 
 
-def runs(name: str, size: int = 256, stride: int = 8, batch: int = 1) -> dict[str, Run]:
+def runs(name: str, size: int = 256, stride: int = 8, batch: int = 1) -> dict[str, BenchmarkRun]:
     """All runs in a file of `bench.runtimes` at a point, by date; older rows without a point are left out."""
-    by_date: dict[str, dict[Key, Row]] = {}
+    by_date: dict[str, dict[RowKey, Row]] = {}
     for row in read_rows(name):
         # The machine's limits, which have no point, belong to all points of their run.
         if "size" in row and (row["size"], row["stride"], row["batch"]) in ((size, stride, batch), NO_POINT):
             by_date.setdefault(row["date"], {})[row["method"], row["runtime"], row["precision"]] = row
     at_point = {date: rows for date, rows in by_date.items() if any(row["size"] == size for row in rows.values())}
-    return {date: Run(rows) for date, rows in at_point.items()}
+    return {date: BenchmarkRun(rows) for date, rows in at_point.items()}
 
 
-def run_of(name: str, date: str) -> Run:
+def run_of(name: str, date: str) -> BenchmarkRun:
     """The run whose date begins with `date`."""
     (run,) = (run for full, run in runs(name).items() if full.startswith(date))
     return run
 
 
-def last_run(name: str) -> Run:
+def last_run(name: str) -> BenchmarkRun:
     """The run that was appended last."""
     return [*runs(name).values()][-1]
 

@@ -9,7 +9,7 @@ from statistics import mean
 from bench.harness.cases import OPENVINO_PLUGINS
 from bench.harness.roofline import MEMORY
 from bench.tables.accuracy import FEATURE_BLOCK_2, ROWS, rows_of, values
-from bench.tables.rows import Run, last_run, read_rows, run_of, runs
+from bench.tables.rows import BenchmarkRun, last_run, read_rows, run_of, runs
 from bench.tables.speed import FASTER_MACHINE, PLUGINS_DAY, RUNTIMES, bfloat16_gain, limit, peer_ratio
 from glance_fast.presets import PRESETS
 
@@ -17,7 +17,7 @@ Figure = Callable[[], str]
 # The heads of a preset in the names of figures and in the rows' methods.
 HEADS = {"": "", "-iad": ", IAD alone", "-dad": ", DAD alone"}
 TRAINING, STARTUP = "training_speed.jsonl", "startup.jsonl"
-RUNS: dict[str, Callable[[], Run]] = {
+RUNS: dict[str, Callable[[], BenchmarkRun]] = {
     "last": partial(last_run, RUNTIMES),
     "faster": partial(run_of, RUNTIMES, FASTER_MACHINE["third run"]),
     "avx2": partial(last_run, "runtimes-avx2.jsonl"),

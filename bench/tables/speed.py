@@ -8,9 +8,9 @@ from bench.harness.cases import OPENVINO_PLUGINS
 from bench.harness.roofline import CONVOLUTION, PRODUCT
 from bench.peers.networks import PEER_NETWORKS
 from bench.tables.rows import (
+    BenchmarkRun,
     Lines,
     Row,
-    Run,
     Table,
     code,
     gigabytes,
@@ -50,12 +50,12 @@ def _name(method: str) -> str:
     return code(method) if method in PRESETS else method
 
 
-def _shares(run: Run, method: str, runtime: str = "OpenVINO") -> str:
+def _shares(run: BenchmarkRun, method: str, runtime: str = "OpenVINO") -> str:
     shares = [run.row(method, runtime, precision)["roofline_share"] for precision in ("fp32", "bf16")]
     return ", ".join(f"{share:.0%}" for share in shares)
 
 
-def _loop(run: Run, method: str) -> str:
+def _loop(run: BenchmarkRun, method: str) -> str:
     return seconds(run.row(method, LOOP)["ms"]) if method in PRESETS else ""
 
 
@@ -105,17 +105,17 @@ def three_runs() -> Lines:
     return lines
 
 
-def peer_ratio(run: Run, peer: str, preset: str, precision: str, runtime: str = "OpenVINO") -> float:
+def peer_ratio(run: BenchmarkRun, peer: str, preset: str, precision: str, runtime: str = "OpenVINO") -> float:
     """Time of a peer in OpenVINO over that of a preset, by turns."""
     return run.ratio((peer, "OpenVINO", precision), (preset, runtime, precision))
 
 
-def bfloat16_gain(run: Run, preset: str, runtime: str = "OpenVINO") -> float:
+def bfloat16_gain(run: BenchmarkRun, preset: str, runtime: str = "OpenVINO") -> float:
     """Time in float32 over time in bfloat16, by turns."""
     return run.ratio((preset, runtime, "fp32"), (preset, runtime, "bf16"))
 
 
-def limit(run: Run, precision: str) -> float:
+def limit(run: BenchmarkRun, precision: str) -> float:
     """GFLOP/s of the faster limit of the machine, the median over the turns."""
     limits = [run.row(method, "OpenVINO", precision) for method in (PRODUCT, CONVOLUTION)]
     turns = zip(*([2 * row["gmac"] / ms * 1e3 for ms in row["turns_ms"]] for row in limits), strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.export.graph.levels import run_of
+from glance_fast.export.graph.levels import entry_range
 from glance_fast.models.global_net import global_layers
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import grid_starts
@@ -68,7 +68,7 @@ def _summary(step: Step) -> str:
     for span in step.table.spans:
         for read in block.sources[span].T:
             entries += int(((read >= step.below.base) & (read < step.below.zero)).sum())
-            runs += len(read) if run_of(read, step.below) else 0
+            runs += len(read) if entry_range(read, step.below) else 0
     return f"{runs / entries:.0%} in runs"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from glance_fast.export.graph.builder import Array, Graph
-from glance_fast.export.graph.levels import Level, Part, run_of
+from glance_fast.export.graph.levels import Level, Part, entry_range
 from glance_fast.export.graph.tables import Rows, Windows, base_scale, entry_scale
 from glance_fast.models.global_net import GlobalNet
 from glance_fast.plan.plan import Plan
@@ -72,11 +72,11 @@ def _pooled(step: Step, below: Level, rows: Rows) -> Iterator[tuple[int, list[st
     graph, table, windows = below.graph, below.table, Windows(step, below.rows, rows)
     (block,) = step.blocks()
     reads, spans = block.sources, step.table.spans
-    pieces = below.pieces(run for span in spans for read in reads[span].T if (run := run_of(read, table)))
+    pieces = below.pieces(run for span in spans for read in reads[span].T if (run := entry_range(read, table)))
     for span in spans:
         count, views, others = span.stop - span.start, list[str](), list[str]()
         for tap, read in enumerate(reads[span].T):
-            if (run := run_of(read, table)) in pieces:
+            if (run := entry_range(read, table)) in pieces:
                 views.append(pieces[run])
             elif (read != table.zero).any():
                 others.append(graph.reshape(windows.part(span, (tap,), recompute=True), -1))

@@ -12,7 +12,8 @@ from glance_fast.export.graph.tables import Rows
 from glance_fast.plan.layer import Ints
 from glance_fast.plan.table import Table
 
-Run = tuple[int, int]
+# The first of consecutive entries, and one past the last.
+EntryRange = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class Level:
         """All entries as a single value; empty without entries."""
         return [self.graph.concat([part.value for part in self.parts], 1)] if self.parts else []
 
-    def pieces(self, runs: Iterable[Run]) -> dict[Run, str]:
+    def pieces(self, runs: Iterable[EntryRange]) -> dict[EntryRange, str]:
         """Views of those runs of entries (first, last + 1) that lie within a single part; nothing is copied.
 
         Any two runs must be identical or disjoint.
         """
-        views, wanted, start = dict[Run, str](), set(runs), 0
+        views, wanted, start = dict[EntryRange, str](), set(runs), 0
         for part in self.parts:
             stop = start + part.length
             inside = [run for run in wanted if start <= run[0] and run[1] <= stop]
@@ -74,7 +75,7 @@ class Level:
         return views
 
 
-def run_of(read: Ints, table: Table) -> Run | None:
+def entry_range(read: Ints, table: Table) -> EntryRange | None:
     """The run of entries that these rows of a level's table are; None if they are not consecutive entries."""
     first, last = int(read[0]) - table.base, int(read[-1]) - table.base
     if not (0 <= first <= last < table.entries and last - first == len(read) - 1):

@@ -20,18 +20,15 @@ import triton
 
 from glance_fast.errors import BackendError
 from glance_fast.export.graph.builder import DOMAIN
-from glance_fast.kernels.gpu import (
-    max_pool,
-    partial_conv,
-    score,
-)
+from glance_fast.kernels.gpu import max_pool, partial_conv, score
 from glance_fast.kernels.gpu.ahead_of_time import compile_ahead
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TABLES
+from glance_fast.kernels.gpu.tables import ENTRY_TILE, TABLES
+from glance_fast.kernels.reference.partial_conv import WeightShape
 
 Desc = trtp.TensorDesc
 # What `implement` returns: the kernel's name and PTX, its launch, its integer arguments. TensorRT reads the annotation
 # of `implement`, and takes this tuple alone.
-CompiledKernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
+AotImplementation = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
 TYPES = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.INT32: "i32"}
 DTYPES = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
 # Bytes that a kernel may use without an opt-in in CUDA, which TensorRT is not documented to make.
@@ -74,9 +71,9 @@ def _base_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 def _base_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
     _, height, width, before = tensors["base"].shape
-    weight = tuple(tensors["weight"].shape)
+    weight = WeightShape(*tensors["weight"].shape)
     named = partial_conv.base_settings(weight, DTYPES[tensors["base"].dtype], "ieee")
-    cells, after = height * width, weight[3]
+    cells, after = height * width, weight.channels_out
     strides = {"base_stride": cells * before, "out_stride": cells * after}
     grid = triton.cdiv(cells, named["BLOCK_M"]), triton.cdiv(after, named["BLOCK_N"]), tensors["base"].shape_expr[0]
     return PluginLaunch({**named, **strides, "height": height, "width": width}, grid)
@@ -88,8 +85,8 @@ def _entries_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 
 def _entries_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
-    weight, dtype = tuple(tensors["weight"].shape), DTYPES[tensors["base"].dtype]
-    return _over_tiles(tensors, settings, partial_conv.entries_settings(weight, dtype, ENTRY_BLOCK, "ieee"))
+    weight, dtype = WeightShape(*tensors["weight"].shape), DTYPES[tensors["base"].dtype]
+    return _over_tiles(tensors, settings, partial_conv.entries_settings(weight, dtype, ENTRY_TILE, "ieee"))
 
 
 def _pool_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
@@ -98,7 +95,7 @@ def _pool_shapes(tensors: Tensors, settings: Settings) -> tuple[Any, ...]:
 
 
 def _pool_launch(tensors: Tensors, settings: Settings) -> PluginLaunch:
-    named = max_pool.pool_settings(tensors["base"].shape[3], settings["size"], ENTRY_BLOCK)
+    named = max_pool.pool_settings(tensors["base"].shape[3], settings["size"], ENTRY_TILE)
     return _over_tiles(tensors, settings, named)
 
 
@@ -165,12 +162,12 @@ def _register(name: str, plugin: Plugin) -> None:
     results = tuple[(Desc,) * len(plugin.results)]  # type: ignore[valid-type, misc]
     describe.__signature__ = Signature(parameters, return_annotation=results)  # type: ignore[attr-defined]
     behind = [Parameter(word, Parameter.POSITIONAL_OR_KEYWORD) for word in ("outputs", "tactic")]
-    implement.__signature__ = Signature([*parameters, *behind], return_annotation=CompiledKernel)  # type: ignore[attr-defined]
+    implement.__signature__ = Signature([*parameters, *behind], return_annotation=AotImplementation)  # type: ignore[attr-defined]
     trtp.register(f"{DOMAIN}::{name}")(describe)
     trtp.aot_impl(f"{DOMAIN}::{name}")(implement)
 
 
-def _compiled(plugin: Plugin, tensors: Tensors, settings: Settings, outputs: Any) -> CompiledKernel:
+def _compiled(plugin: Plugin, tensors: Tensors, settings: Settings, outputs: Any) -> AotImplementation:
     launch = plugin.launch(tensors, settings)
     types = {name: f"*{TYPES[tensor.dtype]}" for name, tensor in tensors.items()}
     first = len(types)

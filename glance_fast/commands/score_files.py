@@ -81,7 +81,7 @@ def score_files(
     pictures = list(pages_of(paths)) if options.pages else [Picture(path) for path in paths]
     names = [picture.overlay_path for picture in pictures]
     with locked(output), opened(output, _settings(engine, options), options.overwrite) as tables:
-        run = _Run(engine, options, tables, stop or StopRequest(), list(overlay_names(names, output)))
+        run = _ScorePipeline(engine, options, tables, stop or StopRequest(), list(overlay_names(names, output)))
         rows = list(run.rows(pictures))
         if len(rows) == len(pictures):
             tables.sort(rows)
@@ -122,7 +122,7 @@ class _JudgedFile:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _ScorePipeline:
     """The stages that a file passes: read, judge, draw. `names` are the overlays' names, by the files' numbers."""
 
     engine: Engine

@@ -26,7 +26,7 @@ RUN, LINES, TABLE, OVERLAYS = "run.json", "scores.jsonl", "scores.csv", "overlay
 log = logging.getLogger("glance_fast")
 
 # What identifies an image's judgement: its path and page, and the SHA-256 of the content that was judged.
-Key = tuple[str, int | None, str | None]
+ImageKey = tuple[str, int | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ScoredFile:
     page: int | None = None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ImageKey:
         """What a later row of the same judgement replaces; a failed file has none for its content."""
         return self.path, self.page, None if self.score is None else self.sha256
 
@@ -65,7 +65,7 @@ class ScoreTables:
 
     def __init__(self, output: Path, earlier: Iterable[ScoredFile], lines: AppendedFile, table: AppendedFile) -> None:
         self.output, self._lines, self._table = output, lines, table
-        self.rows: dict[Key, ScoredFile] = {}
+        self.rows: dict[ImageKey, ScoredFile] = {}
         self._adding, self._syncing = threading.Lock(), threading.Lock()
         self._synced_at = time.monotonic()
         for row in earlier:
@@ -96,7 +96,7 @@ class ScoreTables:
         row = None if sha256 is None else self.rows.get((path, page, sha256))
         return row if row is not None and row.is_complete else None
 
-    def may_draw(self, name: str, key: Key) -> bool:
+    def may_draw(self, name: str, key: ImageKey) -> bool:
         """Whether no overlay of another image or content has this name."""
         return self._drawn.get(name, key) == key
 

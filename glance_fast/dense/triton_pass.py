@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from glance_fast.kernels.gpu import ops
-from glance_fast.kernels.gpu.configurations import tuned_block, tuned_options, tuning_key
-from glance_fast.kernels.gpu.conv_pool import POOLED_BLOCK
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, TILE_FIELDS, LevelTables
+from glance_fast.kernels.gpu.configurations import tuned_options, tuned_tile_size, tuning_key
+from glance_fast.kernels.gpu.conv_pool import POOLED_TILE
+from glance_fast.kernels.gpu.tables import ENTRY_TILE, TILE_FIELDS, LevelTables
 from glance_fast.kernels.reference.partial_conv import tap_weights
 from glance_fast.models.global_net import GlobalNet
 from glance_fast.plan.axis import UNTOUCHED, Keys, WindowSources
@@ -38,7 +38,7 @@ class TritonPass:
         self.launches = _launches(plan, device, dtype)
         # Of each step, for the tiles of its launch.
         self.tables = [
-            level_tables(plan.steps[i], device, launch.block) for launch in self.launches for i in launch.steps
+            level_tables(plan.steps[i], device, launch.tile_size) for launch in self.launches for i in launch.steps
         ]
         self.readout = torch.from_numpy(plan.readout).to(device)
         convs = iter(net.convs)
@@ -63,7 +63,7 @@ class TritonPass:
         first, *others = self.launches
         level = self.tables[0]
         base, entries = ops.pixel_level(
-            images, pixels, *self.convs[0], level.tensors(), level.entries, level.block, first.as_changes,
+            images, pixels, *self.convs[0], level.tensors(), level.entries, level.tile_size, first.as_changes,
             self.precision,
         )  # fmt: skip
         return self._finish(base, entries, others)
@@ -81,28 +81,34 @@ class TritonPass:
     def _run(self, launch: StepLaunch, base: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
         """Base and entries of the level that a launch writes."""
         first, last = launch.steps[0], launch.steps[-1]
-        level, size = self.tables[last], self.plan.steps[last].layer.kernel
-        written = level.tensors(), level.entries, level.block, launch.as_changes
+        level, size, as_changes = self.tables[last], self.plan.steps[last].layer.kernel, launch.as_changes
+        tables = level.tensors()
         if launch.kernel == "pool_kernel":
-            out: tuple[Tensor, Tensor] = ops.max_pool(base, entries, size, *written)
+            out: tuple[Tensor, Tensor] = ops.max_pool(
+                base, entries, size, tables, level.entries, level.tile_size, as_changes
+            )
         elif launch.kernel == "entries_kernel":
-            out = ops.partial_conv(base, entries, *self.convs[first], *written, self.precision)
+            out = ops.partial_conv(
+                base, entries, *self.convs[first], tables, level.entries, level.tile_size, as_changes, self.precision,
+            )  # fmt: skip
         else:
-            conv_tables = self.tables[first].tensors()
-            out = ops.conv_pool(base, entries, *self.convs[first], conv_tables, size, *written, self.precision)
+            out = ops.conv_pool(
+                base, entries, *self.convs[first], self.tables[first].tensors(), size,
+                tables, level.entries, level.tile_size, as_changes, self.precision,
+            )  # fmt: skip
         return out
 
 
 @dataclass(frozen=True)
 class StepLaunch:
-    """Which steps of a plan a launch runs, with which kernel, and how many entries a program takes.
+    """Which steps of a plan a launch runs, with which kernel, and how many entries a tile has: a program takes one.
 
     `as_changes`: a convolution follows, which reads entries less their base cells.
     """
 
     steps: range
     kernel: str
-    block: int
+    tile_size: int
     as_changes: bool
 
 
@@ -115,14 +121,15 @@ def _launches(plan: Plan, device: torch.device | str, dtype: torch.dtype) -> lis
         # The first step may read pixels, and does so alone.
         fused = done > 0 and kinds[done : done + 2] == ["conv", "pool"] and bool(tuned_options(key(CONV_POOL_KERNEL)))
         kernel = CONV_POOL_KERNEL if fused else "entries_kernel" if kinds[done] == "conv" else "pool_kernel"
-        steps, block = range(done, done + 1 + fused), POOLED_BLOCK if fused else ENTRY_BLOCK
+        steps, default = range(done, done + 1 + fused), POOLED_TILE if fused else ENTRY_TILE
         done = steps.stop
-        launches.append(StepLaunch(steps, kernel, tuned_block(key(kernel), block), kinds[done : done + 1] == ["conv"]))
+        tile_size = tuned_tile_size(key(kernel), default)
+        launches.append(StepLaunch(steps, kernel, tile_size, kinds[done : done + 1] == ["conv"]))
     return launches
 
 
-def level_tables(step: Step, device: torch.device | str, block: int = ENTRY_BLOCK) -> LevelTables:
-    """The tables of one step, for tiles of `block` entries.
+def level_tables(step: Step, device: torch.device | str, tile_size: int = ENTRY_TILE) -> LevelTables:
+    """The tables of one step, for tiles of `tile_size` entries.
 
     A cell's number, and a block's, is the sum of a row's part and a column's.
     """
@@ -134,8 +141,8 @@ def level_tables(step: Step, device: torch.device | str, block: int = ENTRY_BLOC
 
     return LevelTables(
         entries=table.entries,
-        block=block,
-        tiles=on_device(_tile_table(table, block)),
+        tile_size=tile_size,
+        tiles=on_device(_tile_table(table, tile_size)),
         row_taps=on_device(_tap_table(below.rows, step.rows.keys, below.base_shape[1], col_bands)),
         col_taps=on_device(_tap_table(below.cols, step.cols.keys, 1, 1)),
         row_keys=on_device(_key_table(table.rows, step.rows.keys, table.base_shape[1])),

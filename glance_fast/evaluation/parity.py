@@ -45,7 +45,7 @@ class Parity:
     ms: float
 
 
-class _Run:
+class _TimedBackend:
     """A backend at a precision that scores images, read as the model's `settings` say, timed."""
 
     def __init__(self, name: str, precision: str, settings: InputSettings, score: Callable[[RgbImage], object]) -> None:
@@ -87,7 +87,7 @@ class _Reference:
         """Map and score of each image."""
         return ((self._file.read(stored), score) for stored, score in zip(self._maps, self._scores, strict=True))
 
-    def parity(self, run: _Run, count: int, scored: Iterable[tuple[NDArray[np.float32], float]]) -> Parity:
+    def parity(self, run: _TimedBackend, count: int, scored: Iterable[tuple[NDArray[np.float32], float]]) -> Parity:
         """The row of a run, from its maps and scores of the first `count` images."""
         from scipy.stats import spearmanr
 
@@ -122,15 +122,15 @@ def verify(folder: Path, images: Sequence[Path], loop_images: int = 1, progress:
     """
     torch = Engine.load(folder, backend="torch")
     with ArrayFile() as file:
-        reference, run = _Reference(file), _Run(REFERENCE, "fp32", torch.input_settings, torch.score)
+        reference, run = _Reference(file), _TimedBackend(REFERENCE, "fp32", torch.input_settings, torch.score)
         for anomaly_map, score in run.scored(images, progress):
             reference.add(anomaly_map, score)
         rows = [reference.parity(run, len(images), reference.scored())]
         if first := images[:loop_images]:
-            loop = _Run(LOOP, "fp32", torch.input_settings, lambda image: torch.score(image, method=LOOP))
+            loop = _TimedBackend(LOOP, "fp32", torch.input_settings, lambda image: torch.score(image, method=LOOP))
             rows.insert(0, reference.parity(loop, len(first), loop.scored(first, progress)))
         for backend, precision in runnable(folder):
             engine = Engine.load(folder, backend, RUNTIME_DEVICE[backend], precision)
-            run = _Run(f"{backend} {precision}", precision, torch.input_settings, engine.score)
+            run = _TimedBackend(f"{backend} {precision}", precision, torch.input_settings, engine.score)
             rows.append(reference.parity(run, len(images), run.scored(images, progress)))
     return rows

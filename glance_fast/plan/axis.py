@@ -131,6 +131,18 @@ def compile_axis(layers: Sequence[Layer], sizes: Sequence[int], holes: Ints, rea
 
 
 @dataclass(frozen=True)
+class _HoledCells:
+    """Cells of a level under a hole each: `cell` int64 [n], `hole` int64 [n, 2] or the part of it that each sees.
+
+    `dead` bool [n]: which of them the hole covers.
+    """
+
+    cell: Ints
+    hole: Ints
+    dead: Bools
+
+
+@dataclass(frozen=True)
 class _Level:
     """A level along one axis; `field` int64 [cells, 2]: the first and one past the last pixel that each cell sees."""
 
@@ -150,28 +162,28 @@ class _Level:
         touched = (cells != OUTSIDE) & (part[..., 0] < part[..., 1])
         return touched, touched & (part == field).all(axis=-1), part
 
-    def touched_taps(self, cells: Ints, holes: Ints, dead: Bools) -> tuple[Ints, Ints]:
+    def touched_taps(self, holed: _HoledCells) -> tuple[Ints, Ints]:
         """First and one past the last tap of each cell's window that its hole meets, int64 [n] each.
 
         All taps for dead cells and for a pool, where leaving taps out saves nothing.
         """
         kernel = self.layer.kernel if self.layer else 0
-        low, high = np.zeros(len(cells), np.int64), np.full(len(cells), kernel, np.int64)
+        low, high = np.zeros(len(holed.cell), np.int64), np.full(len(holed.cell), kernel, np.int64)
         if self.layer is not None and self.layer.kind == "conv":
             assert self.below is not None
-            touched = self.below.coverage(self.window(cells), holes)[0]
-            low = np.where(dead, low, touched.argmax(axis=1))
-            high = np.where(dead, high, kernel - touched[:, ::-1].argmax(axis=1))
+            touched = self.below.coverage(self.window(holed.cell), holed.hole)[0]
+            low = np.where(holed.dead, low, touched.argmax(axis=1))
+            high = np.where(holed.dead, high, kernel - touched[:, ::-1].argmax(axis=1))
         return low, high
 
-    def dead_taps(self, cells: Ints, holes: Ints, dead: Bools) -> Bools:
+    def dead_taps(self, holed: _HoledCells) -> Bools:
         """Which taps of each cell's window are dead, bool [n, k]: all of a dead cell's, none of a pool's."""
         if self.layer is None or self.layer.kind == "pool":
-            return np.zeros((len(cells), 1), bool)
+            return np.zeros((len(holed.cell), 1), bool)
         assert self.below is not None
-        return self.below.coverage(self.window(cells), holes)[1] | dead[:, None]
+        return self.below.coverage(self.window(holed.cell), holed.hole)[1] | holed.dead[:, None]
 
-    def refinements(self, cells: Ints, holes: Ints, dead: Bools, pool_size: int = 1) -> list[Ints]:
+    def refinements(self, holed: _HoledCells, pool_size: int = 1) -> list[Ints]:
         """Criteria that subdivide a band, most important first, int64 [n] each; 0 means 'no subdivision'.
 
         For a convolution: its dead taps, then its position in the window of the pool above. For a pool: what its taps
@@ -180,15 +192,15 @@ class _Level:
         if self.layer is None or self.below is None:
             return []
         if self.layer.kind == "conv":
-            dead_taps = self.dead_taps(cells, holes, dead)
-            return [np.where(dead_taps.any(axis=1), 1 + _group_index(dead_taps), 0), 1 + cells % pool_size]
-        window = self.window(cells)
-        touched, covered, part = self.below.coverage(window, holes)
+            dead_taps = self.dead_taps(holed)
+            return [np.where(dead_taps.any(axis=1), 1 + _group_index(dead_taps), 0), 1 + holed.cell % pool_size]
+        window = self.window(holed.cell)
+        touched, covered, part = self.below.coverage(window, holed.hole)
         states = [touched, covered]
         for tap in range(self.layer.kernel):
-            source = window[:, tap], part[:, tap], covered[:, tap]
+            source = _HoledCells(window[:, tap], part[:, tap], covered[:, tap])
             alive = touched[:, tap] & ~covered[:, tap]
-            criteria = *self.below.touched_taps(*source), *self.below.refinements(*source)
+            criteria = *self.below.touched_taps(source), *self.below.refinements(source)
             states += [alive * criterion for criterion in criteria]
         return [1 + _group_index(np.column_stack(states))]
 
@@ -219,14 +231,14 @@ def _number(
     codes = [dead[touched], cells[touched], part[touched, 0], part[touched, 1]]
     distinct, number = np.unique(np.ravel_multi_index(codes, digits), return_inverse=True)
     is_dead, cell, first, last = np.unravel_index(distinct, digits)
-    key_state = cell, np.stack([first, last], axis=1), is_dead == 1
-    band_key = np.stack([is_dead, *level.touched_taps(*key_state)], axis=1)
+    holed = _HoledCells(cell, np.stack([first, last], axis=1), is_dead == 1)
+    band_key = np.stack([is_dead, *level.touched_taps(holed)], axis=1)
     dead_taps, refinements = np.zeros((len(cell), 1), bool), list[Ints]()
     if min_keys and level.layer is not None:
         # The keys of a small band read all taps, as one band: at those that the hole does not meet nothing changes.
         small = (_group_index_if_common(band_key, 1 + min_keys // 4) == 0) & (is_dead == 0)
         band_key[small, 1:] = 0, level.layer.kernel
-        dead_taps, refinements = level.dead_taps(*key_state), level.refinements(*key_state, pool_size)
+        dead_taps, refinements = level.dead_taps(holed), level.refinements(holed, pool_size)
     band = _group_index(band_key)
     for criterion in refinements:
         common = np.where(criterion, _group_index_if_common(np.stack([band, criterion], axis=1), min_keys), 0)
@@ -235,7 +247,7 @@ def _number(
     key = np.full(cells.shape, UNTOUCHED, np.int64)
     key[touched] = np.argsort(order)[number]
     bands = _bands(band[order], band_key[order], dead_taps[order])
-    return Keys(cell[order], key_state[1][order], bands), WindowSources(cells, key, dead)
+    return Keys(cell[order], holed.hole[order], bands), WindowSources(cells, key, dead)
 
 
 def _group_index(rows: NDArray[Any]) -> Ints:

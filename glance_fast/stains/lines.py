@@ -10,7 +10,7 @@ import numpy as np
 from glance_fast.stains.base import Edit, Mark, blend
 from glance_fast.stains.checks import Range, check_counts, check_range, check_type
 from glance_fast.stains.parameters import Size, Tone, log_uniform, uniform
-from glance_fast.stains.raster import Floats, Path, noise, stroke
+from glance_fast.stains.raster import Floats, Polyline, noise, stroke
 
 # Points this close draw a line without beads, even at a width of one pixel.
 STEP = 0.5
@@ -20,7 +20,7 @@ STEP = 0.5
 class _Limb:
     """One walked line of a crack, with the heading [n] (radians) at each of its points."""
 
-    path: Path
+    line: Polyline
     heading: Floats
 
 
@@ -51,7 +51,7 @@ class Crack(Mark):
         limbs = [_walk(start, length, radius, (rng.uniform(0, 2 * math.pi), rough), rng)]
         for _ in range(rng.integers(self.branches[0], self.branches[1] + 1)):
             limbs.append(_branch(limbs[rng.integers(len(limbs))], rough, rng))
-        shape = stroke(Path.joined([limb.path for limb in limbs]), canvas.shape[:2])
+        shape = stroke(Polyline.joined([limb.line for limb in limbs]), canvas.shape[:2])
         return blend(canvas, shape, self.tone.target(canvas, shape, rng))
 
 
@@ -84,7 +84,7 @@ class Scratch(Mark):
             aside = middle + rng.normal(0, 2 + 4 * radius, 2).astype(np.float32)
             turned = (angle + rng.normal(0, 0.05), bend)
             paths.append(_arc(aside, length * rng.uniform(0.4, 1), radius * rng.uniform(0.5, 1), turned, rng))
-        shape = stroke(Path.joined(paths), canvas.shape[:2])
+        shape = stroke(Polyline.joined(paths), canvas.shape[:2])
         return blend(canvas, shape, self.tone.target(canvas, shape, rng))
 
 
@@ -99,7 +99,7 @@ def _walk(start: Floats, length: float, radius: float, course: Range, rng: np.ra
     steps = np.stack([np.sin(heading), np.cos(heading)], axis=1) * np.float32(STEP)
     along = np.linspace(0, 1, count, dtype=np.float32)
     at = start + np.cumsum(steps, axis=0) - steps[0]
-    return _Limb(Path(at, np.maximum(radius * (1 - 0.7 * along), np.float32(0.4)), 1 - 0.4 * along), heading)
+    return _Limb(Polyline(at, np.maximum(radius * (1 - 0.7 * along), np.float32(0.4)), 1 - 0.4 * along), heading)
 
 
 def _branch(parent: _Limb, rough: float, rng: np.random.Generator) -> _Limb:
@@ -108,10 +108,10 @@ def _branch(parent: _Limb, rough: float, rng: np.random.Generator) -> _Limb:
     fork = int(count * rng.uniform(0.1, 0.8))
     heading = float(parent.heading[fork]) + float(rng.choice((-1, 1)) * rng.uniform(0.4, 1.2))
     length = (count - fork) * STEP * rng.uniform(0.3, 0.9)
-    return _walk(parent.path.at[fork], length, 0.7 * float(parent.path.radius[fork]), (heading, rough), rng)
+    return _walk(parent.line.at[fork], length, 0.7 * float(parent.line.radius[fork]), (heading, rough), rng)
 
 
-def _arc(middle: Floats, length: float, radius: float, course: Range, rng: np.random.Generator) -> Path:
+def _arc(middle: Floats, length: float, radius: float, course: Range, rng: np.random.Generator) -> Polyline:
     """A line round `middle` of even width whose strength fades at its ends and varies along it."""
     count = max(3, int(length / STEP))
     along = np.linspace(-0.5, 0.5, count, dtype=np.float32)
@@ -120,4 +120,4 @@ def _arc(middle: Floats, length: float, radius: float, course: Range, rng: np.ra
     at = np.cumsum(steps, axis=0)
     ends = np.clip((0.5 - np.abs(along)) / np.float32(rng.uniform(0.02, 0.4)), 0.1, 1)
     uneven = 0.8 + 0.2 * noise((1, count), rng.uniform(4, 60), rng)[0]
-    return Path(at - at[count // 2] + middle, np.full(count, radius, np.float32), ends * uneven)
+    return Polyline(at - at[count // 2] + middle, np.full(count, radius, np.float32), ends * uneven)

@@ -52,7 +52,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Path:
+class Polyline:
     """A line as close points [n, 2] (y, x), half-widths [n], both in pixels, and strengths [n] in 0..1."""
 
     at: Floats
@@ -60,10 +60,10 @@ class Path:
     strength: Floats
 
     @staticmethod
-    def joined(paths: list[Path]) -> Path:
-        """All paths, concatenated."""
+    def joined(lines: list[Polyline]) -> Polyline:
+        """All lines, concatenated."""
         fields = ("at", "radius", "strength")
-        return Path(*(np.concatenate([getattr(path, name) for path in paths]) for name in fields))
+        return Polyline(*(np.concatenate([getattr(line, name) for line in lines]) for name in fields))
 
 
 def noise(size: tuple[int, int], cell: float, rng: np.random.Generator) -> Floats:
@@ -76,19 +76,19 @@ def noise(size: tuple[int, int], cell: float, rng: np.random.Generator) -> Float
     return np.clip(np.asarray(enlarged, np.float32), -1, 1)
 
 
-def stroke(path: Path, size: tuple[int, int]) -> Shape:
+def stroke(line: Polyline, size: tuple[int, int]) -> Shape:
     """The soft-edged line that a round pen leaves; at least one point must be inside an image of `size`."""
-    reach = int(np.ceil(path.radius.max() + 0.5))
-    near = np.all((path.at > -reach) & (path.at < np.array(size) + reach - 1), axis=1)
-    at = path.at[near]
+    reach = int(np.ceil(line.radius.max() + 0.5))
+    near = np.all((line.at > -reach) & (line.at < np.array(size) + reach - 1), axis=1)
+    at = line.at[near]
     cell = np.rint(at).astype(np.int64)
     first, last = cell.min(0) - reach, cell.max(0) + reach + 1
     pens = np.arange(-reach, reach + 1)
     # How every point inks the k x k pixels round it, and those pixels' numbers in the padded box: [n, k, k].
     dy, dx = ((cell[:, i, None] + pens - at[:, i, None]).astype(np.float32) ** 2 for i in (0, 1))
     gap = np.sqrt(dy[:, :, None] + dx[:, None, :])
-    ink = np.clip(path.radius[near, None, None] + np.float32(0.5) - gap, 0, 1)
-    ink *= path.strength[near, None, None]
+    ink = np.clip(line.radius[near, None, None] + np.float32(0.5) - gap, 0, 1)
+    ink *= line.strength[near, None, None]
     y, x = (cell[:, i, None] + pens - first[i] for i in (0, 1))
     padded = np.zeros(last - first, np.float32)
     np.maximum.at(padded.reshape(-1), (y[:, :, None] * padded.shape[1] + x[:, None, :]).ravel(), ink.ravel())

@@ -32,7 +32,7 @@ WARMUP_PARTS, FINAL_RATE = 20, 0.01
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A run's folder, settings and devices; `fingerprint` identifies the settings and the data."""
 
     folder: Path
@@ -75,7 +75,7 @@ class _Reporter:
     progress: Progress
 
 
-def run_stages(run: Run, stages: list[TrainingStage]) -> None:
+def run_stages(run: TrainingRun, stages: list[TrainingStage]) -> None:
     """Train all stages, from the start or from the position in the run's folder."""
     checkpoint = _unfinished(run, stages)
     position = checkpoint.position if checkpoint else run.position(0, 0, LogDigest())
@@ -91,7 +91,7 @@ def run_stages(run: Run, stages: list[TrainingStage]) -> None:
             start = _StageStart(start.index + 1, 0)
 
 
-def _unfinished(run: Run, stages: Sequence[TrainingStage]) -> Checkpoint | None:
+def _unfinished(run: TrainingRun, stages: Sequence[TrainingStage]) -> Checkpoint | None:
     """The checkpoint in the run's folder, if it has one; TrainingError for a damaged one and for one of another run."""
     if not os.path.lexists(run.state):
         return None
@@ -104,7 +104,7 @@ def _unfinished(run: Run, stages: Sequence[TrainingStage]) -> Checkpoint | None:
     return checkpoint
 
 
-def _load_finished(run: Run, stage: TrainingStage, index: int) -> None:
+def _load_finished(run: TrainingRun, stage: TrainingStage, index: int) -> None:
     path = run.finished(stage)
     checkpoint = read_state(path, _max_bytes(stage))
     _check_run(run, checkpoint)
@@ -113,7 +113,7 @@ def _load_finished(run: Run, stage: TrainingStage, index: int) -> None:
     checkpoint.restore_module(stage)
 
 
-def _check_run(run: Run, checkpoint: Checkpoint) -> None:
+def _check_run(run: TrainingRun, checkpoint: Checkpoint) -> None:
     if checkpoint.position.fingerprint != run.fingerprint:
         raise TrainingError(
             f"{run.folder} holds an unfinished run with other settings or other images; use the same settings and "
@@ -126,7 +126,7 @@ def _max_bytes(stage: TrainingStage) -> int:
     return sum(4 * max(int(tensor.nbytes), 4) for tensor in stage.state_dict().values())
 
 
-def _run_stage(run: Run, stage: TrainingStage, start: _StageStart, reporter: _Reporter) -> None:
+def _run_stage(run: TrainingRun, stage: TrainingStage, start: _StageStart, reporter: _Reporter) -> None:
     fabric, progress = run.fabric, reporter.progress
     stage.train()
     optimizer = torch.optim.AdamW(stage.parameters(), lr=run.train.learning_rate, weight_decay=WEIGHT_DECAY)
@@ -174,7 +174,7 @@ def _tracked(batches: Sequence[NDArray[np.uint8]], name: str, progress: Progress
         progress.advance(task)
 
 
-def _finish(run: Run, stage: TrainingStage, index: int, log: TrainingLog | None) -> None:
+def _finish(run: TrainingRun, stage: TrainingStage, index: int, log: TrainingLog | None) -> None:
     """Close a stage: write its weights to their own file first, then move the run's position to the next stage."""
     stage.eval()
     stage.finish()

@@ -33,7 +33,7 @@ from glance_fast.training.backbone_init import initialise_from_teacher
 from glance_fast.training.base_stage import Context
 from glance_fast.training.dataset import Split, read_split, read_usable
 from glance_fast.training.log import draw_curves, read_rows
-from glance_fast.training.runner import Run, run_stages
+from glance_fast.training.runner import TrainingRun, run_stages
 from glance_fast.training.schedule import build_stages
 from glance_fast.training.usable_photos import Photos, Requirement
 
@@ -150,11 +150,11 @@ def _context(job: Job, model_config: ModelConfig, train: TrainConfig, data: _Dat
     return context
 
 
-def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Run:
+def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> TrainingRun:
     settings = [context.model.config.model_dump(mode="json"), context.train.model_dump(mode="json")]
     inputs = json.dumps([*settings, context.teacher.source, split.fingerprint], sort_keys=True)
     distil = hashlib.sha256(context.distil_photos.data).hexdigest()
-    run = Run(job.work, context.train, hashlib.sha256((inputs + distil).encode()).hexdigest(), fabric)
+    run = TrainingRun(job.work, context.train, hashlib.sha256((inputs + distil).encode()).hexdigest(), fabric)
     if fabric.is_global_zero:
         if job.restart:
             for path in set(job.work.iterdir()) - {job.work / LOCK}:

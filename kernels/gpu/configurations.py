@@ -56,7 +56,7 @@ def tuned_options(key: TuningKey) -> Options:
     return overrides[key] if key in overrides else _table().get(key, {})
 
 
-def tuned_block(key: TuningKey, default: int) -> int:
+def tuned_tile_size(key: TuningKey, default: int) -> int:
     """Entries per program: `default` where no other number was measured to be faster."""
     return tuned_options(key).get("BLOCK_M", default)
 

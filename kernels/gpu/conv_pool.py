@@ -33,9 +33,10 @@ from glance_fast.kernels.gpu.partial_conv import (
     store_entries,
 )
 from glance_fast.kernels.gpu.tables import LevelTables
+from glance_fast.kernels.reference.partial_conv import WeightShape
 
 # Pooled entries per program where no other number was measured to be faster.
-POOLED_BLOCK = 32
+POOLED_TILE = 32
 
 
 @triton.jit
@@ -107,11 +108,11 @@ def pooled_entries_kernel(
 
 
 def pooled_settings(
-    weight: tuple[int, ...], dtype: torch.dtype, size: int, block: int, precision: str
+    shape: WeightShape, dtype: torch.dtype, size: int, tile_size: int, precision: str
 ) -> dict[str, Any]:
-    """Keyword arguments of a launch: weight of shape [k, k, C, O], windows of `size` x `size`, tiles of `block`."""
+    """Keyword arguments of a launch: weights of this shape, windows of `size` x `size`, tiles of `tile_size`."""
     small = {"BLOCK_K": 16, "num_stages": 1} if dtype == torch.float32 else {}
-    return {**entries_settings(weight, dtype, block, precision), "num_warps": 8, **small, "SIZE": size}
+    return {**entries_settings(shape, dtype, tile_size, precision), "num_warps": 8, **small, "SIZE": size}
 
 
 def conv_pool(
@@ -136,8 +137,8 @@ def conv_pool(
     entries = torch.empty(batch, tables.entries, channels_out, dtype=base.dtype, device=base.device)
     if tables.entries:
         key = tuning_key("pooled_entries_kernel", (weight.shape[2], channels_out), base.device, base.dtype)
-        settings = pooled_settings(tuple(weight.shape), base.dtype, size, tables.block, precision)
-        settings |= {**tuned_options(key), "BLOCK_M": tables.block}
+        settings = pooled_settings(WeightShape(*weight.shape), base.dtype, size, tables.tile_size, precision)
+        settings |= {**tuned_options(key), "BLOCK_M": tables.tile_size}
         pooled_entries_kernel[(len(tables.tiles), triton.cdiv(channels_out, settings["BLOCK_N"]), batch)](
             changes, base, sums, out, pooled_base, weight, bias, *conv_tables[1:], *tables.tensors()[:-1], entries,
             changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), pooled_base.stride(0), entries.stride(0),

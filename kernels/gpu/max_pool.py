@@ -64,11 +64,11 @@ def pool_kernel(
     )
 
 
-def pool_settings(channels: int, size: int, block: int) -> dict[str, int]:
-    """Keyword arguments of a launch with tiles of `block` entries."""
+def pool_settings(channels: int, size: int, tile_size: int) -> dict[str, int]:
+    """Keyword arguments of a launch with tiles of `tile_size` entries."""
     # With other numbers of warps the index arithmetic spills on some device (`bench/compile_kernels.py`).
     warps = 2 if channels_for(channels) <= 32 else 8
-    sizes = {"BLOCK_M": block, "BLOCK_N": channels_for(channels), "num_warps": warps}
+    sizes = {"BLOCK_M": tile_size, "BLOCK_N": channels_for(channels), "num_warps": warps}
     return {"CHANNELS": channels, "SIZE": size, **sizes}
 
 
@@ -85,9 +85,9 @@ def max_pool(base: Tensor, values: Tensor, size: int, tables: LevelTables, as_ch
     out = pool_base(base, size)
     entries = torch.empty(batch, tables.entries, channels, dtype=base.dtype, device=base.device)
     if tables.entries:
-        settings = pool_settings(channels, size, tables.block)
+        settings = pool_settings(channels, size, tables.tile_size)
         key = tuning_key("pool_kernel", (channels, channels), base.device, base.dtype)
-        settings |= {**tuned_options(key), "BLOCK_M": tables.block}
+        settings |= {**tuned_options(key), "BLOCK_M": tables.tile_size}
         pool_kernel[(len(tables.tiles), triton.cdiv(channels, settings["BLOCK_N"]), batch)](
             values, base, out, *tables.tensors(), entries,
             values.stride(0), base.stride(0), out.stride(0), entries.stride(0),

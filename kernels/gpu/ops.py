@@ -24,32 +24,32 @@ from glance_fast.kernels.gpu.tables import LevelTables
 @torch.library.custom_op("glance_fast::partial_conv", mutates_args=())
 def partial_conv(
     base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
-    entries: int, block: int, as_changes: bool, precision: str,
+    entries: int, tile_size: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`partial_conv.partial_conv`; `tables` are the tensors of `LevelTables`, in its order."""
-    level = LevelTables(entries, block, *tables)
+    level = LevelTables(entries, tile_size, *tables)
     return partial_conv_kernels.partial_conv(base, changes, weight, bias, level, as_changes, precision)
 
 
 @partial_conv.register_fake
 def _(
     base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
-    entries: int, block: int, as_changes: bool, precision: str,
+    entries: int, tile_size: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return base.new_empty(*base.shape[:3], weight.shape[3]), base.new_empty(base.shape[0], entries, weight.shape[3])
 
 
 @torch.library.custom_op("glance_fast::max_pool", mutates_args=())
 def max_pool(
-    base: Tensor, values: Tensor, size: int, tables: list[Tensor], entries: int, block: int, as_changes: bool
+    base: Tensor, values: Tensor, size: int, tables: list[Tensor], entries: int, tile_size: int, as_changes: bool
 ) -> tuple[Tensor, Tensor]:
     """`max_pool.max_pool`."""
-    return max_pool_kernels.max_pool(base, values, size, LevelTables(entries, block, *tables), as_changes)
+    return max_pool_kernels.max_pool(base, values, size, LevelTables(entries, tile_size, *tables), as_changes)
 
 
 @max_pool.register_fake
 def _(
-    base: Tensor, values: Tensor, size: int, tables: list[Tensor], entries: int, block: int, as_changes: bool
+    base: Tensor, values: Tensor, size: int, tables: list[Tensor], entries: int, tile_size: int, as_changes: bool
 ) -> tuple[Tensor, Tensor]:
     batch, height, width, channels = base.shape
     return base.new_empty(batch, height // size, width // size, channels), base.new_empty(batch, entries, channels)
@@ -58,18 +58,17 @@ def _(
 @torch.library.custom_op("glance_fast::conv_pool", mutates_args=())
 def conv_pool(
     base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, conv_tables: list[Tensor], size: int,
-    tables: list[Tensor], entries: int, block: int, as_changes: bool, precision: str,
+    tables: list[Tensor], entries: int, tile_size: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`conv_pool.conv_pool`; both tables as in `partial_conv`."""
-    level = LevelTables(entries, block, *tables)
-    layer = base, changes, weight, bias
-    return conv_pool_kernels.conv_pool(*layer, conv_tables, level, size, as_changes, precision)
+    level = LevelTables(entries, tile_size, *tables)
+    return conv_pool_kernels.conv_pool(base, changes, weight, bias, conv_tables, level, size, as_changes, precision)
 
 
 @conv_pool.register_fake
 def _(
     base: Tensor, changes: Tensor, weight: Tensor, bias: Tensor, conv_tables: list[Tensor], size: int,
-    tables: list[Tensor], entries: int, block: int, as_changes: bool, precision: str,
+    tables: list[Tensor], entries: int, tile_size: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     (batch, height, width, _), channels_out = base.shape, weight.shape[3]
     return base.new_empty(batch, height // size, width // size, channels_out), base.new_empty(
@@ -97,17 +96,17 @@ def _(
 @torch.library.custom_op("glance_fast::pixel_level", mutates_args=())
 def pixel_level(
     images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
-    entries: int, block: int, as_changes: bool, precision: str,
+    entries: int, tile_size: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`pixel_level.pixel_level`; `tables` as in `partial_conv`."""
-    level = LevelTables(entries, block, *tables)
+    level = LevelTables(entries, tile_size, *tables)
     return pixel_level_kernels.pixel_level(images, pixels, weight, bias, level, as_changes, precision)
 
 
 @pixel_level.register_fake
 def _(
     images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, tables: list[Tensor],
-    entries: int, block: int, as_changes: bool, precision: str,
+    entries: int, tile_size: int, as_changes: bool, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     channels_out = weight.shape[3]
     return weight.new_empty(*images.shape[:3], channels_out), weight.new_empty(images.shape[0], entries, channels_out)

@@ -35,7 +35,8 @@ from glance_fast.kernels.gpu.indexing import (
     load_entries,
     load_tap,
 )
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK, LevelTables
+from glance_fast.kernels.gpu.tables import ENTRY_TILE, LevelTables
+from glance_fast.kernels.reference.partial_conv import WeightShape
 
 
 @triton.jit
@@ -186,27 +187,27 @@ def channels_for(channels: int) -> int:
     return int(max(16, min(64, triton.next_power_of_2(channels))))
 
 
-def base_settings(weight: tuple[int, ...], dtype: torch.dtype, precision: str) -> dict[str, Any]:
-    """Keyword arguments of a launch of the base kernel, for a weight of shape [k, k, C, O] and this dtype.
+def base_settings(shape: WeightShape, dtype: torch.dtype, precision: str) -> dict[str, Any]:
+    """Keyword arguments of a launch of the base kernel, for weights of this shape and dtype.
 
     With these sizes no register is spilled on any target, as `bench/compile_kernels.py` measures.
     """
-    settings = {**_settings(weight, precision), "BLOCK_M": ENTRY_BLOCK}
+    settings = {**_settings(shape, precision), "BLOCK_M": ENTRY_TILE}
     if dtype != torch.float32:
-        return {**settings, "BLOCK_K": 16} if weight[3] >= 128 else settings
-    if weight[3] < 64:
+        return {**settings, "BLOCK_K": 16} if shape.channels_out >= 128 else settings
+    if shape.channels_out < 64:
         return {**settings, "num_stages": 2}
     return {**settings, "BLOCK_K": 16, "num_warps": 16, "num_stages": 1}
 
 
-def entries_settings(weight: tuple[int, ...], dtype: torch.dtype, block: int, precision: str) -> dict[str, Any]:
-    """Keyword arguments of a launch of the entries kernel with tiles of `block` entries."""
-    many_warps = dtype == torch.float32 and weight[3] > 32
-    return {**_settings(weight, precision), "BLOCK_M": block, "num_warps": 16 if many_warps else 8}
+def entries_settings(shape: WeightShape, dtype: torch.dtype, tile_size: int, precision: str) -> dict[str, Any]:
+    """Keyword arguments of a launch of the entries kernel with tiles of `tile_size` entries."""
+    many_warps = dtype == torch.float32 and shape.channels_out > 32
+    return {**_settings(shape, precision), "BLOCK_M": tile_size, "num_warps": 16 if many_warps else 8}
 
 
-def _settings(weight: tuple[int, ...], precision: str) -> dict[str, Any]:
-    kernel, _, channels_in, channels_out = weight
+def _settings(shape: WeightShape, precision: str) -> dict[str, Any]:
+    kernel, _, channels_in, channels_out = shape
     # Channels that a program takes at a time, out and in, are powers of two that the tensor cores take.
     blocks = {"BLOCK_N": channels_for(channels_out), "BLOCK_K": max(16, min(32, triton.next_power_of_2(channels_in)))}
     return {
@@ -238,8 +239,8 @@ def partial_conv(
     entries = torch.empty(batch, tables.entries, channels_out, dtype=base.dtype, device=base.device)
     if tables.entries:
         key = tuning_key("entries_kernel", (channels_in, channels_out), base.device, base.dtype)
-        settings = entries_settings(tuple(weight.shape), base.dtype, tables.block, precision)
-        settings |= {**tuned_options(key), "BLOCK_M": tables.block}
+        settings = entries_settings(WeightShape(*weight.shape), base.dtype, tables.tile_size, precision)
+        settings |= {**tuned_options(key), "BLOCK_M": tables.tile_size}
         entries_kernel[(len(tables.tiles), triton.cdiv(channels_out, settings["BLOCK_N"]), batch)](
             changes, base, sums, out, weight, bias, *tables.tensors(), entries,
             changes.stride(0), base.stride(0), sums.stride(0), out.stride(0), entries.stride(0),
@@ -253,7 +254,7 @@ def base_pass(base: Tensor, weight: Tensor, bias: Tensor, precision: str) -> tup
     batch, height, width, channels_in = base.shape
     channels_out = weight.shape[3]
     key = tuning_key("base_kernel", (channels_in, channels_out), base.device, base.dtype)
-    settings = base_settings(tuple(weight.shape), base.dtype, precision) | tuned_options(key)
+    settings = base_settings(WeightShape(*weight.shape), base.dtype, precision) | tuned_options(key)
     sums = torch.empty(batch, height * width, channels_out, dtype=torch.float32, device=base.device)
     out = torch.empty(batch, height, width, channels_out, dtype=base.dtype, device=base.device)
     grid = triton.cdiv(height * width, settings["BLOCK_M"]), triton.cdiv(channels_out, settings["BLOCK_N"]), batch

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glance_fast.kernels.gpu.pixels import convolve_pixels, warps_for, window_chunk
+from glance_fast.kernels.reference.partial_conv import WeightShape
 
 # Cells of the result per program, and channels.
 CELL_BLOCK, CHANNEL_BLOCK = 64, 32
@@ -72,9 +73,9 @@ def pixel_conv_kernel(
     tl.store(out + at, tl.minimum(tl.maximum(acc, 0.0), MAXIMUM).to(out.dtype.element_ty), stored)
 
 
-def pixel_settings(weight: tuple[int, ...], dtype: torch.dtype, geometry: PixelConvGeometry) -> dict[str, Any]:
-    """Keyword arguments of a launch, for a weight [k, k, C, O] of `dtype`."""
-    kernel, _, channels, channels_out = weight
+def pixel_settings(shape: WeightShape, dtype: torch.dtype, geometry: PixelConvGeometry) -> dict[str, Any]:
+    """Keyword arguments of a launch, for weights [k, k, C, O] of `dtype`."""
+    kernel, _, channels, channels_out = shape
     sizes = {"CHANNELS": channels, "KERNEL": kernel, "COUT": channels_out}
     sides = {"STRIDE": geometry.stride, "PADDING": geometry.padding, "MAXIMUM": geometry.maximum}
     blocks = {"BLOCK_M": CELL_BLOCK, "BLOCK_N": CHANNEL_BLOCK, "BLOCK_K": window_chunk(kernel, channels)}
@@ -90,7 +91,7 @@ def pixel_conv(images: Tensor, pixels: Tensor, weight: Tensor, bias: Tensor, geo
     channels_out = weight.shape[3]
     out_height, out_width = (conv_size(side, weight.shape[0], geometry) for side in (height, width))
     out = torch.empty(batch, out_height, out_width, channels_out, dtype=weight.dtype, device=images.device)
-    settings = pixel_settings(tuple(weight.shape), weight.dtype, geometry)
+    settings = pixel_settings(WeightShape(*weight.shape), weight.dtype, geometry)
     grid = triton.cdiv(out_height * out_width, CELL_BLOCK), triton.cdiv(channels_out, CHANNEL_BLOCK), batch
     pixel_conv_kernel[grid](
         images, pixels[0], pixels[1], weight, bias, out, height, width, out_height, out_width,

@@ -24,6 +24,7 @@ from glance_fast.kernels.gpu.indexing import TILE_FIELDS, load_base_index, load_
 from glance_fast.kernels.gpu.partial_conv import channels_for, renormalise, store_base, store_entries
 from glance_fast.kernels.gpu.pixels import convolve_pixels, load_normalised, warps_for, window_chunk
 from glance_fast.kernels.gpu.tables import LevelTables
+from glance_fast.kernels.reference.partial_conv import WeightShape
 
 WARPS = 8
 
@@ -92,10 +93,10 @@ def pixel_entries_kernel(
     store_entries(value, entry, base_cell, live, n, base_out + offset, out + image * entries * COUT, COUT, AS_CHANGES)
 
 
-def level_settings(weight: tuple[int, ...], dtype: torch.dtype, block: int, precision: str) -> dict[str, Any]:
-    """Keyword arguments of both launches, for a weight [k, k, C, O] of `dtype` and tiles of `block` entries."""
-    kernel, _, channels, channels_out = weight
-    blocks = {"BLOCK_M": block, "BLOCK_N": channels_for(channels_out), "BLOCK_K": window_chunk(kernel, channels)}
+def level_settings(shape: WeightShape, dtype: torch.dtype, tile_size: int, precision: str) -> dict[str, Any]:
+    """Keyword arguments of both launches, for weights [k, k, C, O] of `dtype` and tiles of `tile_size` entries."""
+    kernel, _, channels, channels_out = shape
+    blocks = {"BLOCK_M": tile_size, "BLOCK_N": channels_for(channels_out), "BLOCK_K": window_chunk(kernel, channels)}
     sizes = {"CHANNELS": channels, "COUT": channels_out, "KERNEL": kernel}
     return {**sizes, **blocks, "PRECISION": precision, "num_warps": warps_for(dtype, WARPS)}
 
@@ -115,7 +116,7 @@ def pixel_level(
     """
     batch, height, width, _ = images.shape
     cells, channels_out = height * width, weight.shape[3]
-    settings = level_settings(tuple(weight.shape), weight.dtype, tables.block, precision)
+    settings = level_settings(WeightShape(*weight.shape), weight.dtype, tables.tile_size, precision)
     sums = torch.empty(batch, cells, channels_out, dtype=torch.float32, device=images.device)
     out = torch.empty(batch, height, width, channels_out, dtype=weight.dtype, device=images.device)
     channels = triton.cdiv(channels_out, settings["BLOCK_N"])

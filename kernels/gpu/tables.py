@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 # Entries per program where no other number was measured to be faster.
-ENTRY_BLOCK = 64
+ENTRY_TILE = 64
 # In the order in which kernels take them.
 TABLES = ("tiles", "row_taps", "col_taps", "row_keys", "col_keys", "block_offsets")
 TILE_FIELDS, TAP_FIELDS, KEY_FIELDS = 10, 6, 3
@@ -29,10 +29,10 @@ TILE_FIELDS, TAP_FIELDS, KEY_FIELDS = 10, 6, 3
 
 @dataclass(frozen=True)
 class LevelTables:
-    """The tables of one step on a device, for tiles of `block` entries of the level's `entries`."""
+    """The tables of one step on a device, for tiles of `tile_size` entries of the level's `entries`."""
 
     entries: int
-    block: int
+    tile_size: int
     tiles: Tensor
     row_taps: Tensor
     col_taps: Tensor

@@ -11,6 +11,8 @@ changes there: a window that a hole touches at two of its nine taps costs two ta
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +27,15 @@ def partial_conv_reference(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
     y = F.conv2d(x * mask, weight, padding=kernel // 2)
     y = y * (kernel**2 / valid.clamp(min=1)) + bias[:, None, None]
     return F.relu(y) * alive, alive
+
+
+class WeightShape(NamedTuple):
+    """The shape of `tap_weights`."""
+
+    kernel: int
+    kernel_width: int
+    channels_in: int
+    channels_out: int
 
 
 def tap_weights(weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from glance_fast.errors import ConfigError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations
 from glance_fast.kernels.gpu.configurations import tuned_options
-from glance_fast.kernels.gpu.tables import ENTRY_BLOCK
+from glance_fast.kernels.gpu.tables import ENTRY_TILE
 from glance_fast.models.model import GlanceModel
 from tests.helpers.images import model_images
 from tests.helpers.models import fitted_model
@@ -65,7 +65,7 @@ def test_what_is_faster_is_put_into_the_table_and_used(
     tuned = configurations.parse(table.read_text())
     monkeypatch.setattr(configurations, "_table", lambda: tuned)
     pipeline = TritonPipeline(model, DEVICE)
-    assert [entry_table.block for entry_table in pipeline._dense.tables] == [64, 128, 16, 16, 32]
+    assert [entry_table.tile_size for entry_table in pipeline._dense.tables] == [64, 128, 16, 16, 32]
     assert all(tuned_options(key) for key in tuned)
     images = model_images(model, 2)
     scores = pipeline(torch.from_numpy(images).to(DEVICE)).cpu()
@@ -76,7 +76,7 @@ def test_what_is_no_faster_or_wrong_is_left_out(model: GlanceModel, monkeypatch:
     monkeypatch.setattr(tune, "CHOICES", CHOICES)
     job = next(job for job in tune.tune_jobs(model, 1, torch.float32, DEVICE) if job.key.kernel == "entries_kernel")
     assert tune.tuned(job, lambda run: 1.0) == []
-    wrong = tune.TuneJob(job.key, lambda block: job.run(block) * (1 if block == ENTRY_BLOCK else 1.0001))
+    wrong = tune.TuneJob(job.key, lambda tile_size: job.run(tile_size) * (1 if tile_size == ENTRY_TILE else 1.0001))
     assert tune.tuned(wrong, clock()) == []
 
 

@@ -130,9 +130,9 @@ def test_the_operators_keep_pytorchs_rules() -> None:
         base = torch.randn(batch, height, width, 3, device=DEVICE)
         entries = base.new_zeros(batch, 0, 3)
         level = dense.tables[0]
-        of_level = level.tensors(), level.entries, level.block, False
+        of_level = level.tensors(), level.entries, level.tile_size, False
         pool = dense.tables[1]
-        of_pool = pool.tensors(), pool.entries, pool.block
+        of_pool = pool.tensors(), pool.entries, pool.tile_size
         below = [torch.randn(*shape, 4, device=DEVICE) for shape in ((batch, height, width), (batch, level.entries))]
         calls: list[tuple[Any, tuple[Any, ...]]] = [
             (ops.pixel_conv, (images, pipeline._pixels, *dense.convs[0], 2, 9, 6.0)),

@@ -14,7 +14,7 @@ from glance_fast.plan.patches import grid_starts
 from glance_fast.plan.plan import Plan, compile_plan, refine_bands
 from glance_fast.plan.step import Step
 
-Key = tuple[int, int, tuple[int, int], tuple[int, int]]
+EntryKey = tuple[int, int, tuple[int, int], tuple[int, int]]
 Masks = NDArray[np.bool_]
 
 
@@ -54,12 +54,12 @@ def bounds(mask: Masks) -> tuple[tuple[int, int], tuple[int, int]]:
     return rectangle
 
 
-def entries_by_masks(layers: Sequence[Layer], plan: Plan) -> list[set[Key]]:
+def entries_by_masks(layers: Sequence[Layer], plan: Plan) -> list[set[EntryKey]]:
     """The distinct (cell, I) of each level, pixels first, found by walking down from every location alone."""
     fields = receptive_fields(layers, plan.image_size)
     stride = int(np.prod([layer.stride for layer in layers]))
     side = int(np.sqrt(plan.readout.shape[1]))
-    entries: list[set[Key]] = [set() for _ in fields]
+    entries: list[set[EntryKey]] = [set() for _ in fields]
     for start in product(plan.holes_y, plan.holes_x):
         hole = np.zeros(plan.image_size, bool)
         last = (max(start[0] + plan.patch, 0), max(start[1] + plan.patch, 0))
@@ -77,7 +77,7 @@ def entries_by_masks(layers: Sequence[Layer], plan: Plan) -> list[set[Key]]:
     return entries
 
 
-def entries_of(step: Step) -> list[Key]:
+def entries_of(step: Step) -> list[EntryKey]:
     """The keys of a table's entries in the order of its rows."""
     rows, cols = step.table.rows, step.table.cols
     every = np.arange(max(len(rows), len(cols)))

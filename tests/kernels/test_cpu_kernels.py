@@ -44,7 +44,7 @@ LAYERS = {
     "pools of pools": [conv(8), pool(8), pool(8), conv(9)],
 }
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+CompiledPass = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
@@ -54,7 +54,7 @@ def library(request: pytest.FixtureRequest) -> Path:
     return extension(arch=request.param)
 
 
-def compiled(library: Path, case: DenseCase, bfloat16: bool = False, **changed: NDArray[Any]) -> Run:
+def compiled(library: Path, case: DenseCase, bfloat16: bool = False, **changed: NDArray[Any]) -> CompiledPass:
     """Global-Net of images [B, C, H, W] in OpenVINO; `changed` replaces what the functions of these names give."""
     graph = Graph("dense pass")
     image = graph.input("image", FLOAT, ["batch", *case.images.shape[1:]])
