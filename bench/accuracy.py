@@ -28,9 +28,8 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-if (
-    not __package__
-):  # `python bench/accuracy.py`, the command of 0.1.0: Python puts bench/ on its path, and not its parent
+# `python bench/accuracy.py`, the command of 0.1.0: Python puts bench/ on its path, and not its parent.
+if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.harness.environment import environment

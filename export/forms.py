@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from glance_fast.export.export import export
+from pathlib import Path
+from typing import Any
 
-__all__ = ["export"]
+from glance_fast.errors import ConfigError
+from glance_fast.export.export import export as _export
+
+
+def export(*arguments: Any, **options: Any) -> Path:
+    """`glance_fast.export_model`; raises ConfigError for the argument `plan`, whose name is `tensorrt` now."""
+    if "plan" in options:
+        raise ConfigError("the argument 'plan' of export is now 'tensorrt'")
+    return _export(*arguments, **options)

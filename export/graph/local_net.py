@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import nn
 
+from glance_fast.errors import BackendError
 from glance_fast.export.graph.builder import Graph
 from glance_fast.export.graph.dense_pass import array
 from glance_fast.models.backbone_local_net import (
@@ -24,8 +25,15 @@ from glance_fast.models.patch_encoder import PatchEncoder
 
 
 def local_net(graph: Graph, net: PatchEncoder, image: str, step: int, grid: tuple[int, int]) -> tuple[str, str]:
-    """`z_l` [B, locations, n] of padded normalised images [B, 3, H, W], and the map that Global-Net reads."""
-    features, feature_map = BUILDERS[type(net)](graph, net, image, step, grid)
+    """`z_l` [B, locations, n] of padded normalised images [B, 3, H, W], and the map that Global-Net reads.
+
+    Raises BackendError for a Local-Net without a builder.
+    """
+    builder = BUILDERS.get(type(net))
+    if builder is None:
+        legal = " and ".join(kind.__name__ for kind in BUILDERS)
+        raise BackendError(f"{type(net).__name__} has no graph; {legal} have one: add its builder to BUILDERS")
+    features, feature_map = builder(graph, net, image, step, grid)
     flat = graph.reshape(features, 0, -1, grid[0] * grid[1])
     return graph.op("Transpose", flat, perm=[0, 2, 1]), feature_map
 

@@ -48,7 +48,8 @@ def prepare(
     default: then arrays and tensors are RGB. Logs a warning where the range of samples is in doubt.
     """
     rgb = _rgb(image, settings or InputSettings.of(config))
-    _check_size(rgb.size, config.patch)
+    if (fault := too_small(rgb.size, config.patch)) is not None:
+        raise ImageError(f"{fault}; give a larger image or train a model with a smaller patch")
     if rgb.doubt is not None:
         log.warning("%s", rgb.doubt)
     window = letterbox_window(rgb.size, config.image_size, config.resize)
@@ -68,9 +69,8 @@ def _rgb(image: Any, settings: InputSettings) -> RgbImage:
     return RgbImage(tensor_as_rgb(image, settings.channels))
 
 
-def _check_size(size: tuple[int, int], patch: int) -> None:
-    if min(size) < patch:
-        raise ImageError(
-            f"an image of {size[0]}x{size[1]} pixels is smaller than one {patch}x{patch} patch; "
-            "give a larger image or train a model with a smaller patch"
-        )
+def too_small(size: tuple[int, int], patch: int) -> str | None:
+    """What is wrong with an image of (height, width) that holds no patch; None for one that does."""
+    if min(size) >= patch:
+        return None
+    return f"an image of {size[0]}x{size[1]} pixels is smaller than one {patch}x{patch} patch"

@@ -85,14 +85,14 @@ def relative_error(actual: ArrayLike | Tensor, expected: ArrayLike | Tensor, sca
     """Largest absolute difference over the reference's largest absolute value, max|a − e| / max|e|, in float64.
 
     `actual` and `expected`: arrays or tensors of one shape. `scale` replaces max|e|, for a reference that is one part
-    of many. Raises BackendError where the result would say nothing: different shapes, no values, a value that is not
-    finite, or a reference of zeros.
+    of many. Raises ValueError for different shapes and for no values, and BackendError where a runtime's numbers cannot
+    be compared: a value that is not finite, or a reference of zeros.
     """
     values, reference = _float64(actual), _float64(expected)
     if values.shape != reference.shape:
-        raise BackendError(f"shape {list(values.shape)} cannot be compared with {list(reference.shape)}")
+        raise ValueError(f"shape {list(values.shape)} cannot be compared with {list(reference.shape)}")
     if not values.size:
-        raise BackendError("arrays without values cannot be compared")
+        raise ValueError("arrays without values cannot be compared")
     if not (np.isfinite(values).all() and np.isfinite(reference).all()):
         raise BackendError("a value that is compared is not finite")
     largest = float(np.abs(reference).max()) if scale is None else scale

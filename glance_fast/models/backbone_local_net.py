@@ -15,8 +15,21 @@ from torch import Tensor, nn
 
 from glance_fast.models.context_net import ContextNet
 from glance_fast.models.inverted_bottleneck import BlockSpec, InvertedBottleneck
-from glance_fast.models.patch_encoder import LinearInputs, PatchEncoder, Stem, Taps
+from glance_fast.models.patch_encoder import PatchEncoder, Stem, Taps
 from glance_fast.plan.patches import FeatureMapSpec
+
+
+@dataclass(frozen=True)
+class LinearInputs:
+    """What the linear parts of Local-Net read, of one batch of images.
+
+    `taps` [B, t, gy, gx] is projected to z_patch, `context` [B, c, h, w] to z_context, None without context features;
+    `feature_map` [B, channels, h, w] is standardised for Global-Net.
+    """
+
+    taps: Tensor
+    feature_map: Tensor
+    context: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -132,16 +145,19 @@ class PretrainedLocalNet(PatchEncoder):
         return taps[:, : LOCAL_NET_BLOCKS[-1].after]
 
     def teacher_layers(self) -> list[nn.Conv2d]:
+        """The convolutions that are copied from the teacher, in its order."""
         parts = [self.stem_conv, self.blocks, *([self.context_net.blocks] if self.context_net else [])]
         return [module for part in parts for module in part.modules() if isinstance(module, nn.Conv2d)]
 
     def linear_inputs(self, images: Tensor, step: int) -> LinearInputs:
+        """What the linear parts read."""
         output = self.taps_from_stem(self.stem(images, step), step)
         assert output.feature_map is not None
         context = self.context_net.block_features(self.last_tap(output.features), step) if self.context_net else None
         return LinearInputs(output.features, output.feature_map, context)
 
     def set_feature_map_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardise the feature map by these, each [channels]."""
         self.feature_map_mean.copy_(mean[:, None, None])
         self.feature_map_std.copy_(std[:, None, None])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,10 @@ class GlanceModel(nn.Module):
         """Multiply-adds of Local-Net for one image with its border padding."""
         height, width = (side + 2 * self.config.border_padding for side in self.config.image_size)
         return self.local_net.macs((height, width), self.config.stride)
+
+    def plan(self, *_: Any, **__: Any) -> NoReturn:
+        """The name of `compile_plan` in version 0.1.0; raises AttributeError."""
+        raise AttributeError("GlanceModel.plan is now GlanceModel.compile_plan")
 
     def compile_plan(self, rows: Sequence[int] | None = None, cols: Sequence[int] | None = None) -> Plan:
         """Compile the plan for all patches, or for the `rows` and `cols` of the grid with these indices.

@@ -50,19 +50,6 @@ class Stem:
     max_value: float
 
 
-@dataclass(frozen=True)
-class LinearInputs:
-    """What the linear parts of a Local-Net with the teacher's layers read, of one batch of images.
-
-    `taps` [B, t, gy, gx] is projected to z_patch, `context` [B, c, h, w] to z_context, None without context features;
-    `feature_map` [B, channels, h, w] is standardised for Global-Net.
-    """
-
-    taps: Tensor
-    feature_map: Tensor
-    context: Tensor | None
-
-
 class PatchEncoder(nn.Module, ABC):
     """Maps patches [N, 3, P, P] to z_l [N, n, 1, 1] without padding.
 
@@ -96,18 +83,6 @@ class PatchEncoder(nn.Module, ABC):
     @abstractmethod
     def macs(self, image_size: tuple[int, int], step: int) -> int:
         """Multiply-adds of one image of `image_size` pixels, its border padding included."""
-
-    def teacher_layers(self) -> list[nn.Conv2d]:
-        """The convolutions that are copied from the teacher, in its order; empty where Local-Net is trained."""
-        return []
-
-    def linear_inputs(self, images: Tensor, step: int) -> LinearInputs:
-        """What the linear parts read; of a Local-Net that has `teacher_layers`."""
-        raise NotImplementedError
-
-    def set_feature_map_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardise the feature map by these, each [channels]; of a Local-Net that has `teacher_layers`."""
-        raise NotImplementedError
 
     @property
     def context_project(self) -> nn.Conv2d | None:

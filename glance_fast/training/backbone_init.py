@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glance_fast.models.patch_encoder import PatchEncoder
+from glance_fast.models.backbone_local_net import PretrainedLocalNet
 from glance_fast.teachers import Teacher
 from glance_fast.training.base_stage import Context, Track
 
@@ -15,14 +15,14 @@ from glance_fast.training.base_stage import Context, Track
 def initialise_from_teacher(context: Context, track: Track[NDArray[np.uint8]]) -> None:
     """Make a pretrained Local-Net of the context's model ready to use; it is not trained afterwards."""
     net = context.model.local_net
-    if not net.teacher_layers():
+    if not isinstance(net, PretrainedLocalNet):
         return
     copy_teacher(net, context.teacher)
     fit_to_photographs(net, context, track)
 
 
 @torch.no_grad()
-def copy_teacher(net: PatchEncoder, teacher: Teacher) -> None:
+def copy_teacher(net: PretrainedLocalNet, teacher: Teacher) -> None:
     """Copy the teacher's first convolutions, batch norms folded in, into `net`, and freeze them."""
     sources = [module for module in teacher.stages.modules() if isinstance(module, nn.Conv2d)]
     for target, source in zip(net.teacher_layers(), sources, strict=False):
@@ -33,7 +33,7 @@ def copy_teacher(net: PatchEncoder, teacher: Teacher) -> None:
 
 
 @torch.no_grad()
-def fit_to_photographs(net: PatchEncoder, context: Context, track: Track[NDArray[np.uint8]]) -> None:
+def fit_to_photographs(net: PretrainedLocalNet, context: Context, track: Track[NDArray[np.uint8]]) -> None:
     """Fit the linear parts of `net` to the features of the normal photographs.
 
     z_patch: the principal directions in which the taps vary within a location, after each tap is brought to mean 0,

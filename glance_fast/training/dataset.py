@@ -14,6 +14,7 @@ from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.datasets import normal_images
 from glance_fast.data.images import read_rgb, resize_rgb
 from glance_fast.data.meaning import MIN_SURE_BITS, InputSettings, camera_bits
+from glance_fast.data.prepare import too_small
 from glance_fast.data.resizing import letterbox_window
 from glance_fast.errors import DataError
 from glance_fast.postprocessing.calibration import images_needed
@@ -81,12 +82,8 @@ def read_photos(paths: list[Path], model: ModelConfig) -> Photos:
     settings = InputSettings.of(model)
     for i, path in enumerate(track(paths, "reading images", transient=True)):
         image = read_rgb(path, settings)
-        height, width = image.size
-        if min(height, width) < model.patch:
-            raise DataError(
-                f"{path} is {height}x{width} pixels, smaller than one {model.patch}x{model.patch} "
-                "patch; remove it or use a smaller patch"
-            )
+        if (fault := too_small(image.size, model.patch)) is not None:
+            raise DataError(f"{path}: {fault}; remove it or use a smaller patch")
         photos[i] = resize_rgb(image, model.image_size, model.resize)
         shapes.append(image.size)
         used_bits.append(image.used_bits or 0)

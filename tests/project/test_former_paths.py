@@ -12,17 +12,16 @@ from pydantic import ValidationError
 
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.engine import Engine
+from glance_fast.errors import BackendError, ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_import_paths_of_the_pages_work() -> None:
-    from glance_fast.export.export import export
-    from glance_fast.export.forms import export as former_export
     from glance_fast.kernels.cpu.build import extension
     from glance_fast.kernels.cpu_extension import extension as former_extension
 
-    assert former_export is export and former_extension is extension
+    assert former_extension is extension
 
 
 # The commands `python -m bench.<name>` of all pages of version 0.1.0.
@@ -59,6 +58,22 @@ def test_a_renamed_benchmark_gives_its_new_name(former: str, current: str) -> No
 def test_settings_made_in_python_give_the_new_name(kind: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         kind(**values)
+
+
+def test_the_former_name_of_tensorrts_options_gives_the_new_one(tmp_path: Path) -> None:
+    from glance_fast.export.forms import export
+
+    with pytest.raises(ConfigError, match="'plan' of export is now 'tensorrt'"):
+        export(tmp_path, "tensorrt", plan=None)
+    with pytest.raises(BackendError, match="unknown format 'tflite'"):
+        export(tmp_path, "tflite")
+
+
+def test_the_former_name_of_the_plans_compilation_gives_the_new_one() -> None:
+    from glance_fast.models.model import GlanceModel
+
+    with pytest.raises(AttributeError, match="now GlanceModel.compile_plan"):
+        GlanceModel(ModelConfig()).plan()
 
 
 def test_what_a_model_says_of_itself_keeps_its_former_name(engine: Engine) -> None:

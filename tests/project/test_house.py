@@ -52,7 +52,7 @@ LINE_BUDGETS = {
     "glance_fast/dense": 800,
     "glance_fast/evaluation": 1400,
     "glance_fast/models": 1000,
-    "glance_fast/plan": 900,
+    "glance_fast/plan": 950,
     "glance_fast/postprocessing": 300,
     "glance_fast/stains": 1000,
     "glance_fast/storage": 1050,
