@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from glance_fast.config import ModelConfig
-from glance_fast.errors import ConfigError
+from glance_fast.errors import BackendError, ConfigError
 from glance_fast.evaluation.tolerances import relative_error, tolerance
+from glance_fast.export.graph.builder import Graph
+from glance_fast.export.graph.local_net import local_net
 from glance_fast.export.graph.pipeline import GRAPH_FORMAT, export_onnx
 from glance_fast.export.graph.target import Target
+from glance_fast.models.local_net import DistilledLocalNet
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.patches import Patches
 from glance_fast.plan.plan import refine_bands
@@ -144,6 +147,14 @@ def test_the_file_is_little_more_than_the_weights(preset: str) -> None:
 def test_a_target_that_no_graph_can_have_is_refused(target: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Target(*target)
+
+
+def test_a_local_net_without_a_graph_is_refused() -> None:
+    class Foreign(DistilledLocalNet):
+        pass
+
+    with pytest.raises(BackendError, match="Foreign has no graph; DistilledLocalNet and PretrainedLocalNet have one"):
+        local_net(Graph("foreign"), Foreign(8, 4, (4, 4)), "image", 4, (1, 1))
 
 
 def test_nodes_of_plugins_are_for_tensorrt_alone() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -85,6 +86,28 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert not any("torch" in line for line in needed)
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra:")}
     assert {"train", "export", "onnxruntime", "gpu", "tensorrt", "dev"} <= extras
+
+
+# Of a checkout alone: settings of Git, of its hooks and of its host.
+OF_GIT = (".git", ".pre-commit-config.yaml")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout, which alone knows its files")
+def test_the_source_distribution_holds_every_file_of_the_checkout(tmp_path: Path) -> None:
+    """Built without a network, from a copy of the files that Git has; the two links are not packed."""
+    listed = run("git", "ls-files", cwd=ROOT).splitlines()
+    source = tmp_path / "source"
+    for name in listed:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name, follow_symlinks=False)
+    build = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    run(sys.executable, "-c", build, cwd=source)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        packed = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    made = {name for name in packed if name in ("PKG-INFO", "setup.cfg") or ".egg-info/" in name}
+    expected = [name for name in listed if not name.startswith(OF_GIT) and not (ROOT / name).is_symlink()]
+    assert sorted(packed - made) == sorted(expected)
 
 
 def test_installed_package_imports_from_another_folder(installed: Path, tmp_path: Path) -> None:
