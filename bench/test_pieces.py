@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from bench.harness.runners import save_model
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.config import ModelConfig
 from glance_fast.data.images import resize
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.dense.workspace import Workspace
 from glance_fast.engine import Engine
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import Plan

@@ -19,10 +19,10 @@ from rich.console import Console
 from torch import Tensor
 
 from bench.harness.environment import append_rows, use_all_cores
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.config import ModelConfig
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.model import GlanceModel
 from glance_fast.plan.plan import Plan
 from glance_fast.training.sampling import draw_grid_subset

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.config import ModelConfig
 from glance_fast.dense.triton_heads import head_weights
 from glance_fast.dense.triton_pass import CONV_POOL_KERNEL, level_tables, pack_conv
 from glance_fast.errors import GlanceError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations, ops
 from glance_fast.kernels.gpu.configurations import TuningKey, tuned_options, tuned_tile_size, tuning_key
 from glance_fast.kernels.gpu.tables import ENTRY_TILE

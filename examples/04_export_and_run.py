@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from glance_fast import Engine, export_model
-from glance_fast.evaluation.tolerances import relative_error
+from glance_fast.backends.tolerances import relative_error
 
 
 def main() -> None:

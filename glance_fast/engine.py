@@ -14,6 +14,7 @@ from PIL.Image import Image as PilImage
 from glance_fast.backends.base import METHODS, Backend
 from glance_fast.backends.process import require_own_runtimes
 from glance_fast.backends.registry import make_backend
+from glance_fast.backends.self_check import require_self_check
 from glance_fast.config import ModelConfig
 from glance_fast.data.batches import batched
 from glance_fast.data.images import ImageInput
@@ -70,6 +71,9 @@ class Engine:
         fastest. `channels`: the order of channels in arrays and tensors that are scored, rgb or bgr (as OpenCV reads
         them); files and PIL images are RGB whatever it is. Raises ModelFolderError for a damaged folder, BackendError,
         ConfigError for other `channels`, and MissingDependencyError.
+
+        The engine scores the model's self-check once, and is refused where the scores are not those of the trained
+        model within the tolerance of the precision.
         """
         check_channels(channels)
         files = read_model(Path(folder))
@@ -78,6 +82,7 @@ class Engine:
             engine = cls(files, make_backend(files, backend, device, precision, streams), channels)
         except ConfigError as error:
             raise ModelFolderError(f"{files.path / CONFIG}, model: {error}") from error
+        require_self_check(files, lambda images: engine._grids(images, "dense"), engine.backend.name, precision)
         engine._load_arguments = {
             "folder": files.path.absolute(),
             "backend": engine.backend.name,

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.data.batches import SCORING_BATCH
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ModelFolderError
-from glance_fast.evaluation.tolerances import tolerance
 from glance_fast.plan.patches import Patches
 from glance_fast.postprocessing.anomaly_map import map_weights
 from tests.helpers.images import textured_image

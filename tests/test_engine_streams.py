@@ -14,10 +14,10 @@ from PIL import Image
 
 from glance_fast.data.images import Pixels
 from glance_fast.engine import Engine
-from glance_fast.errors import BackendError, ConfigError, ImageError, ScoreError
+from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError, ScoreError
 from glance_fast.postprocessing.result import FailedResult, Result
 from tests.helpers.images import textured_image
-from tests.helpers.models import save_tiny, tiny_model
+from tests.helpers.models import as_format_3, edit_config, save_tiny, tiny_model
 from tests.helpers.tolerances import assert_same_result
 
 FRAMES = [textured_image(48 + seed, 56, seed) for seed in range(12)]
@@ -256,7 +256,11 @@ def test_networks_that_overflow_judge_nothing(tmp_path: Path) -> None:
     model = tiny_model()
     for parameter in model.parameters():
         parameter.data.fill_(1e38)
-    engine = Engine.load(save_tiny(tmp_path / "model", model))
+    folder = save_tiny(tmp_path / "model", model)
+    with pytest.raises(ModelFolderError, match="self_check.safetensors: its scores are not finite"):
+        Engine.load(folder)
+    edit_config(folder, as_format_3)
+    engine = Engine.load(folder)
     for method in ("dense", "loop"):
         with pytest.raises(ScoreError):
             engine.score(FRAMES[0], method)

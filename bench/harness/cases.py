@@ -36,9 +36,9 @@ from bench.harness.runners import (
 )
 from bench.peers.networks import PEER_NETWORKS, SIZE
 from glance_fast.backends.base import cpu_threads
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.dense.loop import LoopPass
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph.dense_pass_node import MIN_KEYS
 from glance_fast.models.model import GlanceModel

@@ -69,12 +69,14 @@ def random_model(preset: str, point: Point) -> GlanceModel:
 
 def save_model(model: GlanceModel, folder: Path) -> Path:
     """Write `model` as a model folder, which `Engine.load` and `export` read."""
+    from glance_fast.backends.self_check import make_self_check
     from glance_fast.config import TrainConfig
     from glance_fast.storage.atomic_write import replace_folder
     from glance_fast.storage.model_folder import write_model
 
     with replace_folder(folder) as unfinished:
-        write_model(unfinished, model, TrainConfig(), CALIBRATION, {})
+        check = make_self_check(model, np.full((*model.config.image_size, 3), 128, np.uint8))
+        write_model(unfinished, model, TrainConfig(), CALIBRATION, {}, check)
     return folder
 
 

@@ -77,8 +77,8 @@ def export(setting: Setting, folder: Path) -> dict[str, Any]:
 
 def openvino(setting: Setting, folder: Path) -> dict[str, Any]:
     """Seconds per image and bytes of the exported model."""
+    from glance_fast.backends.tolerances import relative_error, tolerance
     from glance_fast.engine import Engine
-    from glance_fast.evaluation.tolerances import relative_error, tolerance
 
     expected, before = np.load(_maps_file(folder), allow_pickle=False), peak_rss()
     engine = Engine.load(folder, "openvino")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from glance_fast.evaluation.tolerances import TOLERANCES
+from glance_fast.backends.tolerances import TOLERANCES
 
 MARK = "<!-- tolerances -->"
 

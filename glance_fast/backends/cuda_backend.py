@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glance_fast.backends.batching import Launches
+from glance_fast.backends.torch_backend import full_precision
 from glance_fast.dense.triton_pipeline import TritonPipeline
 from glance_fast.models.model import GlanceModel
 
@@ -30,6 +31,7 @@ class CudaBackend:
     streams = 1
 
     def __init__(self, model: GlanceModel, device: torch.device, precision: str) -> None:
+        full_precision()
         self.device_description = f"{device} at {precision}"
         self._pipeline = TritonPipeline(model, device, DTYPES[precision])
         size = model.config.image_size

@@ -58,8 +58,6 @@ class OpenVinoBackend:
         }
         try:
             self._compiled: CompiledModel = self._core.compile_model(_read(self._core, files), "CPU", settings)
-            if library is not None:
-                self._first_run()
         except Exception as error:  # a damaged graph raises more than RuntimeError: UnicodeDecodeError for its names
             raise BackendError(f"OpenVINO cannot read this graph: {error}") from error
         self._requests = Pool[InferRequest](self._compiled.create_infer_request)
@@ -73,11 +71,6 @@ class OpenVinoBackend:
             return cls(export.files, record.precision, library, streams)
         except BackendError as error:
             raise ModelFolderError(f"{export.path}: {error}") from error
-
-    def _first_run(self) -> None:
-        """Run once on zeros: our kernels check their plan at the first run, and errors must come at load."""
-        shape = self._compiled.input("image").shape
-        self._compiled.create_infer_request().infer({"image": np.zeros(shape, np.uint8)})
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]; copies, which belong to the caller."""

@@ -26,6 +26,8 @@ class TorchBackend:
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
+        if self.device.type == "cuda":
+            full_precision()
         plan = model.compile_plan()
         self.dense, self._loop = make_pass(plan, self.device), LoopPass(plan)
         self._shape = (len(self.dense.plan.holes_y), len(self.dense.plan.holes_x))
@@ -46,6 +48,11 @@ class TorchBackend:
         normalised = self.model.from_uint8(images)
         chosen = self._loop if method == "loop" else self.dense
         return self.model.score(*chosen.features(self.model, normalised)).reshape(-1, *self._shape)
+
+
+def full_precision() -> None:
+    """Let convolutions in float32 on a GPU compute in float32, in the whole process: cuDNN would take tf32."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def checked_device(device: str) -> torch.device:

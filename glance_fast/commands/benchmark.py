@@ -21,12 +21,12 @@ from rich.progress import track
 
 from glance_fast.backends.base import cpu_threads
 from glance_fast.backends.registry import RUNTIME_DEVICE, installed, runnable
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.commands.energy import EnergyMeter, RunCost
 from glance_fast.commands.peak_memory import peak_rss_of
 from glance_fast.data.images import ImageInput
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.storage.export_record import export_command
 from glance_fast.version import __version__
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
 
+from glance_fast.backends.tolerances import relative_error
 from glance_fast.commands.score_files import ScoreOptions, score_files
 from glance_fast.commands.tables import evaluation_table
 from glance_fast.config import ModelConfig, TrainConfig
@@ -28,7 +29,6 @@ from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError
 from glance_fast.evaluation.evaluate import evaluate
-from glance_fast.evaluation.tolerances import relative_error
 from glance_fast.storage.atomic_write import replace_folder
 from glance_fast.training.train import Job, train_model
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import track
 
 from glance_fast.backends.registry import RUNTIME_DEVICE, runnable
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.data.images import read_rgb
 from glance_fast.data.meaning import InputSettings, RgbImage
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError
 from glance_fast.evaluation.array_file import ArrayFile, StoredArray
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 
 LOOP, REFERENCE = "loop", "torch"
 

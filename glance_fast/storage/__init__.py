@@ -1,1 +1,1 @@
-"""Model folders and exports on disk: written atomically, checked by hash when read."""
+"""Model folders and exports on disk: written atomically, checked by hash when read; the self-check's file."""

@@ -21,7 +21,9 @@ from glance_fast.storage.strict_json import canonical, parse_object
 from glance_fast.version import __version__
 
 WEIGHTS, CALIBRATION, CONFIG = "weights.safetensors", "calibration.json", "config.json"
+SELF_CHECK = "self_check.safetensors"
 FILES = (WEIGHTS, CALIBRATION)
+SELF_CHECK_SINCE = 4
 # The parts of config.json that have a hash in it since format 3.
 PARTS = ("format", "version", "model", "train", "facts")
 HASHED_PARTS_SINCE = 3
@@ -55,6 +57,11 @@ class ConfigFile(BaseModel):
     def digests(self) -> ModelDigests:
         """The digests of the model that it describes."""
         return ModelDigests(self.sha256[WEIGHTS], part_digest(self.model), self.sha256[CALIBRATION])
+
+    @property
+    def self_check(self) -> str | None:
+        """The SHA-256 of the self-check's file; None in the formats before it."""
+        return self.sha256.get(SELF_CHECK)
 
 
 def part_digest(value: Any) -> str:
@@ -106,8 +113,9 @@ def _check_parts(values: dict[str, Any], path: Path) -> None:
     """Raise ModelFolderError unless the file has every part of its format, each with its hash, and no other."""
     hashes = values["sha256"]
     parts = PARTS if values["format"] >= HASHED_PARTS_SINCE else ()
-    unknown = [name for name in hashes if name not in (*FILES, *parts)]
-    missing = [name for name in (*FILES, *parts) if name not in hashes]
+    due = (*FILES, *((SELF_CHECK,) if values["format"] >= SELF_CHECK_SINCE else ()), *parts)
+    unknown = [name for name in hashes if name not in due]
+    missing = [name for name in due if name not in hashes]
     if unknown or missing:
         fault = f"has a hash of {unknown[0]!r}" if unknown else f"lacks the hash of {missing[0]!r}"
         raise ModelFolderError(f"{path}, which says that it has format {values['format']}, {fault}; {ADVICE}")

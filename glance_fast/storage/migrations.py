@@ -9,8 +9,8 @@ from glance_fast.errors import ConfigError
 
 Value = TypeVar("Value")
 
-MODEL_FOLDER_FORMAT = 3
-READABLE_FORMATS = (1, 2, 3)
+MODEL_FOLDER_FORMAT = 4
+READABLE_FORMATS = (1, 2, 3, 4)
 # Format 1 has other names.
 RENAMED_SINCE = 2
 # Format 1: names of tensors, and beginnings of names that end in a dot.

@@ -1,6 +1,7 @@
-"""The model folder: config.json, weights.safetensors, calibration.json; written completely or not at all.
+"""The model folder: config.json, weights.safetensors, calibration.json, self_check.safetensors; all or nothing.
 
-config.json contains the SHA-256 of the other files and of its own parts, so what is loaded is what was saved.
+config.json contains the SHA-256 of the other files and of its own parts, so what is loaded is what was saved. The
+self-check holds scores that every engine must repeat, so what is loaded also computes what was saved.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from glance_fast.storage.checked_files import faults, read_checked
 from glance_fast.storage.config_file import (
     CALIBRATION,
     CONFIG,
+    SELF_CHECK,
     WEIGHTS,
     ConfigFile,
     ModelDigests,
@@ -29,6 +31,7 @@ from glance_fast.storage.config_file import (
     read_config,
 )
 from glance_fast.storage.migrations import MODEL_FOLDER_FORMAT, upgrade_settings, upgrade_weights
+from glance_fast.storage.self_check import SelfCheck, max_bytes, parse_self_check
 from glance_fast.storage.strict_json import parse_object
 from glance_fast.storage.tensor_file import MAX_HEADER_BYTES, read_header
 from glance_fast.version import __version__
@@ -38,20 +41,21 @@ if TYPE_CHECKING:
 
     from glance_fast.models.model import GlanceModel
 
-__all__ = ["CALIBRATION", "CONFIG", "WEIGHTS", "ModelFiles", "build_model", "read_model", "write_model"]
+__all__ = ["CALIBRATION", "CONFIG", "SELF_CHECK", "WEIGHTS", "ModelFiles", "build_model", "read_model", "write_model"]
 
 # 800,000 scores.
 MAX_CALIBRATION_BYTES = 2**24
 # Of a number in the widest type that weights may have.
 MAX_NUMBER_BYTES = 8
+REMEDY = "restore it from a copy or train the model again"
 
 
 @dataclass(frozen=True)
 class ModelFiles:
     """A model folder's checked contents.
 
-    `metadata` is shown in reports. `digests` identify the model; the weights file is read when needed. `written_as` is
-    the format that the folder was written in.
+    `metadata` is shown in reports. `digests` identify the model; the files of the weights and the self-check are read
+    when needed. `written_as` is the format that the folder was written in.
     """
 
     path: Path
@@ -60,21 +64,42 @@ class ModelFiles:
     metadata: dict[str, str]
     calibration: Calibration
     digests: ModelDigests
+    self_check_digest: str | None
     written_as: int = MODEL_FOLDER_FORMAT
 
     def weights(self, limit: int) -> bytes:
         """The bytes of the safetensors file, checked; ModelFolderError for another file and for more than `limit`."""
         return _checked_bytes(self.path / WEIGHTS, limit, self.digests.weights)
 
+    def self_check(self) -> SelfCheck | None:
+        """Images and the scores due for them; None in folders of formats 1 to 3. ModelFolderError for another file."""
+        if self.self_check_digest is None:
+            return None
+        path = self.path / SELF_CHECK
+        data = _checked_bytes(path, max_bytes(self.model), self.self_check_digest)
+        return parse_self_check(data, self.model, path, REMEDY)
+
 
 def write_model(
-    folder: Path, model: GlanceModel, train: TrainConfig, calibration: Calibration, metadata: dict[str, str]
+    folder: Path,
+    model: GlanceModel,
+    train: TrainConfig,
+    calibration: Calibration,
+    metadata: dict[str, str],
+    check: SelfCheck,
 ) -> None:
-    """Write a model's files into the empty `folder` of a `replace_folder`; reports show `metadata`."""
+    """Write a model's files into the empty `folder` of a `replace_folder`.
+
+    Reports show `metadata`. `check`: of this model, by `make_self_check`.
+    """
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    files = {WEIGHTS: save(state), CALIBRATION: calibration.model_dump_json(indent=1).encode()}
+    files = {
+        WEIGHTS: save(state),
+        CALIBRATION: calibration.model_dump_json(indent=1).encode(),
+        SELF_CHECK: check.to_bytes(),
+    }
     for name, data in files.items():
         (folder / name).write_bytes(data)
     settings, training = model.config.model_dump(mode="json"), train.model_dump(mode="json")
@@ -98,6 +123,7 @@ def read_model(folder: Path) -> ModelFiles:
         metadata=config.facts,
         calibration=_calibration(folder, config),
         digests=config.digests,
+        self_check_digest=config.self_check,
         written_as=config.format,
     )
 
@@ -123,8 +149,7 @@ def _calibration(folder: Path, config: ConfigFile) -> Calibration:
 
 
 def _checked_bytes(path: Path, limit: int, digest: str) -> bytes:
-    remedy = "restore it from a copy or train the model again"
-    return read_checked(path, limit, digest, "this model was saved with", remedy)
+    return read_checked(path, limit, digest, "this model was saved with", REMEDY)
 
 
 def build_model(files: ModelFiles) -> GlanceModel:

@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.progress import track
 
+from glance_fast.backends.self_check import make_self_check
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.data.batches import batched
@@ -28,6 +29,7 @@ from glance_fast.stains import default_stains
 from glance_fast.storage.atomic_write import recover_folder, remove_unfinished_folders, replace_folder
 from glance_fast.storage.folder_lock import LOCK, locked
 from glance_fast.storage.model_folder import write_model
+from glance_fast.storage.self_check import SelfCheck
 from glance_fast.teachers import load_teacher
 from glance_fast.training.backbone_init import initialise_from_teacher
 from glance_fast.training.base_stage import Context
@@ -85,7 +87,7 @@ def train_model(job: Job, model_config: ModelConfig, train_config: TrainConfig) 
         calibration = _calibrate(context, data.split)
         if fabric.is_global_zero:
             metadata = _metadata(job, context, data.split) | {"training seconds": f"{time.monotonic() - started:.0f}"}
-            _write(job, context, calibration, metadata)
+            _write(job, context, calibration, metadata, make_self_check(context.model, data.split.held_out[0]))
         fabric.barrier()
     return calibration
 
@@ -185,11 +187,11 @@ def _metadata(job: Job, context: Context, split: Split) -> dict[str, str]:
     }
 
 
-def _write(job: Job, context: Context, calibration: Calibration, metadata: dict[str, str]) -> None:
+def _write(job: Job, context: Context, calibration: Calibration, metadata: dict[str, str], check: SelfCheck) -> None:
     log_file = job.work / "log.jsonl"
     remove_unfinished_folders(job.output)
     with replace_folder(job.output) as folder:
-        write_model(folder, context.model, context.train, calibration, metadata)
+        write_model(folder, context.model, context.train, calibration, metadata, check)
         shutil.copyfile(log_file, folder / log_file.name)
         draw_curves(read_rows(log_file), folder / "curves.png")
     shutil.rmtree(job.work, ignore_errors=True)

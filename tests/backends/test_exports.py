@@ -14,9 +14,9 @@ import torch
 
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
 from glance_fast.backends.registry import runnable
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ImageError, MissingDependencyError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.storage.export_record import EXPORT_FORMATS
 from tests.helpers.images import textured_image
 from tests.helpers.models import (

@@ -17,10 +17,10 @@ from scipy.spatial.distance import cdist, mahalanobis
 from bench import accuracy, disjoint, latency
 from bench.harness import splits
 from bench.peers.methods import PaDiM, PatchCore
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.config import TrainConfig
 from glance_fast.data.datasets import normal_images, test_samples
 from glance_fast.errors import DataError
-from glance_fast.evaluation.tolerances import tolerance
 from glance_fast.teachers import Teacher, load_teacher
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from bench.harness import cases, interleaved, roofline
 from bench.harness.peak_memory import peak_memory_of
 from bench.harness.runners import Point, precisions
 from bench.peers.networks import PEER_NETWORKS
-from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance
+from glance_fast.backends.tolerances import TOLERANCES, Tolerance
 
 # Parameters in millions and multiply-adds in billions: EfficientAD's paper (8.1 and 20.7 M); ResNet-18 up to layer3 is
 # 2.78 M, of which STFPM has two and PaDiM one (batch norms folded), beside 64 * 64 Gaussians of 100 channels; a Wide

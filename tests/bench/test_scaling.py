@@ -8,7 +8,7 @@ import pytest
 
 from bench import scaling
 from bench.harness import scaling_point
-from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance
+from glance_fast.backends.tolerances import TOLERANCES, Tolerance
 
 
 @pytest.mark.parametrize(("runtime", "batch"), [("PyTorch", 2), ("OpenVINO", 1)])

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bench import gpu, tune
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.dense.triton_pipeline import TritonPipeline
 from glance_fast.errors import ConfigError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu import configurations
 from glance_fast.kernels.gpu.configurations import tuned_options
 from glance_fast.kernels.gpu.tables import ENTRY_TILE

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from glance_fast.backends import registry
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
+from glance_fast.backends.tolerances import TOLERANCES, Tolerance, tolerance
 from glance_fast.cli import app
 from glance_fast.commands import benchmark as timing
 from glance_fast.commands.energy import EnergyMeter
 from glance_fast.errors import BackendError
-from glance_fast.evaluation.tolerances import TOLERANCES, Tolerance, tolerance
 from glance_fast.export.export import export
 from tests.helpers.images import textured_image
 from tests.helpers.models import save_tiny, tiny_model

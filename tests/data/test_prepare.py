@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.data.tensors import tensor_as_rgb
 from glance_fast.engine import Engine
 from glance_fast.errors import ConfigError, ImageError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from tests.helpers.image_files import png_16
 from tests.helpers.images import textured_image
 from tests.helpers.models import save_tiny, tiny_model

@@ -14,9 +14,9 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 import glance_fast.dense.device_step
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.models.global_net import GlobalNet, global_layers
 from glance_fast.plan.layer import Layer, conv, pool
 from glance_fast.plan.plan import compile_plan

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.dense.triton_pass import CONV_POOL_KERNEL, TritonPass
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.kernels.gpu.configurations import override_options, tuning_key
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool

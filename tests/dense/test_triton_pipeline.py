@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from bench import gpu
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.dense.triton_heads import TritonHeads
 from glance_fast.dense.triton_pass import pack_conv
 from glance_fast.dense.triton_pipeline import TritonPipeline, first_convolution
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.kernels.gpu import ops
 from tests.helpers.compilers import DEVICE

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import f1_score, roc_auc_score
 
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.errors import ConfigError, DataError
 from glance_fast.evaluation import pixel_pool
 from glance_fast.evaluation.metrics import PixelCurve, auroc, f1_max
-from glance_fast.evaluation.tolerances import tolerance
 
 Masks = list[NDArray[np.bool_]]
 Maps = list[NDArray[np.float32]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.data.images import read_image
 from glance_fast.evaluation.parity import verify
-from glance_fast.evaluation.tolerances import tolerance
 from tests.helpers.images import save_images
 
 

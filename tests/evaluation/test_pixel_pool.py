@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.errors import DataError, SaveError
 from glance_fast.evaluation import array_file, pixel_pool
 from glance_fast.evaluation.metrics import PixelCurve
 from glance_fast.evaluation.pixel_pool import ALL, PixelPool
 from glance_fast.evaluation.results import PixelMetrics
-from glance_fast.evaluation.tolerances import tolerance
 
 LIMIT = 0.3
 Image = tuple[str, NDArray[np.bool_], NDArray[np.float32]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glance_fast.evaluation.tolerances import tolerance
+from glance_fast.backends.tolerances import tolerance
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

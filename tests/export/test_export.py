@@ -11,9 +11,9 @@ import torch
 
 import glance_fast
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from tests.helpers.compilers import HAS_CPP_COMPILER
 from tests.helpers.images import model_images

@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 import torch
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.config import ModelConfig
 from glance_fast.errors import BackendError, ConfigError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.graph.builder import Graph
 from glance_fast.export.graph.local_net import local_net
 from glance_fast.export.graph.pipeline import GRAPH_FORMAT, export_onnx

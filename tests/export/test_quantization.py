@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, MissingDependencyError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.export.quantization import onnx_qdq

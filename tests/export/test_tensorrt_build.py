@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.storage.export_record import export_path

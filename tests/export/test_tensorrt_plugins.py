@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.tensorrt.options import TensorRtOptions
 from tests.helpers import fake_plugin, fake_tensorrt

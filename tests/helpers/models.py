@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
+from glance_fast.backends.self_check import make_self_check
 from glance_fast.config import ModelConfig, TrainConfig
 from glance_fast.export.export import export
 from glance_fast.models.model import GlanceModel
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.storage.atomic_write import replace_folder
-from glance_fast.storage.model_folder import write_model
+from glance_fast.storage.model_folder import SELF_CHECK, write_model
+from glance_fast.storage.self_check import SelfCheck
+from tests.helpers.images import textured_image
 
 METADATA = {"data": "tiles", "teacher": "none"}
 TRAIN = TrainConfig(seed=3, images_per_step=2)
@@ -77,10 +80,11 @@ def tiny_calibration() -> Calibration:
     )
 
 
-def save_tiny(path: Path, model: GlanceModel) -> Path:
-    """Save `model` as the folder `path`, replacing what is there."""
+def save_tiny(path: Path, model: GlanceModel, check: SelfCheck | None = None) -> Path:
+    """Save `model` as the folder `path`, replacing what is there; `check`: another self-check than its own."""
     with replace_folder(path) as folder:
-        write_model(folder, model, TRAIN, tiny_calibration(), METADATA)
+        check = check or make_self_check(model, textured_image(*model.config.image_size))
+        write_model(folder, model, TRAIN, tiny_calibration(), METADATA, check)
     return path
 
 
@@ -96,9 +100,21 @@ def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any], reseal: b
     path.write_text(json.dumps(config))
 
 
+def as_format_3(config: dict[str, Any]) -> None:
+    """Change a config.json to format 3, which has no self-check."""
+    config["format"] = 3
+    del config["sha256"][SELF_CHECK]
+
+
 def plant(folder: Path, name: str, data: bytes) -> None:
-    """Put a file into a model folder with its right SHA-256."""
-    (folder / name).write_bytes(data)
+    """Put a file into a model folder, or into an export in it, with its right SHA-256."""
+    path = folder / name
+    path.write_bytes(data)
+    if path.parent != folder:
+        record = json.loads(path.with_suffix(".json").read_text())
+        record["sha256"][path.suffix] = hashlib.sha256(data).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps(record))
+        return
     edit_config(folder, lambda config: config["sha256"].update({name: hashlib.sha256(data).hexdigest()}))
 
 

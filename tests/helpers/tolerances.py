@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from glance_fast.evaluation.tolerances import Compared, relative_error, tolerance
+from glance_fast.backends.tolerances import Compared, relative_error, tolerance
 from glance_fast.postprocessing.result import FailedResult, Result
 
 # What every path on a CPU computes in. (Triton's interpreter multiplies the bits of bfloat16 as integers, so without a

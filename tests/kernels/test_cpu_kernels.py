@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from glance_fast.backends.openvino_backend import multiplies_bfloat16
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, GlanceError, MissingDependencyError, ModelFolderError
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.export.graph import dense_pass_node
 from glance_fast.export.graph.builder import FLOAT, Graph

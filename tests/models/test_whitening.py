@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.errors import TrainingError
-from glance_fast.evaluation.tolerances import tolerance
 from glance_fast.models.model import GlanceModel
 from glance_fast.models.whitening import LocationWhitening, left_out
 from tests.helpers.models import tiny_model

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from glance_fast.backends.tolerances import tolerance
 from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.dense.strip_pass import StripPass, make_pass
-from glance_fast.evaluation.tolerances import tolerance
 from glance_fast.models.global_net import global_layers
 from glance_fast.plan.layer import conv, pool
 from glance_fast.plan.plan import compile_plan

@@ -1,4 +1,4 @@
-"""Limits of comparisons stand in the one table, `glance_fast.evaluation.tolerances`, and nowhere else."""
+"""Limits of comparisons stand in the one table, `glance_fast.backends.tolerances`, and nowhere else."""
 
 from __future__ import annotations
 

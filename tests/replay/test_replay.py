@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import triton
 
+from glance_fast.backends.tolerances import relative_error, tolerance
 from glance_fast.engine import Engine
-from glance_fast.evaluation.tolerances import relative_error, tolerance
 from glance_fast.export.export import export
 from glance_fast.presets import PRESETS
 from tests.replay.record import RECORDED, graphs, kernels_elsewhere, plans

@@ -16,7 +16,7 @@ from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.storage.export_record import RUNTIME_FORMAT, export_path
 from glance_fast.storage.model_folder import WEIGHTS, read_model
-from tests.helpers.models import edit_config
+from tests.helpers.models import as_format_3, edit_config
 
 
 def test_a_folder_without_weights_runs_its_exports(exported_copy: Path) -> None:
@@ -123,8 +123,11 @@ def test_an_export_that_has_other_locations_than_the_settings_is_refused(
     path = export_path(exported_copy, RUNTIME_FORMAT[backend], "fp32")
     digest = read_model(exported_copy).digests.settings
     path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": digest}))
+    with pytest.raises(ModelFolderError, match=r"self_check.safetensors has grid \[2, 5, 6\] .* are due"):
+        Engine.load(exported_copy, backend)
+    edit_config(exported_copy, as_format_3)
     with pytest.raises(BackendError):
-        Engine.load(exported_copy, backend).score(np.zeros((48, 56, 3), np.uint8))
+        Engine.load(exported_copy, backend)
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "giant", "folder", "link to nothing"])

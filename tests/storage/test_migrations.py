@@ -15,13 +15,13 @@ from glance_fast.errors import ConfigError, ModelFolderError
 from glance_fast.models.model import GlanceModel
 from glance_fast.presets import PRESETS
 from glance_fast.storage.migrations import FORMER_TENSORS, MODEL_FOLDER_FORMAT, upgrade_settings, upgrade_weights
-from glance_fast.storage.model_folder import CONFIG
+from glance_fast.storage.model_folder import CALIBRATION, CONFIG, WEIGHTS
 from tests.helpers.models import save_tiny, tiny_model
 
 
 def as_format_1(config: dict[str, Any]) -> dict[str, Any]:
-    """A config.json of format 3 in the names of format 1, which has hashes of the other files alone."""
-    hashes = {name: digest for name, digest in config.get("sha256", {}).items() if "." in name}
+    """A config.json of today in the names of format 1, which has hashes of weights and calibration alone."""
+    hashes = {name: config["sha256"][name] for name in (WEIGHTS, CALIBRATION)} if "sha256" in config else {}
     old = {**config, "format": 1, "sha256": hashes}
     for table, kind in (("model", ModelConfig), ("train", TrainConfig)):
         names = {new: name for name, new in kind.former_names.items()}

@@ -6,20 +6,24 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load, save
 
 from glance_fast.config import ModelConfig
 from glance_fast.engine import Engine
 from glance_fast.errors import ModelFolderError, SaveError
 from glance_fast.models.model import GlanceModel
-from glance_fast.storage.model_folder import CALIBRATION, CONFIG, WEIGHTS, build_model, read_model
+from glance_fast.storage.model_folder import CALIBRATION, CONFIG, SELF_CHECK, WEIGHTS, build_model, read_model
+from glance_fast.storage.self_check import MAX_IMAGES, SelfCheck
 from glance_fast.version import __version__
 from tests.helpers.models import (
     METADATA,
@@ -32,7 +36,7 @@ from tests.helpers.models import (
     tiny_model,
 )
 
-FILES = (CONFIG, WEIGHTS, CALIBRATION)
+FILES = (CONFIG, WEIGHTS, CALIBRATION, SELF_CHECK)
 
 
 @pytest.fixture
@@ -41,7 +45,9 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def open_model(path: Path) -> GlanceModel:
-    return build_model(read_model(path))
+    files = read_model(path)
+    files.self_check()
+    return build_model(files)
 
 
 def test_a_model_is_read_as_it_was_written(tiny_folder: Path) -> None:
@@ -78,7 +84,7 @@ def test_a_file_cut_at_any_length_is_found_and_named(folder: Path, name: str) ->
             open_model(folder)
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, CALIBRATION])
+@pytest.mark.parametrize("name", [WEIGHTS, CALIBRATION, SELF_CHECK])
 def test_a_flipped_bit_is_found_and_named(folder: Path, name: str) -> None:
     whole = (folder / name).read_bytes()
     for offset in range(0, len(whole), max(1, len(whole) // 40)):
@@ -92,7 +98,7 @@ def test_a_flipped_bit_of_the_configuration_is_found(folder: Path, bit: int) -> 
     whole = (folder / CONFIG).read_bytes()
     for offset in range(bit % 7, len(whole), 7):
         (folder / CONFIG).write_bytes(whole[:offset] + bytes([whole[offset] ^ bit]) + whole[offset + 1 :])
-        with pytest.raises(ModelFolderError, match=f"{CONFIG}|{CALIBRATION}|{WEIGHTS}"):
+        with pytest.raises(ModelFolderError, match="|".join(FILES)):
             open_model(folder)
 
 
@@ -102,8 +108,9 @@ EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "'facts' is not": lambda c: c["facts"].update(data="other tiles"),
     "'version' is not": lambda c: c.update(version="9"),
     "'version' and 'model' are not": lambda c: (c.update(version="9"), c["model"].update(stride=4)),
-    "format 2, has a hash of 'format'": lambda c: c.update(format=2),
-    "format 1, has a hash of 'format'": lambda c: c.update(format=1),
+    "format 3, has a hash of 'self_check.safetensors'": lambda c: c.update(format=3),
+    "format 2, has a hash of 'self_check.safetensors'": lambda c: c.update(format=2),
+    "format 1, has a hash of 'self_check.safetensors'": lambda c: c.update(format=1),
     "lacks the hash of 'model'": lambda c: c["sha256"].pop("model"),
     "has an unknown part 'note'": lambda c: c.update(note="x"),
 }
@@ -241,8 +248,9 @@ BAD_CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sha256: Input should be": lambda c: c.update(sha256=[]),
     "facts: Input should be": lambda c: c.update(facts=None),
     "lacks the hash of 'weights.safetensors'": lambda c: c["sha256"].clear(),
-    "format 4": lambda c: c.update(format=4),
-    "which reads formats 1, 2 and 3: install the matching version": lambda c: c.update(format="1"),
+    "lacks the hash of 'self_check.safetensors'": lambda c: c["sha256"].pop("self_check.safetensors"),
+    "format 5": lambda c: c.update(format=5),
+    "which reads formats 1, 2, 3 and 4: install the matching version": lambda c: c.update(format="1"),
     "format True": lambda c: c.update(format=True),
     "half|surrogates": lambda c: c["facts"].update(data="\ud800"),
     "is not a glance_fast configuration": lambda c: c.pop("format"),
@@ -288,9 +296,43 @@ def test_a_configuration_that_asks_for_more_than_its_weights_takes_no_memory(
 
 
 def test_networks_that_see_nothing_round_the_hole_are_refused(tmp_path: Path) -> None:
-    path = save_tiny(tmp_path / "blind", tiny_model(global_channels=(6,)))
+    check = SelfCheck(np.zeros((1, 48, 56, 3), np.uint8), np.ones((1, 5, 6), np.float32))
+    path = save_tiny(tmp_path / "blind", tiny_model(global_channels=(6,)), check)
     with pytest.raises(ModelFolderError, match=r"config.json, model: .* use more global_channels levels"):
         Engine.load(path)
+
+
+IMAGE, GRID = np.zeros((1, 48, 56, 3), np.uint8), np.ones((1, 5, 6), np.float32)
+BAD_SELF_CHECKS: dict[str, tuple[dict[str, Any], str]] = {
+    "a map less": ({"image": IMAGE}, "has image"),
+    "an array more": ({"image": IMAGE, "grid": GRID, "other": GRID}, "other [1, 5, 6]"),
+    "no images": ({"image": IMAGE[:0], "grid": GRID[:0]}, "1 to 4 images"),
+    "too many images": ({"image": IMAGE.repeat(5, 0), "grid": GRID.repeat(5, 0)}, "1 to 4 images"),
+    "more images than maps": ({"image": IMAGE.repeat(2, 0), "grid": GRID}, "has grid [1, 5, 6]"),
+    "another size": ({"image": IMAGE[:, :8], "grid": GRID}, "image [48, 56, 3] and grid [5, 6] are due"),
+    "another grid": ({"image": IMAGE, "grid": GRID.transpose(0, 2, 1)}, "has grid [1, 6, 5]"),
+    "scalars": ({"image": IMAGE[0, 0, 0, 0], "grid": GRID}, "has"),
+    "signed pixels": ({"image": IMAGE.astype(np.int8), "grid": GRID}, "image is int8, and uint8 is due"),
+    "double scores": ({"image": IMAGE, "grid": GRID.astype(np.float64)}, "grid is float64, and float32 is due"),
+    "scores not finite": ({"image": IMAGE, "grid": GRID * np.nan}, "not finite, or all zero"),
+    "scores of zero": ({"image": IMAGE, "grid": GRID * 0}, "not finite, or all zero"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SELF_CHECKS)
+def test_a_self_check_of_another_kind_is_named(folder: Path, kind: str) -> None:
+    arrays, message = BAD_SELF_CHECKS[kind]
+    plant(folder, SELF_CHECK, save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    with pytest.raises(ModelFolderError, match=rf"{SELF_CHECK}.*{re.escape(message)}.*restore it from a copy or train"):
+        Engine.load(folder)
+
+
+def test_a_self_check_may_have_more_images(folder: Path) -> None:
+    check = read_model(folder).self_check()
+    assert check is not None
+    images = SelfCheck(check.image.repeat(MAX_IMAGES // 2, 0), check.grid.repeat(MAX_IMAGES // 2, 0))
+    plant(folder, SELF_CHECK, images.to_bytes())
+    assert Engine.load(folder).score(IMAGE[0]).error is None
 
 
 @pytest.mark.parametrize(
@@ -318,7 +360,7 @@ def test_a_folder_without_a_model_says_how_to_train_one(tmp_path: Path) -> None:
         read_model(Path("nul\0byte"))
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2])
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
 def test_a_full_disk_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     before = {name: (folder / name).read_bytes() for name in FILES}
     done: list[Path] = []

@@ -56,7 +56,14 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 def test_a_finished_run_leaves_only_the_model_folder(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.json", "weights.safetensors", "calibration.json", "log.jsonl", "curves.png"}
+    assert names == {
+        "config.json",
+        "weights.safetensors",
+        "calibration.json",
+        "self_check.safetensors",
+        "log.jsonl",
+        "curves.png",
+    }
     files = read_model(trained)
     assert files.train == TRAIN
     assert "EfficientNet-Lite0" in files.metadata["teacher"]

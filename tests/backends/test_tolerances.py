@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from glance_fast.backends.tolerances import TOLERANCES, relative_error, tolerance
 from glance_fast.errors import BackendError
-from glance_fast.evaluation.tolerances import TOLERANCES, relative_error, tolerance
 from glance_fast.storage.export_record import EXPORT_FORMATS
 
 
