@@ -45,7 +45,7 @@ def export_onnx(
     """The whole pipeline of a trained model as an ONNX graph for a target.
 
     In: `image` uint8 [B, H, W, 3] at the model's size, B open. Out, each for all images: `pred_score` float32 [B];
-    `pred_label` bool [B], the score is above the threshold; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
+    `pred_label` bool [B], the score is above the threshold or NaN; `anomaly_map` float32 [B, H, W]; `pred_mask` bool
     [B, H, W], the map is above the pixel threshold; `anomaly_grid` float32 [B, gy, gx], the locations' scores, for maps
     in another size. The initializers `threshold` and `pixel_threshold` may be changed in the file.
 
@@ -104,7 +104,9 @@ def _write_outputs(graph: Graph, model: GlanceModel, calibration: Calibration, g
     threshold = graph.const(np.array(calibration.threshold, np.float32), "threshold")
     pixel_threshold = graph.const(np.array(calibration.pixel_threshold, np.float32), "pixel_threshold")
     graph.output(score, "pred_score", FLOAT, ["batch"])
-    graph.output(graph.op("Greater", score, threshold), "pred_label", BOOL, ["batch"])
+    # Not "Greater", which is false for a score that is NaN: what cannot be judged is not normal.
+    label = graph.op("Not", graph.op("LessOrEqual", score, threshold))
+    graph.output(label, "pred_label", BOOL, ["batch"])
     graph.output(anomaly_map, "anomaly_map", FLOAT, ["batch", height, width])
     graph.output(graph.op("Greater", anomaly_map, pixel_threshold), "pred_mask", BOOL, ["batch", height, width])
     graph.output(grid, "anomaly_grid", FLOAT, ["batch", rows, cols])

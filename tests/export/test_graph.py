@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 
@@ -115,6 +116,18 @@ def test_a_threshold_can_be_changed_in_the_file() -> None:
         graph.graph.initializer[at].CopyFrom(onnx.numpy_helper.from_array(np.array(threshold, np.float32), "threshold"))
         runs = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
         assert runs.run(["pred_label"], {"image": images})[0].tolist() == [verdict]
+
+
+def test_a_score_that_is_nan_is_not_labelled_normal() -> None:
+    model = fitted_model({})
+    images = model_images(model, 1)
+    model.distortion.classify[-1].bias.data.fill_(float("nan"))
+    data, core = export_onnx(model, tiny_calibration()).SerializeToString(), openvino.Core()
+    names = ["pred_score", "pred_label"]
+    runs = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(names, {"image": images})
+    compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"image": images})
+    for score, label in (runs, [compiled[name] for name in names]):
+        assert np.isnan(score).all() and label.all()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -21,8 +21,8 @@ HEADER = b"engine of "
 # What https://docs.nvidia.com/deeplearning/tensorrt's operator table lists for the types that exported graphs use.
 OPERATORS = {
     "Add", "And", "AveragePool", "Cast", "Clip", "Concat", "Conv", "Div", "Expand", "Gather", "Greater", "Identity",
-    "MatMul", "Max", "MaxPool", "Mul", "Neg", "Pad", "Range", "ReduceMean", "Relu", "Reshape", "ScatterElements",
-    "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Where",
+    "LessOrEqual", "MatMul", "Max", "MaxPool", "Mul", "Neg", "Not", "Pad", "Range", "ReduceMean", "Relu", "Reshape",
+    "ScatterElements", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Where",
 }  # fmt: skip
 
 
