@@ -150,13 +150,14 @@ class Engine:
         per-patch loop instead of the dense pass.
 
         An image that cannot be read or judged is an ImageError; in a list it is a FailedResult among the results of the
-        others. Raises BackendError.
+        others. Raises BackendError; where the backend breaks down within a list, the error's `results` are those of
+        the list's earlier images, in order, and the others have none.
         """
         self.check_method(method)
         require_own_runtimes()
         images = image_list(img)
         if images is not None:
-            return [result for batch in batched(images) for result in self._score(batch, method)]
+            return self._score_list(images, method)
         result = self._score([img], method)[0]
         if result.error is not None:
             raise result.error
@@ -205,6 +206,16 @@ class Engine:
                 f"method {method!r} needs the backend torch, and this engine runs {self.backend.name}; "
                 "use Engine.load(..., backend='torch')"
             )
+
+    def _score_list(self, images: Any, method: str) -> list[Result[Any] | FailedResult]:
+        results: list[Result[Any] | FailedResult] = []
+        try:
+            for batch in batched(images):
+                results += self._score(batch, method)
+        except BackendError as error:
+            error.results = results
+            raise
+        return results
 
     def _score(self, images: Sequence[Any], method: str) -> list[Result[Any] | FailedResult]:
         return self._judge([self._prepare(image) for image in images], method)

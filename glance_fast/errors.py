@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class GlanceError(Exception):
     """Base class of every error that glance_fast raises on purpose."""
@@ -28,7 +31,12 @@ class ModelFolderError(GlanceError, ValueError):
 
 
 class BackendError(GlanceError, RuntimeError):
-    """A backend, method or export that cannot run as requested."""
+    """A backend, method or export that cannot run as requested.
+
+    `results`: of a list of images, the results of the first of them, which were finished before the backend broke down.
+    """
+
+    results: Sequence[Any] = ()
 
 
 class MissingDependencyError(GlanceError, ImportError):

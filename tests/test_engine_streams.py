@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from glance_fast.data.batches import SCORING_BATCH
 from glance_fast.data.images import Pixels
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, ImageError, ModelFolderError, ScoreError
@@ -206,6 +207,30 @@ def test_what_a_runtime_raises_is_a_backend_error(backend: Engine, monkeypatch: 
     for images in (FRAMES[0], FRAMES):
         with pytest.raises(BackendError, match="broke down while it scored: CUDA error 700; load the engine again"):
             backend.score(images)
+
+
+def test_a_breakdown_within_a_list_keeps_the_results_before_it(
+    backend: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, grids, calls = [*FRAMES, FRAMES[0][:3], *FRAMES, *FRAMES, *FRAMES], backend.backend.grids, list[int]()
+    expected = backend.score(frames)
+
+    def fails(images: Any, method: str = "dense") -> Any:
+        calls.append(len(images))
+        if sum(calls) > 2 * SCORING_BATCH:
+            raise RuntimeError("CUDA error 700")
+        return grids(images, method)
+
+    monkeypatch.setattr(backend.backend, "grids", fails)
+    with pytest.raises(BackendError, match="broke down while it scored: CUDA error 700") as raised:
+        backend.score(frames)
+    kept = raised.value.results
+    assert len(kept) == 2 * SCORING_BATCH < len(frames)
+    for result, reference in zip(kept, expected[: len(kept)], strict=True):
+        assert result.verdict == reference.verdict
+        if isinstance(reference, Result):
+            assert_same_result(result, reference)
+    assert BackendError("of something else").results == ()
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
