@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,33 @@ def test_a_library_is_compiled_once(compiler: Path, cache: Path) -> None:
     library = extension(cache)
     assert extension(cache) == library and runs(compiler) == 1
     assert library.read_text() == "machine code" and list(cache.iterdir()) == [library]
+
+
+def flush_fails(number: int) -> Callable[[int], None]:
+    """An `os.fsync` of a file system that fails for folders."""
+    fsync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    return fails
+
+
+def test_a_file_system_that_cannot_flush_a_folder_holds_the_library(
+    compiler: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", flush_fails(errno.EINVAL))
+    library = extension(cache)
+    assert extension(cache) == library and runs(compiler) == 1
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_disk_that_fails_is_an_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", flush_fails(errno.EIO))
+    with pytest.raises(BackendError, match="cannot hold our compiled kernels: Input/output error"):
+        extension(cache)
 
 
 @pytest.mark.parametrize("content", ["", "machine", "machine c0de", "machine code and more"])
