@@ -121,7 +121,7 @@ def test_a_threshold_can_be_changed_in_the_file() -> None:
 def test_a_score_that_is_nan_is_not_labelled_normal() -> None:
     model = fitted_model({})
     images = model_images(model, 1)
-    model.distortion.classify[-1].bias.data.fill_(float("nan"))
+    model.distortion.get_parameter("classify.4.bias").data.fill_(float("nan"))
     data, core = export_onnx(model, tiny_calibration()).SerializeToString(), openvino.Core()
     names = ["pred_score", "pred_label"]
     runs = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(names, {"image": images})
