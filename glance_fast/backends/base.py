@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from glance_fast.storage.export_record import ExportRecord
+
 METHODS = ("dense", "loop")
 
 
@@ -31,6 +33,10 @@ class Backend(Protocol):
     @property
     def device_description(self) -> str:
         """The device and precision, for people: "cpu", "cuda:0", "cpu at bf16"."""
+
+    @property
+    def export(self) -> ExportRecord | None:
+        """The record of the export that it runs; None where it runs the weights themselves."""
 
     def grids(self, images: Sequence[Any], method: str = "dense") -> Sequence[Any]:
         """Scores of all locations of each image, float32 [gy, gx].

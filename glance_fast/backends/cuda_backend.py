@@ -29,6 +29,7 @@ class CudaBackend:
     methods = ("dense",)
     takes_tensors = True
     streams = 1
+    export = None
 
     def __init__(self, model: GlanceModel, device: torch.device, precision: str) -> None:
         full_precision()

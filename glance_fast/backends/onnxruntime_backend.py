@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from glance_fast.backends.base import cpu_threads, describe_cpu
 from glance_fast.errors import BackendError, ModelFolderError
-from glance_fast.storage.export_record import Export
+from glance_fast.storage.export_record import Export, ExportRecord
 
 
 class OnnxRuntimeBackend:
@@ -23,6 +23,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     methods = ("dense",)
     takes_tensors = False
+    export: ExportRecord | None = None
 
     def __init__(
         self,
@@ -47,9 +48,11 @@ class OnnxRuntimeBackend:
     def load(cls, export: Export, streams: int = 1) -> OnnxRuntimeBackend:
         """The backend of a model folder's export; raises ModelFolderError for a graph that the runtime cannot read."""
         try:
-            return cls(export.files, export.record.precision, streams)
+            backend = cls(export.files, export.record.precision, streams)
         except BackendError as error:
             raise ModelFolderError(f"{export.path}: {error}") from error
+        backend.export = export.record
+        return backend
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]; they belong to the caller."""

@@ -13,7 +13,7 @@ from glance_fast.backends.base import cpu_threads, describe_cpu
 from glance_fast.data.pool import Pool
 from glance_fast.errors import BackendError, ModelFolderError
 from glance_fast.kernels.cpu.build import extension
-from glance_fast.storage.export_record import Export
+from glance_fast.storage.export_record import Export, ExportRecord
 
 # The type OpenVINO computes in; without the hint it takes bfloat16 on every CPU that has it. Weights of 8 bits and of
 # half floats carry their precision in the graph, and the rest is float32.
@@ -36,6 +36,7 @@ class OpenVinoBackend:
     name = "openvino"
     methods = ("dense",)
     takes_tensors = False
+    export: ExportRecord | None = None
 
     def __init__(
         self,
@@ -68,9 +69,11 @@ class OpenVinoBackend:
         record = export.record
         library = extension() if record.plugins else None  # its errors concern this machine, not the model folder
         try:
-            return cls(export.files, record.precision, library, streams)
+            backend = cls(export.files, record.precision, library, streams)
         except BackendError as error:
             raise ModelFolderError(f"{export.path}: {error}") from error
+        backend.export = export.record
+        return backend
 
     def grids(self, images: Sequence[NDArray[np.uint8]], method: str = "dense") -> list[NDArray[np.float32]]:
         """Scores of all locations of each image, float32 [gy, gx]; copies, which belong to the caller."""

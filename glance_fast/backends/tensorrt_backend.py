@@ -30,6 +30,7 @@ class TensorRtBackend:
 
     def __init__(self, export: Export, trt: ModuleType, cuda: Cuda, device: str) -> None:
         check_built_for(export, trt.__version__, cuda)
+        self.export = export.record
         plugins = ", with plugins" if export.record.plugins else ""
         self.device_description = f"{device} at {export.record.precision}{plugins}"
         self._cuda, self._log = cuda, make_log(trt)

@@ -22,6 +22,7 @@ class TorchBackend:
     methods = ("dense", "loop")
     takes_tensors = True
     streams = 1
+    export = None
 
     def __init__(self, model: GlanceModel, device: torch.device | str = "cpu") -> None:
         self.model = model.to(device)

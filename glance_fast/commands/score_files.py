@@ -90,10 +90,13 @@ def score_files(
 
 def _settings(engine: Engine, options: ScoreOptions) -> dict[str, str]:
     """What rows must have in common to stand in one table: the content of `run.json`."""
+    record = engine.backend.export
+    export = {} if record is None else {"export": f"{record.form} at {record.precision}", "export_files": record.digest}
     return {
         "glance_fast": __version__,
         **asdict(engine.files.digests),
         "backend": f"{engine.backend.name} on {engine.backend.device_description}",
+        **export,
         "method": options.method,
         "overlays": options.overlays,
         "pages": str(options.pages).lower(),

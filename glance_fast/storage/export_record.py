@@ -59,6 +59,11 @@ class ExportRecord(BaseModel):
     built_for: dict[str, str] = {}
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of all its files, by their suffixes and hashes."""
+        return sha256("".join(f"{suffix} {self.sha256[suffix]}\n" for suffix in sorted(self.sha256)).encode())
+
+    @property
     def plugins(self) -> bool:
         """Whether our kernels are nodes of the export."""
         return self.built_for.get("plugins") == "True"

@@ -19,10 +19,12 @@ from glance_fast.commands.score_tables import ScoredFile
 from glance_fast.data.images import read_image
 from glance_fast.engine import Engine
 from glance_fast.errors import BackendError, ConfigError, SaveError
+from glance_fast.export.export import export
+from glance_fast.export.graph.pipeline import export_onnx
 from glance_fast.storage.folder_lock import locked
 from tests.helpers.image_files import tiff
 from tests.helpers.images import save_image, save_images, textured_image
-from tests.helpers.models import save_tiny, tiny_model
+from tests.helpers.models import plant, save_tiny, tiny_calibration, tiny_model
 
 NAMES = ("run.json", "scores.csv", "scores.jsonl")
 
@@ -185,6 +187,24 @@ def test_results_of_another_model_or_other_options_are_never_replaced(engine: En
     rows = score_files(other, paths[:1], output, ScoreOptions(overwrite=True))
     assert [ScoredFile(**line) for line in lines(output)] == rows and len(overlay_files(output)) == 1
     assert rows[0].score == other.score(paths[0]).score
+
+
+def test_results_of_another_export_are_never_replaced(tmp_path: Path) -> None:
+    model, changed = tiny_model(), tiny_model()
+    next(changed.local_net.parameters()).data.mul_(1 + 1e-6)
+    folder, paths, output = save_tiny(tmp_path / "model", model), save_images(tmp_path / "in", 1), tmp_path / "out"
+    export(folder, "onnx")
+    rows = score_files(Engine.load(folder, "onnxruntime"), paths, output)
+    described = json.loads((output / "run.json").read_text())
+    assert described["export"] == "onnx at fp32"
+    export(folder, "onnx")  # the same bytes
+    assert score_files(Engine.load(folder, "onnxruntime"), paths, output) == rows
+    graph = export_onnx(changed, tiny_calibration()).SerializeToString()
+    plant(folder, "exports/onnx-fp32/onnx-fp32.onnx", graph)
+    with pytest.raises(SaveError, match=rf"\(export_files {described['export_files'][:40]}, now \w+\); .*--overwrite"):
+        score_files(Engine.load(folder, "onnxruntime"), paths, output)
+    with pytest.raises(SaveError, match=r"export onnx at fp32, now None; export_files"):
+        score_files(Engine.load(folder, "torch"), paths, output)
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.jsonl", "overlays"])
