@@ -151,8 +151,8 @@ def _openvino(job: ExportJob) -> dict[str, bytes]:
     from glance_fast.export.graph.pipeline import export_onnx
 
     target = Target("openvino", job.precision) if job.plugins else Target()
+    extensions = {"extension": str(extension())} if job.plugins else {}  # first: it may fail, and the graph takes long
     graph = export_onnx(build_model(job.files), job.files.calibration, target)
-    extensions = {"extension": str(extension())} if job.plugins else {}
     with tempfile.TemporaryDirectory() as directory:
         source, converted = Path(directory) / "source.onnx", Path(directory) / "converted.xml"
         source.write_bytes(graph.SerializeToString())

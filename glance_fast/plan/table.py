@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 
 import numpy as np
@@ -16,6 +17,7 @@ class Table:
     """The layout of a level's values in memory, one row of channels per cell: `base | entries | a zero row`.
 
     The entries are the outer products of the axes' bands, one after the other, without those that are dead along both.
+    What follows from the bands is kept: a step asks for it once per block, of which a refined plan has thousands.
     """
 
     rows: Keys
@@ -27,7 +29,7 @@ class Table:
         """Number of base cells: the level's height times its width."""
         return self.base_shape[0] * self.base_shape[1]
 
-    @property
+    @cached_property
     def entries(self) -> int:
         """Number of entries."""
         return sum(len(row) * len(col) for row, col in self.bands)
@@ -37,7 +39,7 @@ class Table:
         """The row that dead cells and cells outside the image point at."""
         return self.base + self.entries
 
-    @property
+    @cached_property
     def bands(self) -> list[tuple[Band, Band]]:
         """The pairs of bands whose outer products are the entries, in the order of their rows."""
         return [pair for pair in product(self.rows.bands, self.cols.bands) if not (pair[0].dead and pair[1].dead)]
@@ -80,10 +82,15 @@ class Table:
 
     def _entry(self, row: Ints, col: Ints) -> Ints:
         """Table rows of the entries (row, col), for keys of both axes; any number where there is no such entry."""
-        (row_band, row_start, _), (col_band, col_start, width) = band_offsets(self.rows), band_offsets(self.cols)
-        first = self.block_offsets()[row_band[row] * len(self.cols.bands) + col_band[col]]
+        (row_band, row_start, _), (col_band, col_start, width), block_offsets = self._offsets
+        first = block_offsets[row_band[row] * len(self.cols.bands) + col_band[col]]
         entry: Ints = self.base + first + (row - row_start[row]) * width[col] + col - col_start[col]
         return entry
+
+    @cached_property
+    def _offsets(self) -> tuple[tuple[Ints, Ints, Ints], tuple[Ints, Ints, Ints], Ints]:
+        """`band_offsets` of the rows and of the columns, and `block_offsets`."""
+        return band_offsets(self.rows), band_offsets(self.cols), self.block_offsets()
 
 
 def band_offsets(keys: Keys) -> tuple[Ints, Ints, Ints]:

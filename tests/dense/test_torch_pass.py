@@ -182,7 +182,7 @@ def cases(draw: st.DrawFn) -> DenseCase:
     return dense_case(global_layers(tuple(channels), convs), size, patch, holes, readout, draw(st.integers(1, 2)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(cases())
 def test_any_geometry(case: DenseCase) -> None:
     case.check()

@@ -24,10 +24,10 @@ _conv2d = F.conv2d
 def loop_of(model: GlanceModel, images: Tensor) -> tuple[Tensor, Tensor]:
     """`z_l` and `z_g` of normalised images [B, 3, H, W] by the loop, float64 [B, locations, n]; images are cast."""
     double = in_double(model)
-    weights = _digest(model.config.model_dump_json().encode(), *(part.numpy() for part in double.state_dict().values()))
+    weights = digest(model.config.model_dump_json().encode(), *(part.numpy() for part in double.state_dict().values()))
     features = []
     for image in images.double():
-        key = weights + _digest(image.numpy())
+        key = weights + digest(image.numpy())
         if key not in _cache:
             with torch.no_grad(), quick_depthwise():
                 _cache[key] = LoopPass(double.compile_plan(), batch=2).features(double, image[None])
@@ -63,7 +63,7 @@ def in_double(model: GlanceModel) -> GlanceModel:
     return double.eval()
 
 
-def _digest(*parts: Any) -> str:
+def digest(*parts: Any) -> str:
     joined = hashlib.sha256()
     for part in parts:
         joined.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)

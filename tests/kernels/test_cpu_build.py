@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from glance_fast.errors import BackendError
+from glance_fast.errors import BackendError, MissingDependencyError
 from glance_fast.kernels.cpu import build
 from glance_fast.kernels.cpu.build import extension
 from glance_fast.kernels.cpu.trusted_path import distrust, make_private
@@ -89,6 +89,17 @@ def test_a_file_system_that_cannot_flush_a_folder_holds_the_library(
 def test_a_disk_that_fails_is_an_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", flush_fails(errno.EIO))
     with pytest.raises(BackendError, match="cannot hold our compiled kernels: Input/output error"):
+        extension(cache)
+
+
+def test_a_compiled_library_needs_no_compiler_and_another_cpu_has_its_own(
+    compiler: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = extension(cache)
+    compiler.unlink()
+    assert extension(cache) == library
+    monkeypatch.setattr(build, "_cpu", lambda: "another CPU")
+    with pytest.raises(MissingDependencyError):
         extension(cache)
 
 

@@ -21,14 +21,24 @@ from glance_fast.training import dad_stage, distillation
 from glance_fast.training.log import read_rows
 from glance_fast.training.train import Job, train_model
 from tests.helpers.models import tiny_config
-from tests.helpers.training import TRAIN, finish_training, start_training
+from tests.helpers.training import TRAIN, start_training
 
 
 @pytest.fixture(scope="module")
 def trained(training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained") / "model"
-    finish_training(start_training(training_images, output))
+    train_here(training_images, output)
     return output
+
+
+def train_here(data: Path, output: Path) -> None:
+    """A run in this process, with one thread as in its own: a process takes longer to start than to train here."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train_model(Job(data, output), tiny_config(), TRAIN)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def done_steps(work: Path) -> int:
@@ -48,7 +58,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
     assert not output.exists()
-    finish_training(start_training(training_images, output))
+    train_here(training_images, output)
     for name in ("weights.safetensors", "calibration.json", "log.jsonl"):
         assert (output / name).read_bytes() == (trained / name).read_bytes(), name
     assert not (tmp_path / "model.training").exists()
