@@ -92,7 +92,7 @@ def train(
     calibration = train_model(job, model_config, train_config)
     out.print(
         f"model in {model}: threshold {calibration.threshold:.4f} for {calibration.false_alarm_rate:.1%} false alarms, "
-        f"from {len(calibration.scores)} held-out images",
+        f"from {len(calibration.scores)} normal images",
         soft_wrap=True,
     )
 

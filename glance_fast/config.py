@@ -216,6 +216,13 @@ class TrainConfig(_Settings):
     whitening_shrinkage: float = Field(
         0.01, gt=0, le=1, description="ε of location_whitening, as a fraction of the mean variance of all locations"
     )
+    whitening_pooling: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="fraction of location_whitening's covariance that is the mean of all locations'; None: chosen by "
+        "the normal images",
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="highest learning rate of every stage")
     jitter: float = Field(0.1, ge=0, le=0.5, description="largest random change of brightness and contrast")
     compactness_weight: float = Field(0.1, ge=0, description="weight w of l_c relative to l_k in fine-tuning")

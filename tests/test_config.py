@@ -91,6 +91,7 @@ IMPOSSIBLE_TRAINING: dict[str, Any] = {
     "dad_images_per_step": [0],
     "dad_holes_per_axis": [0],
     "whitening_shrinkage": [0, -1, 1.1, float("nan")],
+    "whitening_pooling": [-0.1, 1],
     "dad_pool_fraction": [0, 1.1],
     "learning_rate": [0, -1e-3, 1.1, float("nan")],
     "jitter": [-0.1, 0.6],

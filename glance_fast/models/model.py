@@ -145,13 +145,22 @@ class GlanceModel(nn.Module):
     def head_scores(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
         """s_IAD and s_DAD of all locations, each [B, locations], by the formulas in `glance_fast.models.heads`."""
         difference, inputs = self.head_inputs(z_local, z_global)
-        logit = self.distortion(inputs)
         if self.whitening is None:
-            return iad(difference), dad(logit)
+            return iad(difference), dad(self.distortion(inputs))
+        return self.whitened_scores(difference, inputs)
+
+    def whitened_scores(self, whitened: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """s_IAD and s_DAD on their common scale, of w and the classifier's inputs, each [B, locations, …]."""
         return (
-            (iad(difference).sqrt() - self.score_offset[0]) / self.score_scale[0],
-            (-logit - self.score_offset[1]) / self.score_scale[1],
+            (iad(whitened).sqrt() - self.score_offset[0]) / self.score_scale[0],
+            (-self.distortion(inputs) - self.score_offset[1]) / self.score_scale[1],
         )
+
+    def left_out_scores(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
+        """`head_scores` of images that the whitening was fitted to, each as if it had been left out of the fit."""
+        assert self.whitening is not None
+        whitened = self.whitening.left_out(self.head_inputs(z_local, z_global)[0])
+        return self.whitened_scores(whitened, self.classifier_input(whitened, z_global))
 
     def score(self, z_local: Tensor, z_global: Tensor) -> Tensor:
         """The smoothed score [B, locations] of features [B, locations, …] of the whole grid."""

@@ -1,6 +1,7 @@
-"""Thresholds and p-values from held-out normal images, by conformal prediction.
+"""Thresholds and p-values from normal images that the model has not seen, by conformal prediction.
 
-For n held-out normal scores and a false-alarm rate α the threshold is the ⌈(n+1)(1−α)⌉-th smallest: a new
+They are held out of training, or left out of the statistics that they are scored by; "held-out" is said of both. For n
+held-out normal scores and a false-alarm rate α the threshold is the ⌈(n+1)(1−α)⌉-th smallest: a new
 normal image, exchangeable with them, scores above it with probability at most α. The p-value of a score s is
 (1 + #{held-out scores >= s}) / (n + 1).
 """

@@ -29,12 +29,17 @@ Track = Callable[[Sequence[Item]], Iterable[Item]]
 
 @dataclass(frozen=True)
 class Context:
-    """What the stages share: the model in training, the teacher, the photographs uint8 [n, H, W, 3], the settings."""
+    """What the stages share: the model in training, the teacher, the photographs uint8 [n, H, W, 3], the settings.
+
+    `photos` train the networks; `statistics_photos` are those that statistics of locations are fitted to: `photos`, and
+    those held out of training.
+    """
 
     model: GlanceModel
     teacher: Teacher
     train: TrainConfig
     photos: NDArray[np.uint8]
+    statistics_photos: NDArray[np.uint8]
     distil_photos: NDArray[np.uint8]
     stain: Stain
 
@@ -50,6 +55,10 @@ class Context:
     def photo_batches(self, limit: int | None = None) -> list[NDArray[np.uint8]]:
         """The training photographs, at most the first `limit`, in batches."""
         return list(batched(self.photos[:limit]))
+
+    def statistics_batches(self, limit: int | None = None) -> list[NDArray[np.uint8]]:
+        """The photographs of the statistics, at most the first `limit`, in batches."""
+        return list(batched(self.statistics_photos[:limit]))
 
     def network_input(self, photos: NDArray[np.uint8]) -> Tensor:
         """Normalised images [B, 3, H, W] on the run's device, of photographs uint8 [B, H, W, 3]."""

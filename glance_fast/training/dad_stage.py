@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glance_fast.dense.strip_pass import make_pass
-from glance_fast.models.heads import iad
-from glance_fast.models.whitening import left_out
 from glance_fast.training.base_stage import STAINED_PIXELS, Context, Track, TrainingStage, balanced_bce
 from glance_fast.training.global_stage import subset_pass
 from glance_fast.training.sampling import Floats, GridSubset, Ints, changed_pixels, draw_images, stain_images
@@ -116,26 +114,22 @@ class DadStage(TrainingStage):
     def finalize_statistics(self, track: Track[NDArray[np.uint8]]) -> None:
         """Set `score_offset` and `score_scale`, which bring both heads to one scale, where differences are whitened.
 
-        The scale is that of new photographs: those that were trained on are whitened as if each were left out.
+        The scale is that of new photographs: those of the statistics are whitened as if each were left out.
         """
         c, model = self.context, self.context.model
         if model.whitening is None:
             return
+        model.score_offset.zero_()
+        model.score_scale.fill_(1)
         dense = make_pass(model.compile_plan(), c.device)
         scores = [
-            self._left_out_scores(*dense.features(model, c.network_input(photos)))
-            for photos in track(c.photo_batches(SCALE_PHOTOS))
+            model.left_out_scores(*dense.features(model, c.network_input(photos)))
+            for photos in track(c.statistics_batches(SCALE_PHOTOS))
         ]
         for head in range(2):
             values = torch.cat([pair[head] for pair in scores])
             model.score_offset[head] = values.median()
             model.score_scale[head] = (values.amax(1).median() - model.score_offset[head]).clamp(min=MIN_SCALE)
-
-    def _left_out_scores(self, z_local: Tensor, z_global: Tensor) -> tuple[Tensor, Tensor]:
-        """√s_IAD and −logit [B, locations] of training photographs, not yet scaled, each whitened without itself."""
-        model = self.context.model
-        whitened = left_out(model.head_inputs(z_local, z_global)[0], len(self.context.photos))
-        return iad(whitened).sqrt(), -model.distortion(model.classifier_input(whitened, z_global))
 
 
 def _changed_per_location(context: Context, mask: NDArray[np.bool_], subset: GridSubset, reach: int) -> Ints:

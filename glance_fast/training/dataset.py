@@ -32,11 +32,20 @@ log = logging.getLogger("glance_fast")
 
 @dataclass(frozen=True)
 class Split:
-    """Normal images uint8 [n, H, W, 3]: those to train on, and those held out for calibration."""
+    """Normal images uint8 [n, H, W, 3]: those to train on, and those held out for calibration.
+
+    `statistics`: those that statistics of locations are fitted to: all of the folder, in random order.
+    """
 
     train: Photos
     held_out: Photos
+    statistics: Photos
     fingerprint: str
+
+    @property
+    def other_calibration(self) -> bool:
+        """Whether those held out are of another folder, so that no statistics were fitted to them."""
+        return len(self.statistics) == len(self.train)
 
 
 def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration: Path | None = None) -> Split:
@@ -53,14 +62,15 @@ def read_split(folder: Path, model: ModelConfig, train: TrainConfig, calibration
         held_out, other = read_usable(calibration, model, requirement)
         if shared := shared_photos(photos, held_out):
             log.warning("%s: %d images are trained on too; the threshold will be too low", calibration, shared)
-        return Split(photos, held_out, fingerprint + other)
+        return Split(photos, held_out, photos, fingerprint + other)
     purpose = f"training, with {held_out_needed} images held out for {rate},"
     requirement = Requirement(held_out_needed + MIN_TRAINING_PHOTOS, purpose, HIGHER_RATE)
     photos, fingerprint = read_usable(folder, model, requirement)
     count = max(round(len(photos) * train.calibration_fraction), held_out_needed)
     count = min(count, len(photos) - MIN_TRAINING_PHOTOS)
     order = np.random.default_rng([train.seed, CALIBRATION_SPLIT_STREAM]).permutation(len(photos))
-    return Split(photos[order[count:]], photos[order[:count]], fingerprint)
+    shuffled = photos[order]
+    return Split(shuffled[count:], shuffled[:count], shuffled, fingerprint)
 
 
 def read_usable(folder: Path, model: ModelConfig, requirement: Requirement) -> tuple[Photos, str]:

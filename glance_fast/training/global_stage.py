@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from glance_fast.dense.torch_pass import DensePass
 from glance_fast.models.heads import iad
 from glance_fast.training.base_stage import Context, Track, TrainingStage
 from glance_fast.training.sampling import GridSubset, draw_grid_subset, draw_images
+
+log = logging.getLogger("glance_fast")
 
 
 class GlobalNetStage(TrainingStage):
@@ -42,13 +46,18 @@ class GlobalNetStage(TrainingStage):
 
     @torch.no_grad()
     def finalize_statistics(self, track: Track[NDArray[np.uint8]]) -> None:
-        """Mean and covariance of the differences at every location, over all photographs."""
+        """Mean and covariance of the differences at every location, over all photographs, those held out included."""
         c, model = self.context, self.context.model
         dense = make_pass(model.compile_plan(), c.device)
         if model.whitening is None:
             return
-        features = (dense.features(model, c.network_input(photos)) for photos in track(c.photo_batches()))
-        model.whitening.fit((model.difference(*pair) for pair in features), c.train.whitening_shrinkage)
+        features = (dense.features(model, c.network_input(photos)) for photos in track(c.statistics_batches()))
+        differences = (model.difference(*pair) for pair in features)
+        model.whitening.fit(differences, c.train.whitening_shrinkage, pooled=c.train.whitening_pooling)
+        log.info(
+            "whitening: %.0f%% of each location's covariance is that of all locations",
+            100 * model.whitening.pooled_fraction,
+        )
 
 
 def subset_pass(context: Context, count: int, rng: np.random.Generator) -> tuple[GridSubset, DensePass]:

@@ -12,15 +12,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.progress import track
 
 from glance_fast.backends.self_check import make_self_check
-from glance_fast.backends.torch_backend import TorchBackend
 from glance_fast.config import ModelConfig, TrainConfig
-from glance_fast.data.batches import batched
 from glance_fast.errors import SaveError, TrainingError
 from glance_fast.models.model import GlanceModel
 from glance_fast.postprocessing.anomaly_map import image_score
@@ -33,6 +30,7 @@ from glance_fast.storage.self_check import SelfCheck
 from glance_fast.teachers import load_teacher
 from glance_fast.training.backbone_init import initialise_from_teacher
 from glance_fast.training.base_stage import Context
+from glance_fast.training.calibration_grids import calibration_grids
 from glance_fast.training.dataset import Split, read_split, read_usable
 from glance_fast.training.log import draw_curves, read_rows
 from glance_fast.training.runner import TrainingRun, run_stages
@@ -147,7 +145,9 @@ def _context(job: Job, model_config: ModelConfig, train: TrainConfig, data: _Dat
             "%d images to train on are few for the statistics of each location: defects are detected less surely than "
             "with %d and more; the false-alarm rate holds all the same", len(data.split.train), FEW_PHOTOS,
         )  # fmt: skip
-    context = Context(model, teacher, train, data.split.train, data.distil_photos, default_stains())
+    context = Context(
+        model, teacher, train, data.split.train, data.split.statistics, data.distil_photos, default_stains()
+    )
     initialise_from_teacher(context, lambda photos: track(photos, "fitting z_l", transient=True))
     return context
 
@@ -168,17 +168,15 @@ def _open_run(job: Job, context: Context, split: Split, fabric: Fabric) -> Train
 
 
 def _calibrate(context: Context, split: Split) -> Calibration:
-    """Calibrate on the scores of the held-out images, computed as `Engine.score` computes them."""
-    model, train = context.model.eval(), context.train
-    backend = TorchBackend(model, context.device)
-    batches = [backend.grids(list(batch)) for batch in batched(split.held_out)]
-    grids = np.stack([grid.cpu().numpy() for batch in batches for grid in batch])
-    scores = [image_score(grid, model.config.top_k) for grid in grids]
+    train, grids = context.train, calibration_grids(context, split)
+    scores = [image_score(grid, context.model.config.top_k) for grid in grids]
     return calibrate(scores, grids, train.false_alarm_rate, train.pixel_false_alarm_rate)
 
 
 def _metadata(job: Job, context: Context, split: Split) -> dict[str, str]:
-    return {
+    whitening = context.model.whitening
+    pooled = {} if whitening is None else {"pooled covariance": f"{whitening.pooled_fraction:.0%}"}
+    return pooled | {
         "data": job.data.resolve().name,
         "normal images": f"{len(split.train)} trained on, {len(split.held_out)} held out",
         "teacher": f"{context.teacher.name}, {context.teacher.source}",

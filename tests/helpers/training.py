@@ -26,7 +26,7 @@ TRAIN = TrainConfig(
 
 def stage_context(teacher: Teacher, train: TrainConfig = TRAIN) -> Context:
     pixels = np.random.default_rng(1).integers(40, 220, (6, 48, 56, 3), dtype=np.uint8)
-    return Context(tiny_model(), teacher, train, pixels, pixels, default_stains())
+    return Context(tiny_model(), teacher, train, pixels, pixels, pixels, default_stains())
 
 
 def start_training(data: Path, output: Path, devices: int = 1) -> subprocess.Popen[bytes]:

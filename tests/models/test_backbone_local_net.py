@@ -170,7 +170,7 @@ def test_the_projection_takes_the_main_directions_with_mean_zero(teacher: Teache
     assert isinstance(model.local_net, PretrainedLocalNet)
     copy_teacher(model.local_net, teacher)
     photos = np.random.default_rng(0).integers(0, 255, (20, 64, 72, 3), dtype=np.uint8)
-    context = Context(model, teacher, TrainConfig(), photos, photos, default_stains())
+    context = Context(model, teacher, TrainConfig(), photos, photos, photos, default_stains())
     fit_to_photographs(model.local_net, context, iter)
     with torch.no_grad():
         padded = model.padded(model.from_uint8(torch.from_numpy(photos)))

@@ -14,7 +14,7 @@ from glance_fast.dense.loop import LoopPass
 from glance_fast.dense.torch_pass import DensePass
 from glance_fast.errors import TrainingError
 from glance_fast.models.model import GlanceModel
-from glance_fast.models.whitening import LocationWhitening, left_out
+from glance_fast.models.whitening import NEAR_BEST, POOLED_FRACTIONS, LocationWhitening, highest_over_median, left_out
 from tests.helpers.models import tiny_model
 from tests.helpers.tolerances import DTYPES, assert_close
 
@@ -70,6 +70,50 @@ def test_an_image_that_is_left_out_is_as_far_as_statistics_without_it_say(count:
     without.fit([samples[1:]], absolute=absolute * count / (count - 1))
     actual = left_out(whole(samples), count)[0].square().sum(-1)
     assert_close(actual, without(samples[:1])[0].square().sum(-1), torch.float64)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
+def test_a_fraction_of_the_covariance_is_that_of_all_locations(fraction: float) -> None:
+    samples, whitening, count = differences(), LocationWhitening(3, 4).double(), 300
+    whitening.fit([samples[:7], samples[7:]], absolute=0.1, pooled=fraction)
+    own = [np.cov(samples[:, location].numpy().T, ddof=0) for location in range(3)]
+    pooled, larger = np.mean(own, axis=0), count / (count - 1)
+    for location in range(3):
+        rows = samples[:, location].numpy()
+        mixed = (1 - fraction) * own[location] + fraction * pooled + 0.1 * np.eye(4)
+        away = rows - rows.mean(0)
+        expected = np.einsum("bn,nm,bm->b", away, np.linalg.inv(mixed), away)
+        assert_close(whitening(samples)[:, location].square().sum(1), expected, torch.float64)
+        # Without the first image, and the rest of the matrix larger by the same factor.
+        without = (1 - fraction) * np.cov(rows[1:].T, ddof=0) + larger * (fraction * pooled + 0.1 * np.eye(4))
+        away_from_others = rows[0] - rows[1:].mean(0)
+        expected_length = away_from_others @ np.linalg.inv(without) @ away_from_others
+        actual = whitening.left_out(whitening(samples))[0, location].square().sum()
+        assert_close(actual[None], np.array([expected_length]), torch.float64)
+
+
+def test_the_fraction_is_chosen_by_the_normal_images_alone() -> None:
+    few, alike, many = differences(12, 200, 8), torch.randn(12, 200, 8, dtype=torch.float64), differences(900, 30, 8)
+    fractions = []
+    for samples in (alike, few, many):
+        whitening = LocationWhitening(samples.shape[1], 8).double()
+        whitening.fit([samples[:5], samples[5:]], 0.01, pooled=None)
+        fractions.append(whitening.pooled_fraction)
+        heights = []
+        for fraction in POOLED_FRACTIONS:
+            other = LocationWhitening(samples.shape[1], 8).double()
+            other.fit([samples], 0.01, pooled=fraction)
+            heights.append(highest_over_median(other.left_out(other(samples[:64]))))
+        near = np.flatnonzero(np.array(heights) <= NEAR_BEST * min(heights))
+        assert whitening.pooled_fraction == POOLED_FRACTIONS[near[0]]
+    assert fractions[0] >= 0.6, "few images, and all locations have one covariance"
+    assert fractions[2] <= 0.1, "many images, and each location has its own"
+
+
+def test_a_single_image_has_no_fraction_to_choose() -> None:
+    whitening = LocationWhitening(2, 3)
+    whitening.fit([torch.randn(1, 2, 3)], 0.01, pooled=None)
+    assert whitening.pooled_fraction == 0 and whitening.matrix.isfinite().all()
 
 
 def test_images_that_differ_in_rounding_alone_give_finite_whitening() -> None:
