@@ -138,20 +138,25 @@ def faults(row: dict[str, Any]) -> list[str]:
 
 def main(
     minutes: Annotated[float, typer.Option(help="Of scoring, all cases together.")] = 30.0,
+    backend: Annotated[list[str] | None, typer.Option(help="One to soak, may be repeated; all if none.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A file of JSON lines, appended to.")] = RESULTS,
 ) -> None:
     """Append a row per backend and number of streams; exit status 1 where a score differs or something grows."""
     console = Console(width=110)
     torch.set_num_threads(1)
-    rows = []
+    cases, rows = [case for case in CASES if not backend or case[0] in backend], []
+    if not cases:
+        raise typer.BadParameter(
+            f"no backend of {', '.join(backend or ())}; legal are {', '.join(sorted({*dict(CASES)}))}"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         model = random_model("fast", Point(size=128, stride=32))
         folder = save_model(model, Path(scratch) / "model")
         for export_format in ("onnx", "openvino"):
             export(folder, export_format)
         images = [*np.random.default_rng(0).integers(0, 256, (IMAGES, *model.config.image_size, 3), np.uint8)]
-        for backend, streams in CASES:
-            rows.append(soak(folder, backend, streams, images, minutes * 60 / len(CASES)))
+        for name, streams in cases:
+            rows.append(soak(folder, name, streams, images, minutes * 60 / len(cases)))
             console.print(rows[-1], "; ".join(faults(rows[-1])) or "no fault")
     append_rows(output, rows)
     if any(map(faults, rows)):
