@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 
-from bench.tables import accuracy, costs, kernels, sentences, speed, summaries, transcribed
+from bench.tables import accuracy, costs, kernels, reliability, sentences, speed, summaries, transcribed
 from bench.tables.rows import ROOT, markdown
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(\n<!-- end table -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- figure: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
-TABLES = {**speed.TABLES, **accuracy.TABLES, **transcribed.TABLES, **kernels.TABLES}
+TABLES = {**speed.TABLES, **accuracy.TABLES, **transcribed.TABLES, **kernels.TABLES, **reliability.TABLES}
 FIGURES = {**sentences.FIGURES, **summaries.FIGURES, **costs.FIGURES, **transcribed.FIGURES}
 
 
