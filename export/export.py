@@ -17,7 +17,7 @@ from glance_fast.export.tensorrt.options import TensorRtOptions
 from glance_fast.kernels.cpu.build import extension
 from glance_fast.storage.export_record import EXPORT_FORMATS, exported_precisions, read_export, write_export
 from glance_fast.storage.folder_lock import locked
-from glance_fast.storage.model_folder import ModelFiles, build_model, read_model
+from glance_fast.storage.model_folder import ModelFiles, build_model, model_path, read_model
 
 if TYPE_CHECKING:
     from glance_fast.export.graph.pipeline import PluginScores
@@ -45,11 +45,12 @@ def export(
     too, Triton's, compiled for this GPU. Raises BackendError for an impossible export, ConfigError, ModelFolderError,
     MissingDependencyError, DataError, SaveError.
     """
-    if to not in EXPORT_FORMATS:
+    if to not in tuple(EXPORT_FORMATS):
         raise BackendError(f"unknown format {to!r}; legal are {', '.join(EXPORT_FORMATS)}")
     if precision not in EXPORT_FORMATS[to]:
         raise BackendError(f"{to} is exported at {', '.join(EXPORT_FORMATS[to])}, and {precision!r} was requested")
-    job = ExportJob(read_model(Path(folder)), to, precision, data, plugins)
+    photographs = None if data is None else Path(data)
+    job = ExportJob(read_model(model_path(folder)), to, precision, photographs, plugins)
     job.check(tensorrt)
     with locked(job.files.path), _packages():
         if to == "tensorrt":

@@ -28,7 +28,7 @@ from glance_fast.data.stream import Stream, check_stream
 from glance_fast.errors import BackendError, ConfigError, GlanceError, ImageError, ModelFolderError
 from glance_fast.postprocessing.calibration import Calibration
 from glance_fast.postprocessing.result import FailedResult, Result, attempt, finish
-from glance_fast.storage.model_folder import CONFIG, ModelFiles, read_model
+from glance_fast.storage.model_folder import CONFIG, ModelFiles, model_path, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ class Engine:
         model within the tolerance of the precision.
         """
         check_channels(channels)
-        files = read_model(Path(folder))
+        files = read_model(model_path(folder))
         require_own_runtimes()
         try:
             engine = cls(files, make_backend(files, backend, device, precision, streams), channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from glance_fast.backends.tolerances import tolerance
 from glance_fast.data.batches import SCORING_BATCH
 from glance_fast.engine import Engine
-from glance_fast.errors import BackendError, ModelFolderError
+from glance_fast.errors import BackendError, GlanceError, ModelFolderError
 from glance_fast.plan.patches import Patches
 from glance_fast.postprocessing.anomaly_map import map_weights
 from tests.helpers.images import textured_image
@@ -131,6 +132,16 @@ def test_an_unknown_method_backend_or_device_lists_the_legal_ones(engine: Engine
         Engine.load(tiny_folder, backend="abacus")
     with pytest.raises(BackendError, match="unknown device 'toaster'; legal are cpu, cuda"):
         Engine.load(tiny_folder, device="toaster")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"cpu", [], 1.5])
+@pytest.mark.parametrize("name", ["folder", "backend", "device", "precision", "streams", "channels"])
+def test_what_is_of_another_type_is_refused_at_load(tiny_folder: Path, name: str, value: Any) -> None:
+    arguments: dict[str, Any] = {"folder": tiny_folder, "backend": "torch", name: value}
+    if (name, value) == ("streams", None):
+        return  # the number that is fastest
+    with pytest.raises(GlanceError, match=re.escape(repr(value) if name != "streams" else str(value))):
+        Engine.load(**arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 
 from glance_fast.backends.base import METHODS, Backend, cpu_threads
@@ -49,6 +50,8 @@ def make_backend(
     """
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; legal are {', '.join(BACKENDS)}")
+    if not isinstance(device, str):
+        raise BackendError(f"unknown device {device!r}; legal are cpu, cuda and cuda:<index>")
     legal = sorted({legal for precisions in EXPORT_FORMATS.values() for legal in precisions})
     if precision not in legal:
         raise BackendError(f"unknown precision {precision!r}; legal are {', '.join(legal)}")
@@ -67,8 +70,8 @@ def _checked_streams(streams: int | None) -> int:
     cores = cpu_threads()
     if streams is None:
         return min(STREAMS, cores)
-    if not 1 <= streams <= cores:
-        raise BackendError(f"{streams} streams were requested; legal are 1 to {cores}, the cores of this process")
+    if isinstance(streams, bool) or not isinstance(streams, Integral) or not 1 <= streams <= cores:
+        raise BackendError(f"{streams!r} streams were requested; legal are 1 to {cores}, the cores of this process")
     return streams
 
 

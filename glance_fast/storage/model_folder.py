@@ -41,7 +41,17 @@ if TYPE_CHECKING:
 
     from glance_fast.models.model import GlanceModel
 
-__all__ = ["CALIBRATION", "CONFIG", "SELF_CHECK", "WEIGHTS", "ModelFiles", "build_model", "read_model", "write_model"]
+__all__ = [
+    "CALIBRATION",
+    "CONFIG",
+    "SELF_CHECK",
+    "WEIGHTS",
+    "ModelFiles",
+    "build_model",
+    "model_path",
+    "read_model",
+    "write_model",
+]
 
 # 800,000 scores.
 MAX_CALIBRATION_BYTES = 2**24
@@ -104,6 +114,13 @@ def write_model(
         (folder / name).write_bytes(data)
     settings, training = model.config.model_dump(mode="json"), train.model_dump(mode="json")
     (folder / CONFIG).write_text(config_text(settings, training, metadata, files), encoding="utf-8")
+
+
+def model_path(folder: str | os.PathLike[str]) -> Path:
+    """The path that a program gave; ModelFolderError for what is none."""
+    if not isinstance(folder, str | os.PathLike):
+        raise ModelFolderError(f"{folder!r} is no path of a model folder; give a str or a Path")
+    return Path(folder)
 
 
 def read_model(folder: Path) -> ModelFiles:

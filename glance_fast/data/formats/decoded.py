@@ -52,7 +52,7 @@ def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise FormatError(f"has {width}x{height} pixels; files of up to {MAX_PIXELS:,} are read: cut it into tiles")
     if min(width, height) < 1:
-        raise FormatError(f"is empty, {width}x{height} pixels; give at least one pixel")
+        raise FormatError(f"states {width}x{height} pixels: it is damaged or half-written; copy it again")
 
 
 def check_count(pictures: int) -> None:

@@ -108,7 +108,7 @@ def plain(samples: NDArray[np.uint16], white: int) -> bytes:
         (b"P2 2 2 255\n1 2 -3 4", "damaged"),
         (b"P5 2 2 0\n1234", "largest sample"),
         (b"P5 2 2 70000\n1234", "largest sample"),
-        (b"P5 0 2 255\n", "empty"),
+        (b"P5 0 2 255\n", "states 0x2 pixels: it is damaged"),
         (b"P5 99999 99999 255\n", "134,217,728"),
         (b"P5 2 2 255\n1234rest", "no header"),
         (b"P5 two 2 255\n", "no header"),
