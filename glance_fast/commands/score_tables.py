@@ -136,15 +136,23 @@ def opened(output: Path, run: Mapping[str, str], overwrite: bool = False) -> Ite
 
 def refuse_scores(output: Path) -> None:
     """Raise SaveError where `output` holds scores, whose table another command would replace."""
-    if (output / RUN).exists():
+    if (output / RUN).exists() or (output / LINES).exists():
         raise SaveError(f"{output} holds the tables of 'glance-fast score'; choose another --output")
 
 
 def _remove_results(output: Path) -> None:
-    """Remove the tables of earlier runs and the folder of their overlays; raises SaveError."""
+    """Remove the tables of earlier runs and the folder of their overlays; raises SaveError.
+
+    Runs of version 0.1.0 left both tables, and no `run.json`. A folder `overlays` of no run is not removed, nor is then
+    anything else.
+    """
+    of_a_run = (output / RUN).exists() or ((output / LINES).exists() and (output / TABLE).exists())
+    if (output / OVERLAYS).exists() and not of_a_run:
+        raise SaveError(
+            f"{output / OVERLAYS} is of no run of 'glance-fast score'; remove it, or choose another --output"
+        )
     try:
-        if (output / RUN).exists():
-            shutil.rmtree(output / OVERLAYS, ignore_errors=True)
+        shutil.rmtree(output / OVERLAYS, ignore_errors=True)
         for name in (LINES, TABLE, RUN):
             (output / name).unlink(missing_ok=True)
     except OSError as error:

@@ -218,6 +218,27 @@ def test_results_without_a_description_are_never_replaced(engine: Engine, tmp_pa
     assert (output / name).read_text() == "earlier" and {path.name for path in output.iterdir()} == {name}
 
 
+def test_results_of_version_0_1_0_are_overwritten_where_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
+    """Both tables and a folder of overlays, without a description."""
+    paths, output = save_images(tmp_path / "in", 1), tmp_path / "out"
+    (output / "overlays").mkdir(parents=True)
+    for name in ("scores.csv", "scores.jsonl", "overlays/old.png"):
+        (output / name).write_text("earlier")
+    score_files(engine, paths, output, ScoreOptions(overwrite=True))
+    assert not (output / "overlays" / "old.png").exists() and (output / "run.json").is_file()
+    assert "earlier" not in (output / "scores.csv").read_text()
+
+
+def test_overlays_of_no_run_are_kept_and_so_is_all_beside_them(engine: Engine, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (output / "overlays").mkdir(parents=True)
+    for name in ("scores.csv", "overlays/mine.png"):
+        (output / name).write_text("earlier")
+    with pytest.raises(SaveError, match="overlays is of no run of 'glance-fast score'; remove it"):
+        score_files(engine, save_images(tmp_path / "in", 1), output, ScoreOptions(overwrite=True))
+    assert [(output / name).read_text() for name in ("scores.csv", "overlays/mine.png")] == ["earlier"] * 2
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no JSON", "[" * 100_000, '{"glance_fast": 1}'])
 def test_a_damaged_description_is_named(engine: Engine, tmp_path: Path, text: str) -> None:
     paths, output = save_images(tmp_path / "in", 1), tmp_path / "out"

@@ -26,7 +26,7 @@ def test_import_paths_of_the_pages_work() -> None:
 
 # The commands `python -m bench.<name>` of all pages of version 0.1.0.
 FORMER_COMMANDS = (
-    *("check", "compile_kernels", "gpu", "needs", "pace", "runtimes", "scaling", "scaling_point", "speed"),
+    *("alone", "check", "compile_kernels", "gpu", "needs", "pace", "runtimes", "scaling", "scaling_point", "speed"),
     *("startup", "throughput", "training_speed", "tune"),
 )
 
@@ -38,7 +38,12 @@ def test_every_command_of_the_pages_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("former", "current"),
-    [("pace", "latency"), ("needs", "kernel_roofline"), ("scaling_point", "harness.scaling_point")],
+    [
+        ("alone", "harness.peak_memory"),
+        ("pace", "latency"),
+        ("needs", "kernel_roofline"),
+        ("scaling_point", "harness.scaling_point"),
+    ],
 )
 def test_a_renamed_benchmark_gives_its_new_name(former: str, current: str) -> None:
     command = [sys.executable, "-m", f"bench.{former}", "--preset", "fast"]
