@@ -33,7 +33,7 @@ def main() -> None:
     model_config, train_config = read_settings(None, settings, options.effort, preset="fast")
     job = Job(options.data, options.model, overwrite=True)
     calibration = train_model(job, model_config, train_config)
-    print(f"threshold {calibration.threshold:.3f} from {len(calibration.scores)} held-out photographs")
+    print(f"threshold {calibration.threshold:.3f} from {len(calibration.scores)} normal photographs")
 
     engine = Engine.load(options.model)
     for name in ("test/good/000.png", "test/hole/000.png"):
