@@ -52,9 +52,9 @@ class Context:
         """Images [B, H, W, 3] in 0..1 -> tensor [B, 3, H, W] in 0..1 on the run's device."""
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
 
-    def photo_batches(self, limit: int | None = None) -> list[NDArray[np.uint8]]:
-        """The training photographs, at most the first `limit`, in batches."""
-        return list(batched(self.photos[:limit]))
+    def photo_batches(self) -> list[NDArray[np.uint8]]:
+        """The training photographs, in batches."""
+        return list(batched(self.photos))
 
     def statistics_batches(self, limit: int | None = None) -> list[NDArray[np.uint8]]:
         """The photographs of the statistics, at most the first `limit`, in batches."""

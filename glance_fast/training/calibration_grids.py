@@ -8,7 +8,6 @@ latter are calibrated on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -59,17 +58,13 @@ def _scored(context: Context, photos: NDArray[np.uint8]) -> Grids:
     return np.stack([grid.cpu().numpy() for batch in batched(photos) for grid in backend.grids(list(batch))])
 
 
+@torch.inference_mode()
 def _left_out(context: Context) -> Grids:
     """Of the images that the statistics were fitted to, each without itself."""
     model = context.model.eval()
     dense = make_pass(model.compile_plan(), context.device)
-    shape = [len(starts) for starts in model.grid]
-
-    @torch.inference_mode()
-    def scored() -> Iterator[Grids]:
-        for photos in context.statistics_batches():
-            z_local, z_global = dense.features(model, context.network_input(photos))
-            scores = model.combine(*model.left_out_scores(z_local, z_global))
-            yield scores.reshape(-1, *shape).cpu().numpy()
-
-    return np.concatenate(list(scored()))
+    grids = []
+    for photos in context.statistics_batches():
+        scores = model.combine(*model.left_out_scores(*dense.features(model, context.network_input(photos))))
+        grids.append(scores.reshape(len(photos), *map(len, model.grid)).cpu().numpy())
+    return np.concatenate(grids)
